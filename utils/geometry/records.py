@@ -1,0 +1,145 @@
+"""The types that travel between the rooms of the program.
+
+A box is always float32 ``xyxy`` in absolute pixels of a frame whose size travels with it: NumPy until the batch is
+collated, torch after. Normalized, centre and COCO layouts exist only in files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from utils.geometry.letterbox import FrameSize, LetterboxTransform
+
+
+@dataclass(frozen=True, slots=True)
+class Labels:
+    """Ground truth of one picture, in pixels of a frame of ``size``."""
+
+    boxes: np.ndarray  # (N, 4) float32 xyxy
+    classes: np.ndarray  # (N,) int64
+    polygons: tuple[np.ndarray | None, ...]  # N outlines (K, 2) float32 x y, None for a box without one
+    size: FrameSize
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def keep(self, mask: np.ndarray) -> Labels:
+        """The objects chosen by a boolean mask (N,) or by an index array."""
+        chosen = np.arange(len(self))[mask]
+        return replace(
+            self,
+            boxes=self.boxes[chosen],
+            classes=self.classes[chosen],
+            polygons=tuple(self.polygons[i] for i in chosen),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One picture as the data set gives it: uint8 RGB, labels in the frame of ``image``."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    labels: Labels
+    letterbox: LetterboxTransform | None  # None after augmentation, where no way back exists
+    path: Path
+    index: int  # row of the data set
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Pictures of one size and their labels, ready for the model."""
+
+    images: torch.Tensor  # (B, 3, H, W) uint8 RGB; float 0-1 after on()
+    boxes: torch.Tensor  # (M, 4) float32 xyxy, pixels of the network frame
+    classes: torch.Tensor  # (M,) int64
+    image_index: torch.Tensor  # (M,) int64, 0..B-1
+    letterboxes: tuple[LetterboxTransform | None, ...]
+    paths: tuple[Path, ...]
+    indices: tuple[int, ...]  # rows of the data set
+
+    @property
+    def size(self) -> FrameSize:
+        """Size of the network frame, pixels."""
+        return FrameSize(int(self.images.shape[2]), int(self.images.shape[3]))
+
+    def on(self, device: torch.device) -> Batch:
+        """The batch on ``device``, images as float32 0-1 in channels_last order."""
+        images = self.images.to(device, non_blocking=True)
+        return replace(
+            self,
+            images=images.to(torch.float32, memory_format=torch.channels_last).div_(255),
+            boxes=self.boxes.to(device, non_blocking=True),
+            classes=self.classes.to(device, non_blocking=True),
+            image_index=self.image_index.to(device, non_blocking=True),
+        )
+
+    def resized(self, size: FrameSize) -> Batch:
+        """Float images and boxes scaled together to ``size`` (multi-scale training)."""
+        old = self.size
+        if size == old:
+            return self
+        scale = self.boxes.new_tensor([size.width / old.width, size.height / old.height] * 2)
+        images = torch.nn.functional.interpolate(self.images, size=tuple(size), mode="bilinear", align_corners=False)
+        return replace(self, images=images, boxes=self.boxes * scale)
+
+
+class HeadMaps(NamedTuple):
+    """Raw logits of the detection head, finest level first."""
+
+    levels: tuple[torch.Tensor, ...]  # each (B, A, H_s, W_s, 5 + C): tx ty tw th, objectness, classes
+
+
+class Predictions(NamedTuple):
+    """Decoded, unsuppressed output of the detector."""
+
+    boxes: torch.Tensor  # (B, K, 4) xyxy, network pixels
+    objectness: torch.Tensor  # (B, K) 0-1
+    class_probs: torch.Tensor  # (B, K, C) 0-1
+
+
+class LevelTargets(NamedTuple):
+    """What one level of the head is trained on: P assigned (anchor, cell) places, each with its object."""
+
+    image: torch.Tensor  # (P,) int64
+    anchor: torch.Tensor  # (P,) int64
+    cell_y: torch.Tensor  # (P,) int64
+    cell_x: torch.Tensor  # (P,) int64
+    boxes_cells: torch.Tensor  # (P, 4) cx cy w h in cells; the centre relative to the place's own cell
+    classes: torch.Tensor  # (P,) int64
+
+
+class LossParts(NamedTuple):
+    """Scalar parts of the detection loss, weighted, per picture."""
+
+    box: torch.Tensor
+    objectness: torch.Tensor
+    classification: torch.Tensor
+
+    @property
+    def total(self) -> torch.Tensor:
+        return self.box + self.objectness + self.classification
+
+
+@dataclass(frozen=True, slots=True)
+class Detections:
+    """What the detector found in one picture, best score first."""
+
+    boxes: torch.Tensor  # (N, 4) float32 xyxy, pixels of a frame of ``size``
+    scores: torch.Tensor  # (N,) float32 0-1
+    classes: torch.Tensor  # (N,) int64
+    size: FrameSize
+
+    def __len__(self) -> int:
+        return int(self.scores.shape[0])
+
+    def cpu(self) -> Detections:
+        return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu())
+
+    def to_source(self, letterbox: LetterboxTransform) -> Detections:
+        """The same detections in pixels of the picture that was letterboxed, clipped to it."""
+        return replace(self, boxes=letterbox.to_source(self.boxes), size=letterbox.source)

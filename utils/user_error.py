@@ -1,0 +1,15 @@
+"""The one exception that stands for a user's mistake: its message is the whole line that the user sees."""
+
+from __future__ import annotations
+
+
+class UserError(Exception):
+    """A mistake in the user's files or a failed run: one line naming file, line and value. Exit code 1."""
+
+    exit_code = 1
+
+
+class UsageError(UserError):
+    """A mistake on the command line. Exit code 2."""
+
+    exit_code = 2
