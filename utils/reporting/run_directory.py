@@ -1,0 +1,66 @@
+"""The folder of one run: ``runs/train/exp``, ``exp2``, ... held by a lock while the run writes to it."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from utils.user_error import UserError
+
+
+def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
+    """Make the folder of a new run and give its path.
+
+    An existing ``name`` is followed by ``name2``, ``name3``, ... unless ``exist_ok``. Two runs that start at once get
+    two folders, as making a folder succeeds only once.
+    """
+    parent = Path(project)
+    try:
+        parent.mkdir(parents=True, exist_ok=True)
+        if exist_ok:
+            (parent / name).mkdir(parents=True, exist_ok=True)
+            return parent / name
+        number = _highest_number(parent, name) + 1
+        while True:
+            folder = parent / (name if number == 1 else f"{name}{number}")
+            try:
+                folder.mkdir(parents=True)
+                return folder
+            except FileExistsError:
+                number += 1
+    except OSError as error:
+        raise UserError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
+
+
+def _highest_number(parent: Path, name: str) -> int:
+    numbers = [0]
+    for folder in parent.glob(f"{re.escape(name)}*" if not any(c in name for c in "*?[") else "*"):
+        match = re.fullmatch(re.escape(name) + r"(\d*)", folder.name)
+        if match:
+            numbers.append(int(match[1] or 1))
+    return max(numbers)
+
+
+@contextmanager
+def hold_run_directory(folder: Path) -> Iterator[None]:
+    """Hold the folder for this process; the lock ends with the process, however it ends.
+
+    Raises:
+        UserError: another process holds it (its id is named).
+    """
+    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            lock.seek(0)
+            raise UserError(
+                f"{folder}: another run (process {lock.read().strip() or 'unknown'}) writes there"
+            ) from None
+        lock.truncate(0)
+        lock.write(str(os.getpid()))
+        lock.flush()
+        yield

@@ -1,0 +1,40 @@
+"""What a verb says on the console: plain lines on standard error, errors as one line with an exit code."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger("spd")
+
+
+def start_console_log(level: int = logging.INFO) -> None:
+    """Send the program's log lines to standard output, warnings with their level in front."""
+    handler = logging.StreamHandler(sys.stdout)
+    handler.setFormatter(_LineFormatter())
+    LOGGER.handlers[:] = [handler]
+    LOGGER.setLevel(level)
+    LOGGER.propagate = False
+
+
+class _LineFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        text = record.getMessage()
+        return text if record.levelno < logging.WARNING else f"{record.levelname}: {text}"
+
+
+def run_verb(verb: Callable[[], None]) -> int:
+    """Run a script's work; the exit code it should end with. A user's mistake becomes one line, no traceback."""
+    start_console_log()
+    try:
+        verb()
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        print("interrupted", file=sys.stderr)
+        return 130
+    return 0

@@ -1,0 +1,72 @@
+"""Where tensors live and in which precision they are computed."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from pathlib import Path
+
+import torch
+
+from utils.user_error import UsageError
+
+LOGGER = logging.getLogger("spd")
+
+
+def select_device(name: str) -> torch.device:
+    """The device named ``cpu``, ``0``, ``cuda:0`` or ``''`` (first GPU, else CPU).
+
+    Raises:
+        UsageError: the name is not understood or no such device is there.
+    """
+    text = name.strip().lower().removeprefix("cuda:")
+    if text == "cpu" or (text == "" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if text in ("", "cuda"):
+        text = "0"
+    if "," in text:
+        raise UsageError(f"--device {name}: for several GPUs start with torchrun --nproc_per_node N")
+    if not text.isdigit():
+        raise UsageError(f"--device {name}: not a device; use cpu or the number of a GPU")
+    if int(text) >= torch.cuda.device_count():
+        raise UsageError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices")
+    return torch.device("cuda", int(text))
+
+
+def resolve_precision(name: str, device: torch.device) -> torch.dtype:
+    """Arithmetic type for ``auto`` (fp16 on CUDA, fp32 on CPU), ``fp32``, ``bf16`` or ``fp16``.
+
+    Raises:
+        UsageError: fp16 on CPU, which has no fp16 arithmetic worth training or evaluating with; bf16 on a CPU
+            that only emulates it.
+    """
+    if name == "auto":
+        return torch.float16 if device.type == "cuda" else torch.float32
+    if device.type == "cpu" and name == "fp16":
+        raise UsageError("--precision fp16: needs a CUDA device; use bf16 or fp32 on CPU")
+    if device.type == "cpu" and name == "bf16" and not cpu_has_bf16():
+        raise UsageError("--precision bf16: this processor has no native bf16 arithmetic; use fp32")
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the processor multiplies bf16 natively (AVX512-BF16 or AMX)."""
+    with contextlib.suppress(OSError):
+        flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
+        return "avx512_bf16" in flags or "amx_bf16" in flags
+    return False
+
+
+def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
+    """Autocast to ``dtype`` for the model's forward pass; nothing for fp32."""
+    if dtype == torch.float32:
+        return contextlib.nullcontext()
+    return torch.autocast(device.type, dtype=dtype)
+
+
+def describe_device(device: torch.device) -> str:
+    """One phrase for the log: the device and what it is."""
+    if device.type == "cuda":
+        properties = torch.cuda.get_device_properties(device)
+        return f"cuda:{device.index} ({properties.name}, {properties.total_memory / 2**30:.1f} GiB)"
+    return f"cpu ({torch.get_num_threads()} threads)"
