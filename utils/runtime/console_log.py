@@ -8,16 +8,21 @@ from collections.abc import Callable
 
 from utils.user_error import UserError
 
-LOGGER = logging.getLogger("spd")
+OWN_PACKAGES = ("models", "utils", "classify")
 
 
 def start_console_log(level: int = logging.INFO) -> None:
-    """Send the program's log lines to standard output, warnings with their level in front."""
+    """Send the program's log lines to standard output, warnings with their level in front.
+
+    Only the loggers of this program's packages are touched; those of libraries stay as they are.
+    """
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_LineFormatter())
-    LOGGER.handlers[:] = [handler]
-    LOGGER.setLevel(level)
-    LOGGER.propagate = False
+    for package in OWN_PACKAGES:
+        logger = logging.getLogger(package)
+        logger.handlers[:] = [handler]
+        logger.setLevel(level)
+        logger.propagate = False
 
 
 class _LineFormatter(logging.Formatter):

@@ -10,7 +10,7 @@ import torch
 
 from utils.user_error import UsageError
 
-LOGGER = logging.getLogger("spd")
+LOGGER = logging.getLogger(__name__)
 
 
 def select_device(name: str) -> torch.device:

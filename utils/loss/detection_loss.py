@@ -1,0 +1,146 @@
+"""YOLOv5's detection loss: CIoU on boxes, binary cross-entropy on objectness (target: the IoU) and on classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch.nn.functional import binary_cross_entropy_with_logits
+
+from utils.config.hyperparameters import Hyperparameters
+from utils.geometry.boxes import complete_iou
+from utils.geometry.records import Batch, HeadMaps, LevelTargets, LossParts
+from utils.loss.target_assignment import assign_targets
+
+# Finer levels have more cells and fewer objects per cell; YOLOv5 weights their objectness accordingly.
+OBJECTNESS_BALANCE = {3: (4.0, 1.0, 0.4)}
+OBJECTNESS_BALANCE_MORE_LEVELS = (4.0, 1.0, 0.25, 0.06, 0.02)
+FOCAL_ALPHA = 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class LossGains:
+    """Weights and shape of the loss for one model and picture size."""
+
+    box: float
+    objectness: float
+    classification: float
+    objectness_positive: float  # weight of positive objectness targets
+    classification_positive: float
+    label_smoothing: float
+    focal_gamma: float
+    anchor_threshold: float
+
+    @classmethod
+    def from_hyperparameters(cls, hyp: Hyperparameters) -> LossGains:
+        """Gains as the hyperparameters state them, without scaling."""
+        return cls(
+            box=hyp.box,
+            objectness=hyp.obj,
+            classification=hyp.cls,
+            objectness_positive=hyp.obj_pw,
+            classification_positive=hyp.cls_pw,
+            label_smoothing=hyp.label_smoothing,
+            focal_gamma=hyp.fl_gamma,
+            anchor_threshold=hyp.anchor_t,
+        )
+
+    def scaled(self, *, levels: int, class_count: int, imgsz: int) -> LossGains:
+        """Gains for a model: those of the YAMLs belong to 3 levels, 80 classes and 640 pixels."""
+        per_level = 3 / levels
+        return LossGains(
+            box=self.box * per_level,
+            objectness=self.objectness * (imgsz / 640) ** 2 * per_level,
+            classification=self.classification * class_count / 80 * per_level,
+            objectness_positive=self.objectness_positive,
+            classification_positive=self.classification_positive,
+            label_smoothing=self.label_smoothing,
+            focal_gamma=self.focal_gamma,
+            anchor_threshold=self.anchor_threshold,
+        )
+
+
+class DetectionLoss:
+    """Loss of the raw head maps against a batch's labels.
+
+    Args:
+        anchors: (L, A, 2) width and height, pixels.
+        strides: pixels per cell of each level, finest first.
+        class_count: C; a single class has no classification loss.
+        gains: weights, see :class:`LossGains`.
+    """
+
+    def __init__(self, anchors: torch.Tensor, strides: tuple[int, ...], class_count: int, gains: LossGains) -> None:
+        self.anchors = anchors.float()
+        self.strides = strides
+        self.class_count = class_count
+        self.gains = gains
+        self.balance = OBJECTNESS_BALANCE.get(len(strides), OBJECTNESS_BALANCE_MORE_LEVELS)
+
+    def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts:
+        """Mean loss per picture; multiply by the batch size for the sum that YOLOv5 optimizes."""
+        zero = maps.levels[0].new_zeros((), dtype=torch.float32)
+        box, objectness, classification = zero, zero, zero
+        for level, logits in enumerate(maps.levels):
+            targets = self.targets(level, logits, batch)
+            goal = torch.zeros(logits.shape[:4], dtype=torch.float32, device=logits.device)  # (B, A, H, W)
+            if len(targets.classes):
+                place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
+                rows = logits[place].float()  # (P, 5 + C)
+                iou = complete_iou(self.decode_cells(rows[:, :4], level, targets.anchor), targets.boxes_cells)
+                box = box + (1 - iou).mean()
+                goal = self._objectness_goal(goal, targets, iou.detach().clamp(min=0))
+                if self.class_count > 1:
+                    classification = classification + self._classification(rows[:, 5:], targets.classes)
+            weight = self.gains.objectness_positive
+            objectness = objectness + self._cross_entropy(logits[..., 4].float(), goal, weight) * self.balance[level]
+        return LossParts(
+            box=box * self.gains.box,
+            objectness=objectness * self.gains.objectness,
+            classification=classification * self.gains.classification,
+        )
+
+    def targets(self, level: int, logits: torch.Tensor, batch: Batch) -> LevelTargets:
+        """Assigned places of one level whose raw map is ``logits`` (B, A, H, W, 5 + C)."""
+        grid = (int(logits.shape[2]), int(logits.shape[3]))
+        anchors = self.anchors[level].to(logits.device)
+        return assign_targets(batch, anchors, self.strides[level], grid, self.gains.anchor_threshold)
+
+    def decode_cells(self, box_logits: torch.Tensor, level: int, anchor: torch.Tensor) -> torch.Tensor:
+        """Box logits (P, 4) to ``cx cy w h`` (P, 4) in cells, the centre relative to the place's own cell."""
+        spread = box_logits.sigmoid()
+        sizes = self.anchors[level].to(box_logits.device)[anchor] / self.strides[level]
+        return torch.cat((spread[:, :2] * 2 - 0.5, (spread[:, 2:] * 2) ** 2 * sizes), dim=1)
+
+    @staticmethod
+    def _objectness_goal(goal: torch.Tensor, targets: LevelTargets, iou: torch.Tensor) -> torch.Tensor:
+        """``goal`` (B, A, H, W) with the IoU at every assigned place; of several objects at a place the last counts.
+
+        Writing through an index list leaves open which of several values lands, so the last one is found first.
+        """
+        _, anchors, rows, columns = goal.shape
+        cell = ((targets.image * anchors + targets.anchor) * rows + targets.cell_y) * columns + targets.cell_x
+        order = torch.arange(len(cell), device=cell.device)
+        last = torch.full((goal.numel(),), -1, device=cell.device).scatter_reduce_(0, cell, order, "amax")
+        winner = last[cell] == order
+        flat = goal.view(-1)
+        flat[cell[winner]] = iou[winner]
+        return goal
+
+    def _classification(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Mean binary cross-entropy of class logits (P, C) against smoothed one-hot targets."""
+        negative = 0.5 * self.gains.label_smoothing
+        goal = torch.full_like(logits, negative)
+        goal[torch.arange(len(classes), device=classes.device), classes] = 1 - negative
+        return self._cross_entropy(logits, goal, self.gains.classification_positive)
+
+    def _cross_entropy(self, logits: torch.Tensor, goal: torch.Tensor, positive_weight: float) -> torch.Tensor:
+        """Mean binary cross-entropy, focal when asked for (Lin et al., "Focal Loss", ICCV 2017, eq. 5)."""
+        weight = logits.new_tensor([positive_weight]) if positive_weight != 1 else None
+        if self.gains.focal_gamma == 0:
+            return binary_cross_entropy_with_logits(logits, goal, pos_weight=weight)
+        loss = binary_cross_entropy_with_logits(logits, goal, pos_weight=weight, reduction="none")
+        probability = logits.sigmoid()
+        agreement = goal * probability + (1 - goal) * (1 - probability)
+        alpha = goal * FOCAL_ALPHA + (1 - goal) * (1 - FOCAL_ALPHA)
+        return (loss * alpha * (1 - agreement) ** self.gains.focal_gamma).mean()

@@ -1,0 +1,103 @@
+"""One finished epoch as a row of ``results.csv``."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+
+from utils.evaluation.evaluate import EvaluationReport
+from utils.runtime.atomic_files import write_text
+
+# Field -> column, in file order: YOLOv5's columns under its names, then AP by object size.
+COLUMNS = {
+    "epoch": "epoch",
+    "train_box": "train/box_loss",
+    "train_obj": "train/obj_loss",
+    "train_cls": "train/cls_loss",
+    "precision": "metrics/precision",
+    "recall": "metrics/recall",
+    "map50": "metrics/mAP_0.5",
+    "map50_95": "metrics/mAP_0.5:0.95",
+    "val_box": "val/box_loss",
+    "val_obj": "val/obj_loss",
+    "val_cls": "val/cls_loss",
+    "lr0": "x/lr0",
+    "lr1": "x/lr1",
+    "lr2": "x/lr2",
+    "ap_s": "metrics/AP_S",
+    "ap_m": "metrics/AP_M",
+    "ap_l": "metrics/AP_L",
+}
+COLUMN_WIDTH = 20
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EpochRecord:
+    """Figures of one epoch; NaN where the epoch was not evaluated. AP of a size without objects is -1, as COCO's."""
+
+    epoch: int  # from 0
+    train_box: float
+    train_obj: float
+    train_cls: float
+    precision: float = math.nan
+    recall: float = math.nan
+    map50: float = math.nan
+    map50_95: float = math.nan
+    val_box: float = math.nan
+    val_obj: float = math.nan
+    val_cls: float = math.nan
+    lr0: float
+    lr1: float
+    lr2: float
+    ap_s: float = math.nan
+    ap_m: float = math.nan
+    ap_l: float = math.nan
+
+    @property
+    def evaluated(self) -> bool:
+        return not math.isnan(self.map50_95)
+
+    @property
+    def fitness(self) -> float:
+        """YOLOv5's single figure for choosing the best epoch."""
+        return 0.1 * self.map50 + 0.9 * self.map50_95
+
+    def as_dict(self) -> dict[str, float]:
+        return asdict(self)
+
+
+def epoch_record(
+    epoch: int,
+    train_loss: tuple[float, float, float],
+    rates: tuple[float, float, float],
+    report: EvaluationReport | None,
+) -> EpochRecord:
+    """The row of an epoch from its mean training losses (box, objectness, classes), last rates and evaluation."""
+    figures: dict[str, float] = {}
+    if report is not None:
+        box, obj, cls = report.loss or (math.nan, math.nan, math.nan)
+        figures = {
+            "precision": report.precision,
+            "recall": report.recall,
+            "map50": report.map50,
+            "map50_95": report.map50_95,
+            "val_box": box,
+            "val_obj": obj,
+            "val_cls": cls,
+            "ap_s": report.coco.AP_S,
+            "ap_m": report.coco.AP_M,
+            "ap_l": report.coco.AP_L,
+        }
+    losses = dict(zip(("train_box", "train_obj", "train_cls"), train_loss, strict=True))
+    learning = dict(zip(("lr0", "lr1", "lr2"), rates, strict=True))
+    return EpochRecord(epoch=epoch, **losses, **learning, **figures)
+
+
+def write_results_csv(path: Path, records: Sequence[EpochRecord]) -> None:
+    """Write the table of all finished epochs whole, so that no row is ever repeated or lost."""
+    names = [field.name for field in fields(EpochRecord)]
+    header = ",".join(COLUMNS[name].rjust(COLUMN_WIDTH) for name in names)
+    rows = [",".join(f"{getattr(record, name):{COLUMN_WIDTH}.5g}" for name in names) for record in records]
+    write_text(path, "\n".join([header, *rows]) + "\n")

@@ -1,0 +1,131 @@
+"""Checkpoints of a training run: tensors and plain values only, written whole or not at all."""
+
+from __future__ import annotations
+
+import logging
+import pickle
+import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.yolo import DetectionModel
+from utils.config.hyperparameters import Hyperparameters
+from utils.config.run_config import TrainConfig
+from utils.reporting.epoch_log import EpochRecord
+from utils.runtime.atomic_files import atomic_file
+from utils.training.learner import Learner
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class RunState:
+    """What a killed run needs to go on where its last finished epoch ended."""
+
+    config: TrainConfig
+    hyp: Hyperparameters
+    records: tuple[EpochRecord, ...]  # of every finished epoch
+    finished: bool
+
+
+def versions() -> dict[str, str]:
+    """Library versions that a bit-identical continuation depends on."""
+    return {"python": platform.python_version(), "torch": str(torch.__version__)}
+
+
+def model_entries(model: DetectionModel) -> dict[str, Any]:
+    """The part of a checkpoint that says what the model is, without its weights."""
+    return {
+        "schema": SCHEMA,
+        "architecture": model.architecture.as_dict(),
+        "names": list(model.names),
+        "anchors": model.anchors.cpu(),
+        "strides": list(model.strides),
+    }
+
+
+def write_checkpoint(path: Path, learner: Learner, state: RunState) -> None:
+    """Write model, average and, unless the run is finished, all that resuming needs.
+
+    Raises:
+        UserError: the disk is full or the folder cannot be written; an older file under ``path`` stays as it was.
+    """
+    content = {
+        **model_entries(learner.model),
+        "model": None if state.finished else learner.model.state_dict(),
+        "average": learner.average.model.state_dict(),
+        "average_updates": learner.average.updates,
+        "optimizer": None if state.finished else learner.optimizer.state_dict(),
+        "scaler": None if state.finished else learner.scaler.state_dict(),
+        "config": _plain(state.config),
+        "hyp": state.hyp.to_dict(),
+        "records": [record.as_dict() for record in state.records],
+        "finished": state.finished,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+    try:
+        with atomic_file(path) as file:
+            torch.save(content, file)
+    except (OSError, RuntimeError) as error:  # torch reports a failed write of its archive as RuntimeError
+        raise UserError(f"{path}: cannot write the checkpoint: {error}") from error
+
+
+def _plain(config: TrainConfig) -> dict[str, Any]:
+    return {name: getattr(config, name) for name in TrainConfig.__slots__}
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """A checkpoint's content, opened without running anything in it.
+
+    Raises:
+        UserError: no such file, damaged, or not a checkpoint of a training run of this program.
+    """
+    try:
+        content = torch.load(path, map_location="cpu", weights_only=True)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be read: {error.strerror}") from error
+    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
+        raise UserError(f"{path}: damaged, or not a checkpoint of train.py") from error
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or "records" not in content:
+        raise UserError(f"{path}: not a checkpoint of train.py (schema {SCHEMA})")
+    return content
+
+
+def run_state(content: dict[str, Any]) -> RunState:
+    """The run's settings and finished epochs out of a checkpoint."""
+    return RunState(
+        config=TrainConfig(**content["config"]),
+        hyp=Hyperparameters(**content["hyp"]),
+        records=tuple(EpochRecord(**record) for record in content["records"]),
+        finished=content["finished"],
+    )
+
+
+def restore(learner: Learner, content: dict[str, Any]) -> None:
+    """Give the learner the state in which the checkpoint's last epoch ended."""
+    learner.model.load_state_dict(content["model"])
+    learner.average.model.load_state_dict(content["average"])
+    learner.average.updates = content["average_updates"]
+    learner.optimizer.load_state_dict(content["optimizer"])
+    learner.scaler.load_state_dict(content["scaler"])
+
+
+def restore_threads(content: dict[str, Any]) -> None:
+    """Compute with as many threads as the run did, as sums depend on it, and warn of other library versions."""
+    torch.set_num_threads(content["threads"])
+    for library, version in versions().items():
+        before = content["versions"].get(library)
+        if before != version:
+            LOGGER.warning("resumed with %s %s, begun with %s: figures may differ in the last digits", library, version, before)
+
+
+def best_so_far(records: Sequence[EpochRecord]) -> float:
+    """Highest fitness of the evaluated epochs; -1 before any."""
+    return max((record.fitness for record in records if record.evaluated), default=-1.0)

@@ -1,0 +1,26 @@
+"""All that one training step needs, in one place."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+
+from models.yolo import DetectionModel
+from utils.loss.detection_loss import DetectionLoss
+from utils.training.learning_rate import LearningRateSchedule
+from utils.training.weight_average import WeightAverage
+
+
+@dataclass(frozen=True, slots=True)
+class Learner:
+    """A model on its device with its loss, optimizer, schedule and average."""
+
+    model: DetectionModel
+    loss: DetectionLoss
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: LearningRateSchedule
+    average: WeightAverage[DetectionModel]
+    device: torch.device
+    precision: torch.dtype

@@ -1,0 +1,91 @@
+"""One pass over the training pictures. The training step stands here whole."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from tqdm import tqdm
+
+from utils.geometry.records import Batch, LossParts
+from utils.runtime.device import autocast
+from utils.runtime.stop_signals import StopRequest
+from utils.training.learner import Learner
+from utils.training.optimizer import set_rates
+from utils.user_error import UserError
+
+GRADIENT_NORM_LIMIT = 10.0
+
+
+class EpochOutcome(NamedTuple):
+    """Mean losses per picture (box, objectness, classes) and the learning rates of the last step."""
+
+    losses: tuple[float, float, float]
+    rates: tuple[float, float, float]
+
+
+def train_one_epoch(
+    learner: Learner, batches: Iterable[Batch], epoch: int, progress: tqdm[Batch], stop: StopRequest
+) -> EpochOutcome | None:
+    """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
+
+    Raises:
+        UserError: the loss is not finite.
+    """
+    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
+    model.train()
+    meter, waiting, steps = LossMeter(), 0, learner.schedule.steps_per_epoch
+    optimizer.zero_grad()
+    for step, batch in enumerate(batches):
+        rates = learner.schedule.at(epoch, step)
+        set_rates(optimizer, rates.groups, rates.momentum)
+        batch = batch.on(learner.device)
+        with autocast(learner.device, learner.precision):
+            maps = model(batch.images)
+        parts = learner.loss(maps, batch)
+        scaler.scale(parts.total * len(batch.paths)).backward()
+        meter.add(parts, epoch, step)
+        waiting += 1
+        if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
+            scaler.unscale_(optimizer)
+            torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_LIMIT)
+            scaler.step(optimizer)
+            scaler.update()
+            optimizer.zero_grad()
+            learner.average.update(model)
+            waiting = 0
+        progress.set_postfix_str(meter.text(), refresh=False)
+        progress.update()
+        if stop.signal_number is not None:
+            return None
+    return EpochOutcome(meter.mean(), rates.groups)
+
+
+class LossMeter:
+    """Running mean of the loss parts of an epoch."""
+
+    def __init__(self) -> None:
+        self.sums = [0.0, 0.0, 0.0]
+        self.count = 0
+
+    def add(self, parts: LossParts, epoch: int, step: int) -> None:
+        """Count one batch's loss.
+
+        Raises:
+            UserError: it is NaN or infinite, which no later step mends.
+        """
+        values = torch.stack(parts).tolist()
+        if not all(map(math.isfinite, values)):
+            shown = ", ".join(f"{name} {value:g}" for name, value in zip(parts._fields, values, strict=True))
+            raise UserError(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
+        self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
+        self.count += 1
+
+    def mean(self) -> tuple[float, float, float]:
+        box, objectness, classification = (total / max(self.count, 1) for total in self.sums)
+        return box, objectness, classification
+
+    def text(self) -> str:
+        return "box {:.4f}  obj {:.4f}  cls {:.4f}".format(*self.mean())
