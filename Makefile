@@ -1,0 +1,41 @@
+# make demo          set up, train a small YOLOv5-SPD from scratch, evaluate, detect, export
+# make test          set up, every test but the very long ones
+# make check         ruff, mypy, fast tests: before every commit
+# make acceptance    the very long tests
+# VENV=path          use an environment that is there
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+READY := $(VENV)/.installed-for-yolov5-spd
+
+.PHONY: demo test check acceptance install
+
+install: $(READY)
+
+$(READY): requirements.txt requirements-dev.txt constraints.txt
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt -c constraints.txt
+	touch $@
+
+demo: $(READY)
+	$(BIN)/python -m utils.dataset.demo_scenes
+	$(BIN)/python train.py --weights '' --cfg yolov5n-spd.yaml --data demo-scenes.yaml --hyp data/hyps/hyp.demo.yaml \
+		--img 320 --epochs 12 --batch-size 16 --workers 2 --project runs/demo --name train --exist-ok
+	$(BIN)/python val.py --weights runs/demo/train/weights/best.pt --data demo-scenes.yaml --img 320 --workers 2 \
+		--project runs/demo --name val --exist-ok
+	$(BIN)/python detect.py --weights runs/demo/train/weights/best.pt --source data/images --img 640 \
+		--project runs/demo --name detect --exist-ok
+	$(BIN)/python export.py --weights runs/demo/train/weights/best.pt --include onnx --img 320
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest -m "not slow and not acceptance"
+
+test: $(READY)
+	$(BIN)/pytest -m "not acceptance" --durations=15
+
+acceptance: $(READY)
+	$(BIN)/pytest -m acceptance -rA
