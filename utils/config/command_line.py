@@ -73,6 +73,7 @@ def parse_command_line(
         UsageError: unknown flag (names the nearest valid one), value of a wrong type or out of range.
     """
     refused = refused or {}
+    argv = [_dashed(word) for word in argv]
     for word in argv:
         name = word.split("=", 1)[0]
         if name in refused:
@@ -83,10 +84,8 @@ def parse_command_line(
         spec: FlagSpec = item.metadata["flag"]
         if spec.group not in groups:
             groups[spec.group] = parser.add_argument_group(spec.group)
-        names = ["--" + item.name.replace("_", "-")]
-        if "_" in item.name:
-            names.append("--" + item.name)  # YOLOv5 spells a few flags with underscores
-        groups[spec.group].add_argument(*names, *spec.aliases, dest=item.name, **_argument(item, value_type, spec))
+        name = "--" + item.name.replace("_", "-")
+        groups[spec.group].add_argument(name, *spec.aliases, dest=item.name, **_argument(item, value_type, spec))
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UsageError(_unknown_flag_message(prog, unknown[0], list(parser._option_string_actions)))
@@ -109,6 +108,12 @@ class _Parser(argparse.ArgumentParser):
         raise UsageError(f"{self.prog}: {message}")
 
 
+def _dashed(word: str) -> str:
+    """A flag with dashes between its words: YOLOv5 spells a few with underscores."""
+    name, equals, value = word.partition("=")
+    return name.replace("_", "-") + equals + value if name.startswith("--") else word
+
+
 def _flags(config_type: type) -> Iterator[tuple[Field[Any], Any]]:
     hints = typing.get_type_hints(config_type)
     for item in fields(config_type):
@@ -120,15 +125,17 @@ def _argument(item: Field[Any], value_type: Any, spec: FlagSpec) -> dict[str, An
     """Keywords of ``add_argument`` for one field."""
     shown = "" if item.default in (None, False, "") else f" (default: {_plain(item.default)})"
     argument: dict[str, Any] = {"default": item.default, "help": (spec.help + shown).replace("%", "%%")}
-    inner = [t for t in typing.get_args(value_type) if t is not type(None)]
+    if isinstance(value_type, types.UnionType):  # X | None, or bool | X: a switch that may take a value
+        value_type = next(t for t in typing.get_args(value_type) if t not in (bool, types.NoneType))
     if value_type is bool:
         return argument | {"action": "store_true"}
     if typing.get_origin(value_type) is tuple:
-        return argument | {"action": _Tuple, "nargs": "+", "type": _reader(inner[0]), "metavar": "V"}
-    if isinstance(value_type, types.UnionType) and len(inner) > 1:  # bool | str: a switch that may take a value
-        value_type = next(t for t in inner if t is not bool)
-    elif isinstance(value_type, types.UnionType):
-        value_type = inner[0]
+        return argument | {
+            "action": _Tuple,
+            "nargs": "+",
+            "type": _reader(typing.get_args(value_type)[0]),
+            "metavar": "V",
+        }
     argument |= {"type": _reader(value_type), "metavar": value_type.__name__.upper()}
     if spec.choices:
         argument |= {"choices": spec.choices, "metavar": None}

@@ -41,8 +41,8 @@ def assign_targets(
             torch.ones_like(x, dtype=torch.bool),
             (x % 1 < 0.5) & (x > 1),
             (y % 1 < 0.5) & (y > 1),
-            ((columns - x) % 1 < 0.5) & (columns - x > 1),
-            ((rows - y) % 1 < 0.5) & (rows - y > 1),
+            (x % 1 > 0.5) & (columns - x > 1),
+            (y % 1 > 0.5) & (rows - y > 1),
         )
     )
     step, place = nearer.nonzero(as_tuple=True)  # (P,)

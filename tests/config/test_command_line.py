@@ -1,0 +1,148 @@
+"""Flags from dataclasses: YOLOv5's spellings and defaults, prefixes, ranges, and one clear line for a mistake."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import pytest
+
+from utils.config.command_line import flag, parse_command_line
+from utils.config.run_config import DetectConfig, ExportConfig, TrainConfig, ValConfig, square_or_rectangle
+from utils.user_error import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Small:
+    weights: str = flag("a.pt", "weights")
+    batch_size: int = flag(16, "batch", at_least=1)
+    conf_thres: float = flag(0.25, "score", at_least=0, at_most=1)
+    sizes: tuple[int, ...] = flag((640,), "sizes", aliases=("--img",), max_values=2)
+    classes: tuple[int, ...] | None = flag(None, "classes")
+    resume: bool | str = flag(False, "resume", lone_value=True)
+    nosave: bool = flag(False, "nosave")
+
+
+def parse(*argv: str) -> Small:
+    return parse_command_line(Small, argv, prog="small.py", description="", refused={"--bucket": "use a copy"})
+
+
+def test_defaults_and_values() -> None:
+    assert parse() == Small()
+    config = parse("--weights", "b.pt", "--batch-size", "4", "--img", "320", "480", "--classes", "0", "2", "--nosave")
+    assert config == Small(weights="b.pt", batch_size=4, sizes=(320, 480), classes=(0, 2), nosave=True)
+
+
+def test_prefixes_underscores_and_equals_signs() -> None:
+    assert parse("--batch", "3").batch_size == 3
+    assert parse("--conf", "0.5").conf_thres == 0.5
+    assert parse("--conf_thres=0.5").conf_thres == 0.5
+
+
+def test_a_value_that_may_be_left_out() -> None:
+    assert parse("--resume").resume is True
+    assert parse("--resume", "last.pt").resume == "last.pt"
+
+
+@pytest.mark.parametrize(
+    ("argv", "words"),
+    [
+        (("--batchsize", "4"), ("unknown flag --batchsize", "--batch-size")),
+        (("--batch-size", "0"), ("--batch-size 0", "at least 1")),
+        (("--conf-thres", "1.5"), ("--conf-thres 1.5", "at most 1")),
+        (("--conf-thres", "nan"), ("nan", "finite")),
+        (("--batch-size", "many"), ("--batch-size", "many")),
+        (("--img", "1", "2", "3"), ("--sizes 1 2 3", "at most 2")),
+        (("picture.jpg",), ("unexpected argument 'picture.jpg'",)),
+        (("--bucket", "x"), ("--bucket", "use a copy")),
+        (("--weights",), ("--weights",)),
+    ],
+)
+def test_a_mistake_is_one_line_that_names_it(argv: tuple[str, ...], words: tuple[str, ...]) -> None:
+    with pytest.raises(UsageError) as caught:
+        parse(*argv)
+    message = str(caught.value)
+    assert message.startswith("small.py: ") and "\n" not in message
+    assert all(word in message for word in words)
+    assert caught.value.exit_code == 2
+
+
+# Flag -> default, as YOLOv5 v7.0 has them.
+YOLOV5_DEFAULTS: dict[type, dict[str, object]] = {
+    TrainConfig: {
+        "weights": "yolov5s.pt",
+        "cfg": "",
+        "data": "data/coco128.yaml",
+        "hyp": "data/hyps/hyp.scratch-low.yaml",
+        "epochs": 100,
+        "batch_size": 16,
+        "imgsz": 640,
+        "device": "",
+        "optimizer": "SGD",
+        "seed": 0,
+        "workers": 8,
+        "project": "runs/train",
+        "name": "exp",
+        "exist_ok": False,
+        "noautoanchor": False,
+        "nosave": False,
+        "noval": False,
+        "resume": False,
+        "patience": 100,
+        "noplots": False,
+    },
+    ValConfig: {
+        "weights": "yolov5s.pt",
+        "data": "data/coco128.yaml",
+        "batch_size": 32,
+        "imgsz": 640,
+        "conf_thres": 0.001,
+        "iou_thres": 0.6,
+        "max_det": 300,
+        "device": "",
+        "workers": 8,
+        "verbose": False,
+        "save_json": False,
+        "save_txt": False,
+        "save_conf": False,
+        "project": "runs/val",
+        "name": "exp",
+        "exist_ok": False,
+    },
+    DetectConfig: {
+        "weights": "yolov5s.pt",
+        "source": "data/images",
+        "imgsz": (640,),
+        "conf_thres": 0.25,
+        "iou_thres": 0.45,
+        "max_det": 1000,
+        "device": "",
+        "save_txt": False,
+        "save_conf": False,
+        "save_crop": False,
+        "classes": None,
+        "agnostic_nms": False,
+        "project": "runs/detect",
+        "name": "exp",
+        "exist_ok": False,
+    },
+    ExportConfig: {"weights": "yolov5s.pt", "imgsz": (640, 640), "batch_size": 1, "include": ("torchscript",)},
+}
+
+
+@pytest.mark.parametrize("config_type", list(YOLOV5_DEFAULTS), ids=lambda t: t.__name__)
+def test_yolov5_flags_and_defaults(config_type: type) -> None:
+    config = parse_command_line(config_type, [], prog="verb.py", description="")
+    expected = YOLOV5_DEFAULTS[config_type]
+    assert {name: getattr(config, name) for name in expected} == expected
+
+
+@pytest.mark.parametrize("config_type", list(YOLOV5_DEFAULTS), ids=lambda t: t.__name__)
+def test_all_spellings_of_the_picture_size(config_type: type) -> None:
+    for spelling in ("--imgsz", "--img", "--img-size"):
+        size = parse_command_line(config_type, [spelling, "320"], prog="verb.py", description="").imgsz
+        assert size in (320, (320,))
+
+
+def test_one_side_or_height_and_width() -> None:
+    assert square_or_rectangle((640,)) == (640, 640)
+    assert square_or_rectangle((320, 480)) == (320, 480)

@@ -1,0 +1,183 @@
+"""The loss: parts worked by hand, closure with the decoder, parity with the original program's figures."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from models.weights import load_model
+from models.yolo import DetectionModel, find_architecture, read_architecture
+from tests.batches import batch_of
+from tests.shared_data import SHARED, needs_shared
+from utils.config.hyperparameters import Hyperparameters
+from utils.geometry.boxes import cxcywh_to_xyxy
+from utils.geometry.records import Batch, HeadMaps
+from utils.loss.detection_loss import DetectionLoss, LossGains
+from utils.training.optimizer import parameter_groups
+
+GAINS = LossGains.from_hyperparameters(Hyperparameters())
+ONE_LEVEL = torch.tensor([[[16.0, 16.0]]])  # (L 1, A 1, 2)
+
+
+def one_level_loss(class_count: int, gains: LossGains = GAINS) -> DetectionLoss:
+    loss = DetectionLoss(ONE_LEVEL, (8,), class_count, gains)
+    loss.balance = (1.0,)
+    return loss
+
+
+def test_parts_worked_by_hand() -> None:
+    # One 16 x 16 object centred in cell (2, 2) of a 4 x 4 grid: exactly what zero logits decode to, so IoU is 1.
+    batch = batch_of([np.array([[12, 12, 28, 28]])], [[1]], height=32, width=32)
+    maps = HeadMaps((torch.zeros(1, 1, 4, 4, 5 + 3),))
+    parts = one_level_loss(3)(maps, batch)
+    assert parts.box.item() == pytest.approx(0.0, abs=1e-6)
+    # 16 cells at probability 1/2: cross-entropy log 2 whatever the target.
+    assert parts.objectness.item() == pytest.approx(math.log(2), rel=1e-6)
+    assert parts.classification.item() == pytest.approx(0.5 * math.log(2), rel=1e-6)
+    assert parts.total.item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
+
+
+def test_no_objects_leaves_only_objectness() -> None:
+    batch = batch_of([np.zeros((0, 4))], height=32, width=32)
+    parts = one_level_loss(3)(HeadMaps((torch.full((1, 1, 4, 4, 8), -2.0),)), batch)
+    assert parts.box.item() == 0 and parts.classification.item() == 0
+    assert parts.objectness.item() == pytest.approx(math.log(1 + math.exp(-2)), rel=1e-6)
+
+
+def test_of_two_objects_at_one_place_the_last_sets_the_objectness_target() -> None:
+    loss = one_level_loss(1, replace(GAINS, box=0.0))
+    logits = torch.zeros(1, 1, 4, 4, 6)
+    exact, small = [12.0, 12, 28, 28], [16.0, 16, 24, 24]  # both in cell (2, 2); IoU with the prediction 1 and 1/4
+    goals = []
+    for boxes in ([exact, small], [small, exact]):
+        batch = batch_of([np.array(boxes)], height=32, width=32)
+        # With logits 0 the gradient of mean BCE is (1/2 - target) / 16.
+        logits.grad = None
+        logits.requires_grad_(True)
+        loss(HeadMaps((logits,)), batch).objectness.backward()
+        assert logits.grad is not None
+        goals.append(0.5 - 16 * logits.grad[0, 0, 2, 2, 4].item())
+    assert goals == pytest.approx([0.25, 1.0], abs=1e-3)
+
+
+def test_focal_term_worked_by_hand() -> None:
+    batch = batch_of([np.zeros((0, 4))], height=32, width=32)
+    parts = one_level_loss(3, replace(GAINS, focal_gamma=2.0))(HeadMaps((torch.zeros(1, 1, 4, 4, 8),)), batch)
+    assert parts.objectness.item() == pytest.approx(math.log(2) * 0.75 * 0.25, rel=1e-6)
+
+
+def test_gains_scale_with_levels_classes_and_size() -> None:
+    scaled = GAINS.scaled(levels=4, class_count=20, imgsz=320)
+    assert scaled.box == pytest.approx(0.05 * 3 / 4)
+    assert scaled.objectness == pytest.approx(1.0 / 4 * 3 / 4)
+    assert scaled.classification == pytest.approx(0.5 * 20 / 80 * 3 / 4)
+
+
+def test_ideal_logits_at_the_assigned_places_decode_to_the_object() -> None:
+    """Assign -> write ideal logits -> decode gives the box back, on every level and for every class."""
+    torch.manual_seed(0)
+    model = small_model()
+    centres = torch.tensor([[40.0, 44.0], [101.0, 70.5], [64.0, 64.0]])
+    sizes = torch.tensor([[12.0, 15.0], [40.0, 60.0], [100.0, 90.0]])
+    boxes = cxcywh_to_xyxy(torch.cat((centres, sizes), 1))
+    batch = batch_of([boxes.numpy()], [[0, 1, 2]], height=128, width=128)
+    maps = model(batch.images)
+    loss = DetectionLoss(model.anchors, model.strides, model.class_count, GAINS)
+
+    levels, expected = [], []
+    for level, raw in enumerate(maps.levels):
+        ideal = torch.full_like(raw, -20.0).detach()
+        targets = loss.targets(level, raw, batch)
+        anchors = model.anchors[level][targets.anchor] / model.strides[level]
+        inner = torch.cat(
+            ((targets.boxes_cells[:, :2] + 0.5) / 2, (targets.boxes_cells[:, 2:] / anchors).sqrt() / 2), 1
+        )
+        place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
+        ideal[(*place, slice(0, 4))] = torch.logit(inner.clamp(1e-6, 1 - 1e-6))
+        ideal[(*place, 4)] = 20.0
+        ideal[(*place, 5 + targets.classes)] = 20.0
+        levels.append(ideal)
+        expected.append(torch.unique(torch.stack(place), dim=1).shape[1])
+    predictions = model.decode(HeadMaps(tuple(levels)))
+    found = predictions.objectness[0] > 0.5
+    assert int(found.sum()) == sum(expected) > 3
+    got = predictions.boxes[0][found]
+    classes = predictions.class_probs[0][found].argmax(1)
+    torch.testing.assert_close(got, boxes[classes], rtol=0, atol=0.02)
+    assert set(classes.tolist()) == {0, 1, 2}
+
+
+def small_model() -> DetectionModel:
+    return DetectionModel(read_architecture(find_architecture("yolov5n.yaml")), class_count=3, names=("a", "b", "c"))
+
+
+# ---------------------------------------------------------------------------------------------------------------------
+# Parity with the figures of the original program
+
+
+def reference() -> dict[str, Any]:
+    content: dict[str, Any] = json.loads((SHARED / "reference" / "yolov5n_loss.json").read_text())
+    return content
+
+
+def reference_batch() -> Batch:
+    file = np.load(SHARED / "reference" / "yolov5n_forward.npz")
+    images, rows = file["images"], file["targets"]
+    boxes = cxcywh_to_xyxy(torch.from_numpy(rows[:, 2:].astype(np.float32)) * 320).numpy()
+    per_picture = [boxes[rows[:, 0] == i] for i in range(len(images))]
+    classes = [rows[rows[:, 0] == i, 1].astype(int).tolist() for i in range(len(images))]
+    batch = batch_of(per_picture, classes, height=320, width=320)
+    return replace(batch, images=torch.from_numpy(images).float() / 255)
+
+
+def reference_gains(setting: str, hyp: dict[str, float]) -> LossGains:
+    changes = dict(pair.split("=") for pair in setting.split(",")) if "=" in setting else {}
+    known = set(Hyperparameters.__slots__)
+    values = {k: v for k, v in hyp.items() if k in known} | {k: float(v) for k, v in changes.items()}
+    return LossGains.from_hyperparameters(Hyperparameters(**values))  # type: ignore[arg-type]
+
+
+@needs_shared
+@pytest.mark.parametrize(
+    "setting", ["default", "label_smoothing=0.1", "fl_gamma=1.5", "anchor_t=2", "cls_pw=2,obj_pw=1.5", "no targets"]
+)
+def test_loss_equals_the_original(setting: str) -> None:
+    figures = reference()
+    assert setting in figures["loss"] and len(figures["loss"]) == 6
+    model = load_model(SHARED / "weights" / "yolov5n.pt")
+    batch = reference_batch()
+    if setting == "no targets":
+        batch = replace(batch, boxes=batch.boxes[:0], classes=batch.classes[:0], image_index=batch.image_index[:0])
+    loss = DetectionLoss(model.anchors, model.strides, 80, reference_gains(setting, figures["hyp"]))
+    with torch.no_grad():
+        parts = loss(model(batch.images), batch)
+    expected = figures["loss"][setting]
+    got = {"box": parts.box, "obj": parts.objectness, "cls": parts.classification, "total": parts.total * 3}
+    for name, value in got.items():
+        assert value.item() == pytest.approx(expected[name], rel=1e-5), name
+
+
+@needs_shared
+def test_gradients_positives_and_groups_equal_the_original() -> None:
+    figures = reference()
+    model = load_model(SHARED / "weights" / "yolov5n.pt").requires_grad_(True)
+    batch = reference_batch()
+    loss = DetectionLoss(model.anchors, model.strides, 80, reference_gains("default", figures["hyp"]))
+    maps = model(batch.images)
+    positives = [len(loss.targets(level, raw, batch).classes) for level, raw in enumerate(maps.levels)]
+    assert positives == figures["positives_per_level"]
+
+    (loss(maps, batch).total * 3).backward()
+    norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
+    assert set(norms) == set(figures["grad_norms"])
+    for name, expected in figures["grad_norms"].items():
+        assert norms[name] == pytest.approx(expected, rel=1e-3), name
+
+    groups = [(len(group), sum(p.numel() for p in group)) for group in parameter_groups(model)]
+    assert groups == [(group["n"], group["numel"]) for group in figures["optimizer_groups"]]
