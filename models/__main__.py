@@ -1,0 +1,38 @@
+"""Prints what an architecture file builds.
+
+Usage:
+    python -m models --cfg models/yolov5n-spd.yaml
+    python -m models --cfg yolov5n-spd-released.yaml --imgsz 320
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from models.summary import summarize
+from models.yolo import DetectionModel, load_architecture
+from utils.user_error import UsageError, UserError
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m models", description="Layers, parameters and GFLOPs of a model.")
+    parser.add_argument("--cfg", default="yolov5n-spd.yaml", help="architecture file, or its name in models/")
+    parser.add_argument("--imgsz", "--img-size", type=int, nargs="+", default=[640], help="pixels: side, or h w")
+    flags = parser.parse_args()
+    try:
+        model = DetectionModel(load_architecture(flags.cfg))
+        height, width = flags.imgsz[0], flags.imgsz[-1]
+        if len(flags.imgsz) > 2 or any(side < 1 or side % model.stride for side in (height, width)):
+            raise UsageError(
+                f"--imgsz {' '.join(map(str, flags.imgsz))}: one or two multiples of {model.stride} are needed"
+            )
+        print("\n".join(summarize(model, height, width).lines()))
+    except UserError as error:
+        print(error, file=sys.stderr)
+        return error.exit_code
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,99 @@
+"""The detection head: raw maps per level, and their decoding to boxes."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+
+from utils.geometry.boxes import cxcywh_to_xyxy
+from utils.geometry.records import HeadMaps, Predictions
+
+
+class Detect(nn.Module):
+    """One 1x1 convolution per level; each cell answers for A anchors with ``tx ty tw th``, objectness and C classes.
+
+    Levels go from the finest to the coarsest. ``anchors`` is a buffer (L, A, 2) of widths and heights in cells of the
+    level, the unit of the weight format.
+    """
+
+    anchors: Tensor
+
+    def __init__(
+        self, class_count: int, in_channels: Sequence[int], strides: Sequence[int], anchors_px: Tensor
+    ) -> None:
+        """``in_channels`` and ``strides`` (pixels per cell) per level; ``anchors_px`` (L, A, 2) in pixels."""
+        super().__init__()
+        self.class_count = class_count
+        self.strides = tuple(strides)
+        self.anchor_count = int(anchors_px.shape[1])
+        self.register_buffer("anchors", torch.zeros(len(self.strides), self.anchor_count, 2))
+        self.set_anchors(anchors_px)
+        outputs = self.anchor_count * (5 + class_count)
+        self.m = nn.ModuleList(nn.Conv2d(channels, outputs, 1) for channels in in_channels)
+        self.initialise_biases()
+
+    @property
+    def anchors_px(self) -> Tensor:
+        """Anchor widths and heights (L, A, 2) in pixels of the network frame."""
+        return self.anchors * self._stride_column()
+
+    def set_anchors(self, anchors_px: Tensor) -> None:
+        """Takes anchors (L, A, 2) in pixels, finest level first."""
+        if anchors_px.shape != self.anchors.shape:
+            raise ValueError(f"anchors of shape {tuple(anchors_px.shape)}, the head has {tuple(self.anchors.shape)}")
+        self.anchors.copy_(anchors_px.to(self.anchors) / self._stride_column())
+
+    def _stride_column(self) -> Tensor:
+        return self.anchors.new_tensor(self.strides).view(-1, 1, 1)
+
+    @torch.no_grad()
+    def initialise_biases(self) -> None:
+        """Priors of a fresh head: 8 objects in a 640 px picture, classes as if one of them held 0.6 of the objects.
+
+        Objectness starts at log(8 / cells) and classes at log(0.6 / C), in the spirit of focal loss's prior
+        (Lin et al., RetinaNet, sec. 3.3); without it the first steps are spent on learning that most cells are empty.
+        """
+        for convolution, stride in zip(self.m, self.strides, strict=True):
+            assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
+            bias = convolution.bias.view(self.anchor_count, -1)
+            bias[:, 4] += math.log(8 / (640 / stride) ** 2)
+            bias[:, 5:] += math.log(0.6 / (self.class_count - 0.99999))
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadMaps:
+        """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, A, H_l, W_l, 5 + C)."""
+        return HeadMaps(
+            tuple(
+                convolution(x).unflatten(1, (self.anchor_count, 5 + self.class_count)).permute(0, 1, 3, 4, 2)
+                for convolution, x in zip(self.m, maps, strict=True)
+            )
+        )
+
+    def rows(self, maps: HeadMaps) -> Tensor:
+        """Decoded rows (B, K, 5 + C) float32: cx cy w h in network pixels, objectness and class probabilities 0-1.
+
+        K runs over levels, anchors, cell rows, cell columns, in this order; it is the output layout of exported models.
+        Always computed in float32: half precision has steps of half a pixel at 640.
+        """
+        return torch.cat([self._level_rows(index, logits) for index, logits in enumerate(maps.levels)], dim=1)
+
+    def _level_rows(self, level: int, logits: Tensor) -> Tensor:
+        stride = float(self.strides[level])
+        anchors = self.anchors[level].float() * stride
+        height, width = logits.shape[2], logits.shape[3]
+        across = torch.arange(width, device=logits.device, dtype=torch.float32).view(1, -1, 1).expand(height, -1, -1)
+        down = torch.arange(height, device=logits.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
+        cells = torch.cat((across, down), dim=2)  # (H, W, 2): x, y
+
+        out = logits.float().sigmoid()
+        # A centre reaches half a cell beyond its own, a side up to four anchors: YOLOv5's bounded forms of YOLOv3's.
+        centres = (2 * out[..., 0:2] - 0.5 + cells) * stride
+        sizes = (2 * out[..., 2:4]) ** 2 * anchors[:, None, None, :]
+        return torch.cat((centres, sizes, out[..., 4:]), dim=-1).flatten(1, 3)
+
+    def decode(self, maps: HeadMaps) -> Predictions:
+        """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
+        rows = self.rows(maps)
+        return Predictions(cxcywh_to_xyxy(rows[..., :4]), rows[..., 4], rows[..., 5:])

@@ -1,0 +1,101 @@
+"""What a model consists of: layers, parameters, output shapes, arithmetic."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
+
+from models.yolo import DetectionModel, count_parameters, zero_images
+
+
+@dataclass(frozen=True, slots=True)
+class LayerSummary:
+    """One row of the table."""
+
+    index: int
+    sources: tuple[int, ...]  # as written in the file
+    repeats: int
+    parameters: int
+    module: str
+    arguments: str
+    output: str  # channels x height x width
+
+
+@dataclass(frozen=True, slots=True)
+class ModelSummary:
+    """``gflops``: 2 x multiply-adds of convolutions and matrix products for one picture, in billions."""
+
+    layers: tuple[LayerSummary, ...]
+    parameters: int
+    gflops: float
+    height: int
+    width: int
+
+    def lines(self) -> list[str]:
+        """The table as text."""
+        head = ("", "from", "n", "params", "module", "output", "arguments")
+        rows = [
+            (
+                str(each.index),
+                " ".join(map(str, each.sources)),
+                str(each.repeats),
+                f"{each.parameters}",
+                each.module,
+                each.output,
+                each.arguments,
+            )
+            for each in self.layers
+        ]
+        widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
+        text = []
+        for row in (head, *rows):
+            cells = [
+                cell.rjust(width) if column < 4 else cell.ljust(width)
+                for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+            ]
+            text.append("  ".join(cells).rstrip())
+        text.append(
+            f"{len(self.layers)} layers, {self.parameters:,} parameters, "
+            f"{self.gflops:.1f} GFLOPs at {self.width}x{self.height}"
+        )
+        return text
+
+
+def summarize(model: DetectionModel, height: int, width: int) -> ModelSummary:
+    """Counts one forward pass over a picture of ``height`` x ``width`` pixels; runs on shapes alone, without data."""
+    ghost = copy.deepcopy(model).eval().to("meta")
+    shapes: dict[int, str] = {}
+    hooks = [layer.register_forward_hook(_shape_recorder(index, shapes)) for index, layer in enumerate(ghost.model)]
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        ghost(zero_images(ghost, height, width))
+    for hook in hooks:
+        hook.remove()
+    layers = tuple(
+        LayerSummary(
+            index=index,
+            sources=plan.row.sources,
+            repeats=plan.repeats,
+            parameters=count_parameters(layer),
+            module=plan.row.module,
+            arguments=plan.arguments,
+            output=shapes[index],
+        )
+        for index, (layer, plan) in enumerate(zip(model.model, model.plan, strict=True))
+    )
+    return ModelSummary(layers, count_parameters(model), counter.get_total_flops() / 1e9, height, width)
+
+
+def _shape_recorder(index: int, shapes: dict[int, str]) -> Callable[[nn.Module, object, object], None]:
+    def record(layer: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, torch.Tensor):
+            shapes[index] = "x".join(map(str, output.shape[1:]))
+        elif isinstance(output, tuple):
+            shapes[index] = " ".join("x".join(map(str, level.shape[1:])) for level in output[0])
+
+    return record

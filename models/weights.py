@@ -1,0 +1,133 @@
+"""Weights of a detector from a file: YOLOv5-style pickled modules and this project's own checkpoints."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from models.architecture import KEYS, Architecture
+from models.pickles import PickledFile, StandIn, TensorRecord, read_pickled
+from models.yolo import DetectionModel
+from utils.user_error import UserError
+
+SCHEMA = 1  # of our checkpoints
+
+
+@dataclass(frozen=True, slots=True)
+class ModelWeights:
+    """A detector out of a file. ``state_dict``: float32; ``anchors`` (L, A, 2) pixels, finest level first."""
+
+    architecture: Architecture
+    names: tuple[str, ...]
+    anchors: Tensor
+    strides: tuple[int, ...]
+    state_dict: dict[str, Tensor]
+    path: Path
+
+
+def read_weights(path: Path) -> ModelWeights:
+    """Weights, architecture, names and anchors of a ``.pt`` file; the averaged weights where it has them.
+
+    UserError in one line for a file that is missing, damaged, hostile or without a detector.
+    """
+    file = read_pickled(path)
+    content = file.content
+    if isinstance(content, dict) and "schema" in content:
+        return _own(file, content)
+    if isinstance(content, dict):
+        content = next((content[key] for key in ("ema", "model") if isinstance(content.get(key), StandIn)), None)
+    if not isinstance(content, StandIn):
+        raise UserError(f"{path}: holds no model")
+    return _pickled_module(file, content)
+
+
+def load_model(path: Path) -> DetectionModel:
+    """The detector of a ``.pt`` file, float32, in evaluation mode, names and anchors set."""
+    return build_model(read_weights(path))
+
+
+def build_model(weights: ModelWeights) -> DetectionModel:
+    """A model of the weights' own architecture that holds them, in evaluation mode."""
+    model = DetectionModel(weights.architecture, names=weights.names)
+    try:
+        model.load_state_dict(weights.state_dict)
+    except RuntimeError as error:
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(f"{weights.path}: weights and architecture do not fit ({reason})") from error
+    model.set_anchors(weights.anchors)
+    return model.eval()
+
+
+def _own(file: PickledFile, content: Mapping[Any, Any]) -> ModelWeights:
+    path = file.path
+    if content["schema"] != SCHEMA:
+        raise UserError(f"{path}: checkpoint schema {content['schema']!r}; this version reads schema {SCHEMA}")
+    missing = [key for key in ("architecture", "names", "anchors", "strides", "model") if key not in content]
+    if missing:
+        raise UserError(f"{path}: checkpoint without '{missing[0]}'")
+    state = content.get("average") or content["model"]
+    if not isinstance(content["architecture"], dict) or not isinstance(state, dict):
+        raise UserError(f"{path}: checkpoint whose architecture or weights are not a mapping")
+    if not isinstance(content["anchors"], TensorRecord):
+        raise UserError(f"{path}: checkpoint whose anchors are not a tensor")
+    return ModelWeights(
+        architecture=Architecture.from_dict(file.plain(content["architecture"]), str(path)),
+        names=_names(content["names"], path),
+        anchors=file.tensor(content["anchors"]),
+        strides=tuple(int(each) for each in content["strides"]),
+        state_dict={str(name): file.tensor(record) for name, record in state.items()},
+        path=path,
+    )
+
+
+def _pickled_module(file: PickledFile, module: StandIn) -> ModelWeights:
+    path = file.path
+    values = file.plain(module.attributes.get("yaml"))
+    if not isinstance(values, dict):
+        raise UserError(f"{path}: its model carries no architecture (attribute 'yaml')")
+    architecture = Architecture.from_dict({k: v for k, v in values.items() if k in KEYS}, str(path))
+    # Releases up to 5 keep a second copy of the anchors, in pixels.
+    state = {name: each for name, each in file.state_dict(module).items() if not name.endswith(".anchor_grid")}
+    record = module.attributes.get("stride")
+    head = f"model.{len(architecture.rows) - 1}"
+    if not isinstance(record, TensorRecord) or f"{head}.anchors" not in state:
+        raise UserError(f"{path}: its model has no strides or no anchors; is it a detector?")
+    strides = file.tensor(record)
+    names = _names(module.attributes.get("names"), path)
+    if len(names) != architecture.class_count:
+        names = tuple(map(str, range(architecture.class_count)))
+    return ModelWeights(
+        architecture=architecture,
+        names=names,
+        anchors=state[f"{head}.anchors"] * strides.view(-1, 1, 1),
+        strides=tuple(int(each) for each in strides.tolist()),
+        state_dict=state,
+        path=path,
+    )
+
+
+def _names(value: object, path: Path) -> tuple[str, ...]:
+    """Class names, from a list or from a mapping of class numbers."""
+    if isinstance(value, dict):
+        value = [value[key] for key in sorted(value)]
+    if not isinstance(value, (list, tuple)) or not all(isinstance(each, (str, int)) for each in value):
+        raise UserError(f"{path}: class names are {str(value)[:80]}; a list of texts is needed")
+    return tuple(map(str, value))
+
+
+def checkpoint_fields(model: DetectionModel) -> dict[str, Any]:
+    """The part of our checkpoint that describes the model: tensors and plain values only."""
+    return {
+        "schema": SCHEMA,
+        "architecture": model.architecture.as_dict(),
+        "names": list(model.names),
+        "anchors": model.anchors.detach().to("cpu", torch.float32).clone(),
+        "strides": list(model.strides),
+        "model": {name: each.detach().cpu().clone() for name, each in model.state_dict().items()},
+        "average": None,
+    }

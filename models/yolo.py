@@ -1,0 +1,182 @@
+"""The detection model: an architecture's rows as layers, run in order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from fractions import Fraction
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from models.architecture import Architecture, LayerRow, find_architecture, read_architecture
+from models.head import Detect
+from models.rows import JOINS_MAPS, RowContext, build_layer, parse_activation
+from utils.geometry.records import HeadMaps, Predictions
+from utils.user_error import UserError
+
+__all__ = [
+    "Architecture",
+    "DetectionModel",
+    "LayerPlan",
+    "find_architecture",
+    "load_architecture",
+    "read_architecture",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class LayerPlan:
+    """Where a layer takes its maps from (-1: the images) and how its row reads."""
+
+    sources: tuple[int, ...]
+    row: LayerRow
+    joins: bool  # takes a list of maps
+    arguments: str
+    repeats: int
+
+
+class DetectionModel(nn.Module):
+    """A YOLOv5-type detector built from an architecture.
+
+    ``forward``: images (B, channels, H, W) float 0-1, H and W multiples of ``stride`` -> HeadMaps of raw logits.
+    ``decode`` turns them into Predictions in network pixels; ``predict`` is both. State-dict names are YOLOv5's.
+    """
+
+    def __init__(
+        self,
+        architecture: Architecture,
+        class_count: int | None = None,
+        names: tuple[str, ...] | None = None,
+        channels: int = 3,
+    ) -> None:
+        """``class_count`` and ``channels`` (where the file has no ``ch``) complete the architecture; names default to
+        the class numbers."""
+        super().__init__()
+        self.architecture = replace(
+            architecture,
+            class_count=architecture.class_count if class_count is None else class_count,
+            channels=channels if architecture.channels is None else architecture.channels,
+        )
+        self.class_count = self.architecture.class_count
+        self.names = tuple(map(str, range(self.class_count))) if names is None else tuple(names)
+        if len(self.names) != self.class_count:
+            raise UserError(f"{architecture.origin}: {len(self.names)} class names for {self.class_count} classes")
+        layers, self.plan = _build_layers(self.architecture)
+        self.model = nn.ModuleList(layers)
+        read_later = {source for index, plan in enumerate(self.plan) for source in plan.sources if source != index - 1}
+        self._read_later = frozenset(read_later)
+
+    @property
+    def head(self) -> Detect:
+        """The detection head, always the last layer."""
+        head = self.model[-1]
+        assert isinstance(head, Detect)
+        return head
+
+    @property
+    def strides(self) -> tuple[int, ...]:
+        """Pixels of the network frame per cell, finest level first."""
+        return self.head.strides
+
+    @property
+    def stride(self) -> int:
+        """The coarsest stride: frames are multiples of it."""
+        return max(self.strides)
+
+    @property
+    def anchors(self) -> Tensor:
+        """Anchor widths and heights (L, A, 2) in pixels, finest level first."""
+        return self.head.anchors_px
+
+    def set_anchors(self, anchors_px: Tensor) -> None:
+        """Takes anchors (L, A, 2) in pixels, finest level first."""
+        self.head.set_anchors(anchors_px)
+
+    def forward(self, images: Tensor) -> HeadMaps:
+        kept: dict[int, Tensor] = {}
+        x = images
+        head_inputs: list[Tensor] = []
+        for index, (layer, plan) in enumerate(zip(self.model, self.plan, strict=True)):
+            inputs = [x if source == index - 1 else kept[source] for source in plan.sources]
+            if index == len(self.plan) - 1:
+                head_inputs = inputs
+                break
+            x = layer(inputs) if plan.joins else layer(inputs[0])
+            if index in self._read_later:
+                kept[index] = x
+        maps: HeadMaps = self.head(head_inputs)
+        return maps
+
+    def decode(self, maps: HeadMaps) -> Predictions:
+        """Raw logits to boxes (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
+        return self.head.decode(maps)
+
+    def predict(self, images: Tensor) -> Predictions:
+        """Images (B, channels, H, W) float 0-1 to decoded, unsuppressed predictions."""
+        return self.decode(self(images))
+
+
+def load_architecture(name: str | Path) -> Architecture:
+    """The architecture called ``name``: a path, or a file of models/ or models/hub/."""
+    return read_architecture(find_architecture(name))
+
+
+def _resolved_sources(row: LayerRow, index: int, where: str) -> tuple[int, ...]:
+    resolved = []
+    for source in row.sources:
+        layer = index + source if source < 0 else source
+        reads_images = index == 0 and layer == -1
+        if not (reads_images or 0 <= layer < index):
+            raise UserError(f"{where}: from is {source}; only layers before it, 0 to {index - 1}, can be read")
+        resolved.append(layer)
+    return tuple(resolved)
+
+
+def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[LayerPlan, ...]]:
+    activation = parse_activation(architecture.activation, architecture.origin)
+    layers: list[nn.Module] = []
+    plans: list[LayerPlan] = []
+    channels: list[int] = []
+    reductions: list[Fraction] = []
+    image_channels = architecture.channels or 3
+    _check_head_is_last(architecture)
+    for index, row in enumerate(architecture.rows):
+        where = architecture.place(index)
+        sources = _resolved_sources(row, index, where)
+        context = RowContext(
+            where=where,
+            architecture=architecture,
+            channels=tuple(channels[s] if s >= 0 else image_channels for s in sources),
+            reductions=tuple(reductions[s] if s >= 0 else Fraction(1) for s in sources),
+            repeats=architecture.scaled_depth(row.number),
+            activation=activation,
+        )
+        built, arguments = build_layer(row.arguments, row.module, context)
+        layers.append(built.module)
+        channels.append(built.channels)
+        reductions.append(built.reduction)
+        plans.append(LayerPlan(sources, row, row.module in JOINS_MAPS, arguments, context.repeats))
+    return layers, tuple(plans)
+
+
+def _check_head_is_last(architecture: Architecture) -> None:
+    modules: Sequence[str] = [row.module for row in architecture.rows]
+    if not modules or modules[-1] != "Detect":
+        raise UserError(f"{architecture.place(len(modules) - 1)}: the last row must be Detect")
+    if modules.count("Detect") > 1:
+        raise UserError(f"{architecture.place(modules.index('Detect'))}: only the last row may be Detect")
+
+
+def count_parameters(module: nn.Module) -> int:
+    """Number of trainable values."""
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+def zero_images(model: DetectionModel, height: int, width: int) -> Tensor:
+    """A black batch (1, channels, H, W) on the model's device, in its dtype."""
+    parameter = next(model.parameters())
+    return torch.zeros(
+        1, model.architecture.channels or 3, height, width, device=parameter.device, dtype=parameter.dtype
+    )
