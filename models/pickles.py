@@ -178,8 +178,7 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError("a reference to something else than a storage")
         return StorageRecord(str(key), storage_type.dtype, elements)
 
-    @staticmethod
-    def _tensor(storage: object, offset: object, size: object, stride: object, *ignored: object) -> TensorRecord:
+    def _tensor(self, storage: object, offset: object, size: object, stride: object, *ignored: object) -> TensorRecord:
         if not (
             isinstance(storage, StorageRecord)
             and isinstance(offset, int)
@@ -191,8 +190,7 @@ class _Reader(pickle.Unpickler):
             raise pickle.UnpicklingError("a tensor without storage, size and stride")
         return TensorRecord(storage, offset, size, stride)
 
-    @staticmethod
-    def _parameter(data: object, *ignored: object) -> object:
+    def _parameter(self, data: object, *ignored: object) -> object:
         return data
 
 

@@ -273,16 +273,20 @@ def _initial_anchors(context: RowContext) -> torch.Tensor:
         return (strides[:, None] * growth[None, :])[..., None].repeat(1, 1, 2)
     if len(given) != len(context.channels):
         raise UserError(f"{context.where}: {len(context.channels)} levels, but anchors for {len(given)}")
-    anchors = torch.tensor(given).view(len(given), -1, 2)
-    area = anchors.prod(dim=2).mean(dim=1)
     # Files of the first releases list the coarsest level first, whatever the order of the levels.
-    return anchors.flip(0) if area[0] > area[-1] else anchors
+    coarsest_first = _total_area(given[0]) > _total_area(given[-1])
+    return torch.tensor(given[::-1] if coarsest_first else given).view(len(given), -1, 2)
+
+
+def _total_area(level: tuple[float, ...]) -> float:
+    return sum(width * height for width, height in zip(level[::2], level[1::2], strict=True))
 
 
 def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
     if len(arguments):
         arguments.word("anchors", ("anchors", context.architecture.anchors), default="anchors")
+    anchors_px = _initial_anchors(context)
     strides: list[int] = []
     for reduction in context.reductions:
         if reduction.denominator != 1 or (strides and reduction <= strides[-1]):
@@ -291,7 +295,7 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
                 f"{context.where}: levels must go from the finest to the coarsest; their strides are {found}"
             )
         strides.append(int(reduction))
-    head = Detect(context.architecture.class_count, context.channels, strides, _initial_anchors(context))
+    head = Detect(context.architecture.class_count, context.channels, strides, anchors_px)
     return BuiltLayer(head, 0, Fraction(max(strides)))
 
 

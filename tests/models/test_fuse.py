@@ -1,0 +1,71 @@
+"""Fused models compute the same function with fewer layers."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import nn
+
+from models.common import SPD, Conv, Focus, Kernel, SPDConv
+from models.fuse import folded_batch_norm, fused
+from models.yolo import DetectionModel, load_architecture
+
+
+def disturb_norms(module: nn.Module) -> None:
+    """Batch norms that a fold must get right: nothing is 0 or 1."""
+    generator = torch.Generator().manual_seed(3)
+    for layer in module.modules():
+        if isinstance(layer, nn.BatchNorm2d):
+            assert layer.running_mean is not None and layer.running_var is not None
+            layer.running_mean.normal_(0, 0.1, generator=generator)
+            layer.running_var.uniform_(0.5, 1.5, generator=generator)
+            nn.init.uniform_(layer.weight, 0.5, 1.5, generator=generator)
+            nn.init.normal_(layer.bias, 0, 0.1, generator=generator)
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd", "yolov5n-spd-released"])
+def test_fused_model_gives_the_same_predictions(name: str) -> None:
+    torch.manual_seed(1)
+    model = DetectionModel(load_architecture(name), class_count=4).eval()
+    disturb_norms(model)
+    quick = fused(model)
+    images = torch.rand(1, 3, 96, 64)
+    with torch.inference_mode():
+        reference, found = model.predict(images), quick.predict(images)
+    torch.testing.assert_close(found.boxes, reference.boxes, rtol=1e-4, atol=1e-3)
+    torch.testing.assert_close(found.objectness, reference.objectness, rtol=1e-4, atol=1e-5)
+    kinds = {type(layer) for layer in quick.modules()}
+    assert not kinds & {nn.BatchNorm2d, SPDConv, Focus, Conv}
+    assert any(isinstance(layer, nn.BatchNorm2d) for layer in model.modules()), "the original must stay as it is"
+    assert not any(parameter.requires_grad for parameter in quick.parameters())
+
+
+def test_folding_by_hand() -> None:
+    norm = nn.BatchNorm2d(1, eps=0.0)
+    assert norm.running_mean is not None and norm.running_var is not None
+    norm.running_mean.fill_(3)
+    norm.running_var.fill_(4)
+    nn.init.constant_(norm.weight, 10)
+    nn.init.constant_(norm.bias, 1)
+    weight, bias = folded_batch_norm(torch.full((1, 1, 1, 1), 2.0), norm)
+    assert (weight.item(), bias.item()) == (10.0, -14.0)  # (2x - 3) / 2 * 10 + 1
+
+
+@pytest.mark.parametrize("size", [(9, 12), (7, 7)])
+def test_odd_sizes_keep_their_last_row(size: tuple[int, int]) -> None:
+    class Two(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.focus, self.spd = Focus(3, 4, Kernel(3)), SPDConv(4, 6)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            out: torch.Tensor = self.spd(self.focus(x))
+            return out
+
+    layers = Two().eval()
+    disturb_norms(layers)
+    x = torch.randn(1, 3, *size)
+    quick: nn.Module = fused(layers)  # type: ignore[arg-type]
+    with torch.inference_mode():
+        torch.testing.assert_close(quick(x), layers(x), rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(layer, SPD) for layer in quick.modules())
