@@ -1,0 +1,127 @@
+"""Suppression: rows of the original program, cases worked by hand, the shortcut against the whole list."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.shared_data import SHARED, needs_shared
+from utils.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Detections, Predictions
+from utils.inference import nms as nms_module
+from utils.inference.nms import NmsSettings, non_max_suppression
+
+SIZE = FrameSize(320, 320)
+MODES = {
+    "val": NmsSettings(0.001, 0.6, 300, multi_label=True),
+    "detect": NmsSettings(0.25, 0.45, 300),
+}
+
+
+def predictions(boxes: list[list[float]], objectness: list[float], probs: list[list[float]]) -> Predictions:
+    return Predictions(torch.tensor([boxes]), torch.tensor([objectness]), torch.tensor([probs]))
+
+
+def rows(found: Detections) -> list[tuple[float, ...]]:
+    table = torch.cat((found.boxes, found.scores[:, None], found.classes[:, None].float()), dim=1)
+    return [tuple(row) for row in table.tolist()]
+
+
+@needs_shared
+@pytest.mark.parametrize("agnostic", [False, True])
+@pytest.mark.parametrize("mode", ["val", "detect"])
+def test_gives_the_rows_of_the_original_program(mode: str, agnostic: bool) -> None:
+    with np.load(SHARED / "reference" / "yolov5n_forward.npz") as reference:
+        decoded = torch.from_numpy(reference["decoded"])
+        prefix = f"nms_{mode}_agnostic" if agnostic else f"nms_{mode}"
+        expected = [reference[f"{prefix}_{k}"] for k in range(3)]
+    given_predictions = Predictions(cxcywh_to_xyxy(decoded[..., :4]), decoded[..., 4], decoded[..., 5:])
+    chosen = NmsSettings(
+        MODES[mode].conf_thres, MODES[mode].iou_thres, 300, multi_label=MODES[mode].multi_label, agnostic=agnostic
+    )
+    for found, wanted in zip(non_max_suppression(given_predictions, chosen, SIZE), expected, strict=True):
+        ours = np.array(sorted(rows(found), key=lambda row: (row[5], -row[4], row[0])))
+        theirs = np.array(sorted(wanted.tolist(), key=lambda row: (row[5], -row[4], row[0])))
+        assert ours.shape == theirs.shape
+        np.testing.assert_allclose(ours[:, :4], theirs[:, :4], atol=1e-3)
+        np.testing.assert_allclose(ours[:, 4], theirs[:, 4], atol=1e-6)
+        assert (ours[:, 5] == theirs[:, 5]).all()
+
+
+def test_the_better_of_two_overlapping_boxes_stays() -> None:
+    # IoU of the first two: 90 / 110 = 0.818; the third lies apart.
+    found = non_max_suppression(
+        predictions(
+            [[0, 0, 10, 10], [0, 1, 10, 11], [50, 50, 60, 60]],
+            [0.5, 0.9, 0.8],
+            [[0.9, 0.1], [0.9, 0.2], [0.1, 0.5]],
+        ),
+        NmsSettings(0.25, 0.45, 10),
+        SIZE,
+    )[0]
+    assert found.boxes.tolist() == [[0, 1, 10, 11], [50, 50, 60, 60]]
+    torch.testing.assert_close(found.scores, torch.tensor([0.81, 0.40]))
+    assert found.classes.tolist() == [0, 1]
+    assert found.classes.dtype == torch.int64
+    assert found.size == SIZE
+
+
+def test_classes_suppress_each_other_only_when_agnostic() -> None:
+    two = predictions([[0, 0, 10, 10], [0, 0, 10, 10]], [1.0, 1.0], [[0.9, 0.0], [0.0, 0.8]])
+    assert non_max_suppression(two, NmsSettings(0.25, 0.45, 10), SIZE)[0].classes.tolist() == [0, 1]
+    assert non_max_suppression(two, NmsSettings(0.25, 0.45, 10, agnostic=True), SIZE)[0].classes.tolist() == [0]
+
+
+def test_multi_label_gives_every_class_above_the_threshold() -> None:
+    one = predictions([[0, 0, 10, 10]], [0.5], [[0.8, 0.6, 0.4]])  # scores 0.4, 0.3, 0.2
+    found = non_max_suppression(one, NmsSettings(0.25, 0.45, 10, multi_label=True), SIZE)[0]
+    assert found.classes.tolist() == [0, 1]
+    assert non_max_suppression(one, NmsSettings(0.25, 0.45, 10), SIZE)[0].classes.tolist() == [0]
+
+
+def test_objectness_has_to_pass_the_threshold_and_the_score_too() -> None:
+    three = predictions([[0, 0, 9, 9], [20, 0, 29, 9], [40, 0, 49, 9]], [0.25, 0.9, 0.9], [[1.0], [0.2], [0.5]])
+    found = non_max_suppression(three, NmsSettings(0.25, 0.45, 10), SIZE)[0]
+    torch.testing.assert_close(found.scores, torch.tensor([0.45]))
+
+
+def test_chosen_classes_only_and_no_more_than_asked_for() -> None:
+    boxes = [[20.0 * i, 0, 20.0 * i + 9, 9] for i in range(4)]
+    four = predictions(boxes, [0.9, 0.8, 0.7, 0.6], [[1.0, 0], [0, 1.0], [1.0, 0], [1.0, 0]])
+    found = non_max_suppression(four, NmsSettings(0.25, 0.45, 2, classes=(0,)), SIZE)[0]
+    assert found.boxes[:, 0].tolist() == [0, 40]
+
+
+def test_nothing_found_is_an_empty_result_of_the_right_shape() -> None:
+    found = non_max_suppression(predictions([[0, 0, 9, 9]], [float("nan")], [[1.0]]), MODES["val"], SIZE)[0]
+    assert (found.boxes.shape, found.scores.shape, found.classes.shape) == ((0, 4), (0,), (0,))
+
+
+def test_only_the_best_candidates_enter(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(nms_module, "MAX_CANDIDATES", 2)
+    boxes = [[20.0 * i, 0, 20.0 * i + 9, 9] for i in range(4)]
+    four = predictions(boxes, [0.6, 0.9, 0.7, 0.8], [[1.0]] * 4)
+    found = non_max_suppression(four, MODES["detect"], SIZE)[0]
+    torch.testing.assert_close(found.scores, torch.tensor([0.9, 0.8]))
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 12), st.floats(0.1, 0.9))
+def test_equals_the_definition_of_greedy_suppression(seed: int, max_det: int, iou_thres: float) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(120, 2, generator=generator) * 60
+    boxes = torch.cat((corner, corner + 5 + torch.rand(120, 2, generator=generator) * 30), dim=1)
+    scores = torch.rand(120, generator=generator)
+    chosen = NmsSettings(0.1, iou_thres, max_det)
+    found = non_max_suppression(Predictions(boxes[None], scores[None], torch.ones(1, 120, 1)), chosen, SIZE)[0]
+
+    expected: list[int] = []
+    overlap = pairwise_iou(boxes, boxes)
+    for candidate in scores.argsort(descending=True).tolist():
+        if scores[candidate] > 0.1 and all(overlap[candidate, kept] <= iou_thres for kept in expected):
+            expected.append(candidate)
+    torch.testing.assert_close(found.boxes, boxes[expected[:max_det]], rtol=0, atol=0)
