@@ -1,0 +1,62 @@
+"""True positives worked by hand."""
+
+from __future__ import annotations
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tests.evaluation.small_cases import detections_of, labels_of, random_scene
+from utils.evaluation.match_detections import IOU_THRESHOLDS, match_detections
+
+
+def test_a_detection_is_right_up_to_its_overlap() -> None:
+    # Intersection 80 x 100, union 100 x 100: IoU 0.8 passes 0.50 ... 0.80, the seventh threshold included.
+    correct = match_detections(detections_of([0, 0.9, 0, 0, 80, 100]), labels_of([0, 0, 0, 100, 100]))
+    assert correct.tolist() == [[True] * 7 + [False] * 3]
+
+
+def test_the_class_has_to_agree() -> None:
+    assert not match_detections(detections_of([1, 0.9, 0, 0, 100, 100]), labels_of([0, 0, 0, 100, 100])).any()
+
+
+def test_the_best_scored_of_two_takes_the_object_where_both_overlap_enough() -> None:
+    # The first overlaps by 0.6, the second by 1.0: the first wins up to 0.60, the second beyond.
+    correct = match_detections(
+        detections_of([0, 0.9, 0, 0, 61, 100], [0, 0.5, 0, 0, 100, 100]), labels_of([0, 0, 0, 100, 100])
+    )
+    assert correct[0].tolist() == [True] * 3 + [False] * 7
+    assert correct[1].tolist() == [False] * 3 + [True] * 7
+
+
+def test_a_detection_counts_for_the_object_it_overlaps_most() -> None:
+    # Both objects overlap the detection (0.75 and 0.6); the second detection takes the one that is left.
+    correct = match_detections(
+        detections_of([0, 0.9, 0, 0, 80, 100], [0, 0.8, 0, 0, 48, 100]),
+        labels_of([0, 0, 0, 60, 100], [0, 0, 0, 48, 100]),
+    )
+    assert correct[0].sum() == 6
+    assert correct[1].all()
+
+
+def test_labels_are_clipped_to_the_picture() -> None:
+    assert match_detections(detections_of([0, 0.9, 200, 0, 300, 50]), labels_of([0, 200, 0, 500, 50])).all()
+
+
+def test_no_labels_or_no_detections() -> None:
+    assert not match_detections(detections_of([0, 0.9, 0, 0, 9, 9]), labels_of()).any()
+    assert match_detections(detections_of(), labels_of([0, 0, 0, 9, 9])).shape == (0, 10)
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10_000))
+def test_never_more_hits_than_objects(seed: int) -> None:
+    labels, detections = random_scene(np.random.default_rng(seed))
+    correct = match_detections(detections, labels)
+    assert correct.shape == (len(detections), len(IOU_THRESHOLDS))
+    found = detections.classes.numpy()
+    for index in range(3):
+        hits = correct[found == index].sum(axis=0)
+        assert (hits <= (labels.classes == index).sum()).all()
+        # A pair that agrees at a strict threshold agrees at a loose one, so hits never rise with it.
+        assert (np.diff(hits) <= 0).all()

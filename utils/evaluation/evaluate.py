@@ -1,0 +1,262 @@
+"""The one evaluation of a detector, for training and validation alike."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from utils.evaluation.average_precision import precision_recall
+from utils.evaluation.coco_average_precision import (
+    coco_figures,
+    findings_from_detections,
+    truth_from_labels,
+)
+from utils.evaluation.confusion_matrix import ConfusionMatrix
+from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, LossFigures, SpeedFigures
+from utils.evaluation.match_detections import match_detections
+from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
+from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.runtime.device import autocast
+from utils.user_error import UserError
+
+__all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]
+
+VALIDATION_NMS = NmsSettings(conf_thres=0.001, iou_thres=0.6, max_det=300, multi_label=True)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSettings:
+    """How to evaluate."""
+
+    nms: NmsSettings = VALIDATION_NMS
+    single_cls: bool = False  # all classes, found and true, count as one
+    precision: torch.dtype = torch.float32  # arithmetic of the forward pass
+    progress: bool = True  # show a bar
+
+
+class Detector(Protocol):
+    """Anything that finds objects: a model, an exported file."""
+
+    @property
+    def names(self) -> tuple[str, ...]: ...
+
+    def predict(self, images: torch.Tensor) -> Predictions: ...
+
+
+@runtime_checkable
+class RawDetector(Protocol):
+    """A detector whose raw maps can be had, for the loss."""
+
+    def __call__(self, images: torch.Tensor) -> HeadMaps: ...
+
+    def decode(self, maps: HeadMaps) -> Predictions: ...
+
+
+class DetectionLossFunction(Protocol):
+    """Loss of raw maps against a batch's labels."""
+
+    def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts: ...
+
+
+class LabelledPictures(Protocol):
+    """The data set behind a loader."""
+
+    def source_labels(self, index: int) -> Labels: ...
+
+
+class EvaluationLoader(Protocol):
+    """Batches with letterboxes, and the data set they come from."""
+
+    @property
+    def dataset(self) -> LabelledPictures: ...
+
+    def __iter__(self) -> Iterator[Batch]: ...
+
+    def __len__(self) -> int: ...
+
+
+class EvaluationObserver:
+    """Sees what is found while it is found: for label files, COCO results, pictures. The default does nothing."""
+
+    def on_batch(self, number: int, batch: Batch, detections: Sequence[Detections]) -> None:
+        """Batch ``number`` (from 0) on its device and its detections, both in network pixels."""
+
+    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+        """Picture ``index`` of the data set, its detections (on the CPU) and its labels, in source pixels."""
+
+
+def evaluate(
+    detector: Detector,
+    loader: EvaluationLoader,
+    settings: EvaluationSettings,
+    device: torch.device,
+    loss: DetectionLossFunction | None = None,
+    observers: Sequence[EvaluationObserver] = (),
+) -> EvaluationReport:
+    """Evaluate a detector on every picture of a loader; a module is in eval mode meanwhile.
+
+    Args:
+        detector: gives decoded predictions; with ``loss`` a :class:`RawDetector` too.
+        loader: batches (uint8) with letterboxes.
+        settings: thresholds and arithmetic.
+        device: where the detector is.
+        loss: measured on the way when given.
+        observers: called for each batch and each picture.
+
+    Raises:
+        UserError: a label's class that the detector does not have; no picture.
+    """
+    names = ("item",) if settings.single_cls else detector.names
+    nms = replace(settings.nms, agnostic=True) if settings.single_cls else settings.nms
+    tally, clock, losses = _Tally(names), _Clock(device), []
+    with _evaluation_mode(detector), torch.no_grad():
+        bar = tqdm(loader, desc="evaluating", unit="batch", disable=not settings.progress, leave=False)
+        for number, batch in enumerate(bar):
+            with clock.stage("preprocess"):
+                batch = batch.on(device)
+            with clock.stage("inference"):
+                predictions, maps = _forward(detector, batch.images, settings, raw=loss is not None)
+            if loss is not None and maps is not None:
+                losses.append([float(part) for part in loss(maps, batch)])
+            with clock.stage("nms"):
+                found = non_max_suppression(predictions, nms, batch.size)
+            if settings.single_cls:
+                found = [replace(one, classes=torch.zeros_like(one.classes)) for one in found]
+            for observer in observers:
+                observer.on_batch(number, batch, found)
+            for place, detections in enumerate(found):
+                index, path, letterbox = batch.indices[place], batch.paths[place], batch.letterboxes[place]
+                if letterbox is None:
+                    raise ValueError(f"{path}: evaluation needs the letterbox of every picture")
+                labels = loader.dataset.source_labels(index)
+                if settings.single_cls:
+                    labels = replace(labels, classes=np.zeros_like(labels.classes))
+                detections = detections.cpu().to_source(letterbox)
+                tally.add(path, detections, labels)
+                for observer in observers:
+                    observer.on_picture(index, path, detections, labels)
+    if not tally.labels:
+        raise UserError("nothing to evaluate: the split has no pictures")
+    mean_loss = LossFigures(*np.mean(losses, axis=0).tolist()) if losses else None
+    return tally.report(mean_loss, clock.per_picture(len(tally.labels)))
+
+
+def _forward(
+    detector: Detector, images: torch.Tensor, settings: EvaluationSettings, *, raw: bool
+) -> tuple[Predictions, HeadMaps | None]:
+    """Predictions, and the raw maps if wanted."""
+    with autocast(images.device, settings.precision):
+        if not raw:
+            return detector.predict(images), None
+        if not isinstance(detector, RawDetector):
+            raise TypeError(f"{type(detector).__name__} gives no raw maps to measure a loss on")
+        maps = detector(images)
+        return detector.decode(maps), maps
+
+
+@contextmanager
+def _evaluation_mode(detector: object) -> Iterator[None]:
+    if not isinstance(detector, torch.nn.Module) or not detector.training:
+        yield
+        return
+    detector.eval()
+    try:
+        yield
+    finally:
+        detector.train()
+
+
+class _Clock:
+    """Time spent per stage; waits for the device, so that work is charged to the stage that ordered it."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+        self.seconds = {"preprocess": 0.0, "inference": 0.0, "nms": 0.0}
+
+    @contextmanager
+    def stage(self, name: str) -> Iterator[None]:
+        start = time.perf_counter()
+        yield
+        if self.device.type == "cuda":
+            torch.cuda.synchronize(self.device)
+        self.seconds[name] += time.perf_counter() - start
+
+    def per_picture(self, pictures: int) -> SpeedFigures:
+        return SpeedFigures(**{name: 1000 * seconds / pictures for name, seconds in self.seconds.items()})
+
+
+class _Tally:
+    """What was found and what is there, picture by picture."""
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.labels: list[Labels] = []
+        self.detections: list[Detections] = []
+        self.correct: list[np.ndarray] = []
+        self.confusion = ConfusionMatrix(len(names))
+
+    def add(self, path: Path, detections: Detections, labels: Labels) -> None:
+        if len(labels) and labels.classes.max() >= len(self.names):
+            raise UserError(
+                f"{path}: its labels name class {labels.classes.max()}, "
+                f"but the model has {len(self.names)} classes (0 to {len(self.names) - 1})"
+            )
+        self.labels.append(labels)
+        self.detections.append(detections)
+        self.correct.append(match_detections(detections, labels))
+        self.confusion.add(detections, labels)
+
+    def report(self, loss: LossFigures | None, speed_ms: SpeedFigures) -> EvaluationReport:
+        findings = findings_from_detections(self.detections)
+        curves = precision_recall(
+            np.concatenate(self.correct),
+            findings.scores,
+            findings.classes,
+            np.concatenate([labels.classes for labels in self.labels]),
+        )
+        coco = coco_figures(truth_from_labels(self.labels), findings)
+        pictures_with = np.zeros(len(self.names), dtype=np.int64)
+        for labels in self.labels:
+            pictures_with[np.unique(labels.classes)] += 1
+        per_class = tuple(
+            ClassReport(
+                name=self.names[index],
+                index=index,
+                images=int(pictures_with[index]),
+                objects=int(curves.objects[row]),
+                precision=float(curves.precision[row]),
+                recall=float(curves.recall[row]),
+                map50=float(curves.ap[row, 0]),
+                map50_95=float(curves.ap[row].mean()),
+                coco=coco.per_class[index],
+            )
+            for row, index in enumerate(curves.classes.tolist())
+        )
+        return EvaluationReport(
+            precision=_mean(curves.precision),
+            recall=_mean(curves.recall),
+            map50=_mean(curves.ap[:, 0]),
+            map50_95=_mean(curves.ap),
+            coco=coco.summary,
+            per_class=per_class,
+            images=len(self.labels),
+            objects=int(curves.objects.sum()),
+            loss=loss,
+            speed_ms=speed_ms,
+            names=self.names,
+            curves=curves,
+            confusion=self.confusion.counts,
+        )
+
+
+def _mean(figures: np.ndarray) -> float:
+    """Mean over classes; 0 where no class has ground truth, as YOLOv5 prints it."""
+    return float(figures.mean()) if figures.size else 0.0
