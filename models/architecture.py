@@ -15,7 +15,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -87,6 +87,10 @@ class Architecture:
     def scaled_depth(self, number: int) -> int:
         """Repeats after the depth multiple; a single layer stays single."""
         return max(round(number * self.depth_multiple), 1) if number > 1 else number
+
+    def with_anchor_count(self, count: int) -> Architecture:
+        """The same architecture with ``count`` anchors per level, their sizes open until fitted to a data set."""
+        return replace(self, anchors=count)
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values under the keys of the YAML file, for a checkpoint."""

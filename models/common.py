@@ -6,6 +6,7 @@ m``) are part of the weight format and never change: YOLOv5's published weights 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
@@ -63,6 +64,11 @@ def plain_convolution(in_channels: int, out_channels: int, kernel: Kernel, *, bi
         groups=kernel.groups,
         bias=bias,
     )
+
+
+def depthwise(in_channels: int, out_channels: int, size: int, stride: int = 1, dilation: int = 1) -> Kernel:
+    """A kernel with as many groups as the channels allow."""
+    return Kernel(size, stride, None, math.gcd(in_channels, out_channels), dilation)
 
 
 class Conv(nn.Module):
@@ -188,7 +194,7 @@ class Bottleneck(nn.Module):
         """``channels``: in, hidden, out."""
         super().__init__()
         entering, hidden, leaving = channels
-        self.cv1 = Conv(entering, hidden, Kernel(1), act)
+        self.cv1 = Conv(entering, hidden, POINTWISE, act)
         self.cv2 = Conv(hidden, leaving, Kernel(3, groups=groups), act)
         self.adds = shortcut and entering == leaving
 
@@ -208,9 +214,9 @@ class C3(nn.Module):
     ) -> None:
         super().__init__()
         hidden = int(out_channels * expansion)
-        self.cv1 = Conv(in_channels, hidden, Kernel(1), act)
-        self.cv2 = Conv(in_channels, hidden, Kernel(1), act)
-        self.cv3 = Conv(2 * hidden, out_channels, Kernel(1), act)
+        self.cv1 = Conv(in_channels, hidden, POINTWISE, act)
+        self.cv2 = Conv(in_channels, hidden, POINTWISE, act)
+        self.cv3 = Conv(2 * hidden, out_channels, POINTWISE, act)
         self.m = inner(hidden)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -224,8 +230,8 @@ class SPPF(nn.Module):
     def __init__(self, in_channels: int, out_channels: int, size: int = 5, act: Activation = silu) -> None:
         super().__init__()
         hidden = in_channels // 2
-        self.cv1 = Conv(in_channels, hidden, Kernel(1), act)
-        self.cv2 = Conv(4 * hidden, out_channels, Kernel(1), act)
+        self.cv1 = Conv(in_channels, hidden, POINTWISE, act)
+        self.cv2 = Conv(4 * hidden, out_channels, POINTWISE, act)
         self.m = nn.MaxPool2d(size, stride=1, padding=size // 2)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -233,6 +239,138 @@ class SPPF(nn.Module):
         for _ in range(3):
             pyramid.append(self.m(pyramid[-1]))
         out: Tensor = self.cv2(torch.cat(pyramid, dim=1))
+        return out
+
+
+class SPP(nn.Module):
+    """Spatial pyramid pooling (He et al., 2014): parallel max pools of several windows beside the map itself."""
+
+    def __init__(self, in_channels: int, out_channels: int, windows: Sequence[int], act: Activation = silu) -> None:
+        super().__init__()
+        hidden = in_channels // 2
+        self.cv1 = Conv(in_channels, hidden, POINTWISE, act)
+        self.cv2 = Conv(hidden * (len(windows) + 1), out_channels, POINTWISE, act)
+        self.m = nn.ModuleList(nn.MaxPool2d(window, stride=1, padding=window // 2) for window in windows)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.cv1(x)
+        out: Tensor = self.cv2(torch.cat([x, *(pool(x) for pool in self.m)], dim=1))
+        return out
+
+
+class BottleneckCSP(nn.Module):
+    """Cross-stage partial block of the first releases: four convolutions, norm after the branches are joined."""
+
+    def __init__(
+        self, in_channels: int, out_channels: int, inner: BlockFactory, expansion: float = 0.5, act: Activation = silu
+    ) -> None:
+        super().__init__()
+        hidden = int(out_channels * expansion)
+        self.cv1 = Conv(in_channels, hidden, POINTWISE, act)
+        self.cv2 = plain_convolution(in_channels, hidden, POINTWISE)
+        self.cv3 = plain_convolution(hidden, hidden, POINTWISE)
+        self.cv4 = Conv(2 * hidden, out_channels, POINTWISE, act)
+        self.bn = batch_norm(2 * hidden)
+        self.act = nn.SiLU()  # whatever the file's activation is: published weights have it so
+        self.m = inner(hidden)
+
+    def forward(self, x: Tensor) -> Tensor:
+        joined = torch.cat((self.cv3(self.m(self.cv1(x))), self.cv2(x)), dim=1)
+        out: Tensor = self.cv4(self.act(self.bn(joined)))
+        return out
+
+
+class CrossConv(nn.Module):
+    """A k x k convolution as 1 x k, then k x 1."""
+
+    def __init__(self, channels: tuple[int, int, int], kernel: Kernel, shortcut: bool, act: Activation = silu) -> None:
+        """``channels``: in, hidden, out; ``kernel`` with a whole number as size and stride."""
+        super().__init__()
+        entering, hidden, leaving = channels
+        size, stride = kernel.size, kernel.stride
+        assert isinstance(size, int) and isinstance(stride, int)
+        self.cv1 = Conv(entering, hidden, Kernel((1, size), (1, stride)), act)
+        self.cv2 = Conv(hidden, leaving, Kernel((size, 1), (stride, 1), groups=kernel.groups), act)
+        self.adds = shortcut and entering == leaving
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.cv2(self.cv1(x))
+        return x + out if self.adds else out
+
+
+class MixConv2d(nn.Module):
+    """Depthwise convolutions of several kernel sizes side by side (Tan & Le, "MixConv", 2019)."""
+
+    def __init__(self, in_channels: int, out_channels: int, sizes: Sequence[int], stride: int, *, equal: bool) -> None:
+        """``equal``: every size gets as many channels; otherwise as many weights."""
+        super().__init__()
+        shares = mixed_channels(out_channels, sizes, equal=equal)
+        self.m = nn.ModuleList(
+            plain_convolution(in_channels, share, Kernel(size, stride, size // 2, math.gcd(in_channels, share)))
+            for share, size in zip(shares, sizes, strict=True)
+        )
+        self.bn = batch_norm(out_channels)
+        self.act = nn.SiLU()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.bn(torch.cat([convolution(x) for convolution in self.m], dim=1)))
+        return out
+
+
+def mixed_channels(total: int, sizes: Sequence[int], *, equal: bool) -> list[int]:
+    """How ``total`` channels fall to kernels of ``sizes``; the last one takes what rounding leaves.
+
+    Equal channels: channel i belongs to group floor(i n / total). Equal weights: shares go as 1 / size^2.
+    """
+    count = len(sizes)
+    if equal:
+        ends = [math.ceil((group + 1) * (total - 1) / (count - 1e-6)) for group in range(count - 1)]
+        return [end - start for start, end in zip([0, *ends], [*ends, total], strict=True)]
+    weights = [1 / size**2 for size in sizes]
+    shares = [round(total * weight / sum(weights)) for weight in weights[:-1]]
+    return [*shares, total - sum(shares)]
+
+
+class Contract(nn.Module):
+    """Cells to channels: (B, C, H, W) -> (B, gain^2 C, H / gain, W / gain), phase after phase, row by row."""
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        # pixel_unshuffle is channel-major; (B, C, g, g, h, w) turned to (B, g, g, C, h, w) is phase-major.
+        out = functional.pixel_unshuffle(x, self.gain)
+        phases = out.reshape(x.shape[0], -1, self.gain, self.gain, out.shape[2], out.shape[3])
+        return phases.permute(0, 2, 3, 1, 4, 5).reshape(out.shape)
+
+
+class Expand(nn.Module):
+    """Channels to cells, the inverse of Contract: (B, C, H, W) -> (B, C / gain^2, H gain, W gain)."""
+
+    def __init__(self, gain: int = 2) -> None:
+        super().__init__()
+        self.gain = gain
+
+    def forward(self, x: Tensor) -> Tensor:
+        phases = x.reshape(x.shape[0], self.gain, self.gain, -1, x.shape[2], x.shape[3])
+        return functional.pixel_shuffle(phases.permute(0, 3, 1, 2, 4, 5).reshape(x.shape), self.gain)
+
+
+class ConvTranspose(nn.Module):
+    """Transposed convolution, batch norm, activation."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel: Kernel, act: Activation = silu) -> None:
+        super().__init__()
+        size, stride = kernel.size, kernel.stride
+        self.conv_transpose = nn.ConvTranspose2d(
+            in_channels, out_channels, size, stride, kernel.padding or 0, bias=False
+        )
+        self.bn = batch_norm(out_channels)
+        self.act = act()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.bn(self.conv_transpose(x)))
         return out
 
 

@@ -30,6 +30,14 @@ class ModelWeights:
     path: Path
 
 
+def find_weights(name: str | Path) -> Path:
+    """The file that ``--weights`` names; UserError where there is none."""
+    path = Path(name)
+    if not path.is_file():
+        raise UserError(f"{path}: no such weights file")
+    return path
+
+
 def read_weights(path: Path) -> ModelWeights:
     """Weights, architecture, names and anchors of a ``.pt`` file; the averaged weights where it has them.
 

@@ -11,8 +11,9 @@ import torch
 from torch import Tensor, nn
 
 from models.architecture import Architecture, LayerRow, find_architecture, read_architecture
+from models.builders import JOINS_MAPS, build_layer
 from models.head import Detect
-from models.rows import JOINS_MAPS, RowContext, build_layer, parse_activation
+from models.rows import RowContext, parse_activation
 from utils.geometry.records import HeadMaps, Predictions
 from utils.user_error import UserError
 
