@@ -50,7 +50,8 @@ def clip_boxes(boxes: Rows, height: float, width: float) -> Rows:
 
 def box_area(boxes: Rows) -> Rows:
     """Area (...,) of corner boxes (..., 4), in square pixels."""
-    return (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    area: Rows = (boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])
+    return area
 
 
 def pairwise_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:

@@ -38,7 +38,8 @@ class LetterboxTransform:
 
     def to_network(self, boxes: Rows) -> Rows:
         """Source boxes (N, 4) xyxy to network pixels."""
-        return boxes * self._like(boxes, self._scale) + self._like(boxes, self._shift)
+        moved: Rows = boxes * self._like(boxes, self._scale) + self._like(boxes, self._shift)
+        return moved
 
     def to_source(self, boxes: Rows) -> Rows:
         """Network boxes (N, 4) xyxy to source pixels, clipped to the source picture."""
@@ -111,3 +112,8 @@ def padded_frame(source: FrameSize, long_side: int, stride: int) -> FrameSize:
     ratio = long_side / max(source)
     height, width = (max(round(side * ratio), 1) for side in source)
     return FrameSize(math.ceil(height / stride) * stride, math.ceil(width / stride) * stride)
+
+
+def multiple_of_stride(side: int, stride: int) -> int:
+    """The smallest multiple of ``stride`` that is not below ``side``, pixels."""
+    return math.ceil(side / stride) * stride

@@ -64,6 +64,22 @@ class EpochRecord:
         """YOLOv5's single figure for choosing the best epoch."""
         return 0.1 * self.map50 + 0.9 * self.map50_95
 
+    def line(self) -> str:
+        """The epoch for the console."""
+        losses = "  ".join(f"{n} {getattr(self, 'train_' + n):.4f}" for n in ("box", "obj", "cls"))
+        if not self.evaluated:
+            return f"epoch {self.epoch}: {losses}"
+        figures = {
+            "P": self.precision,
+            "R": self.recall,
+            "mAP50": self.map50,
+            "mAP50-95": self.map50_95,
+            "AP_S": self.ap_s,
+            "AP_M": self.ap_m,
+            "AP_L": self.ap_l,
+        }
+        return f"epoch {self.epoch}: {losses} | " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+
     def as_dict(self) -> dict[str, float]:
         return asdict(self)
 

@@ -6,13 +6,13 @@ import logging
 import pickle
 import platform
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from models.yolo import DetectionModel
+from models.weights import SCHEMA, checkpoint_fields
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.run_config import TrainConfig
 from utils.reporting.epoch_log import EpochRecord
@@ -21,7 +21,6 @@ from utils.training.learner import Learner
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
-SCHEMA = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,31 +38,22 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def model_entries(model: DetectionModel) -> dict[str, Any]:
-    """The part of a checkpoint that says what the model is, without its weights."""
-    return {
-        "schema": SCHEMA,
-        "architecture": model.architecture.as_dict(),
-        "names": list(model.names),
-        "anchors": model.anchors.cpu(),
-        "strides": list(model.strides),
-    }
-
-
-def write_checkpoint(path: Path, learner: Learner, state: RunState) -> None:
-    """Write model, average and, unless the run is finished, all that resuming needs.
+def write_checkpoint(path: Path, learner: Learner, state: RunState, *, resumable: bool) -> None:
+    """Write model and average and, if the file is to be ``resumable``, all that going on needs.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; an older file under ``path`` stays as it was.
     """
+    averaged = learner.average.model.state_dict()
     content = {
-        **model_entries(learner.model),
-        "model": None if state.finished else learner.model.state_dict(),
-        "average": learner.average.model.state_dict(),
+        **checkpoint_fields(learner.model),
+        # What is not resumed is only used, and the average is the model that was evaluated.
+        "model": learner.model.state_dict() if resumable else averaged,
+        "average": averaged if resumable else None,
         "average_updates": learner.average.updates,
-        "optimizer": None if state.finished else learner.optimizer.state_dict(),
-        "scaler": None if state.finished else learner.scaler.state_dict(),
-        "config": _plain(state.config),
+        "optimizer": learner.optimizer.state_dict() if resumable else None,
+        "scaler": learner.scaler.state_dict() if resumable else None,
+        "config": plain_config(state.config),
         "hyp": state.hyp.to_dict(),
         "records": [record.as_dict() for record in state.records],
         "finished": state.finished,
@@ -77,8 +67,10 @@ def write_checkpoint(path: Path, learner: Learner, state: RunState) -> None:
         raise UserError(f"{path}: cannot write the checkpoint: {error}") from error
 
 
-def _plain(config: TrainConfig) -> dict[str, Any]:
-    return {name: getattr(config, name) for name in TrainConfig.__slots__}
+def plain_config(config: TrainConfig) -> dict[str, Any]:
+    """The settings as plain values, tuples as lists, for YAML and checkpoints."""
+    values = {item.name: getattr(config, item.name) for item in fields(config)}
+    return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:
@@ -93,7 +85,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
         raise UserError(f"{path}: damaged, or not a checkpoint of train.py") from error
-    if not isinstance(content, dict) or content.get("schema") != SCHEMA or "records" not in content:
+    if not isinstance(content, dict) or content.get("schema") != SCHEMA or "optimizer" not in content:
         raise UserError(f"{path}: not a checkpoint of train.py (schema {SCHEMA})")
     return content
 
@@ -101,7 +93,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 def run_state(content: dict[str, Any]) -> RunState:
     """The run's settings and finished epochs out of a checkpoint."""
     return RunState(
-        config=TrainConfig(**content["config"]),
+        config=TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}),
         hyp=Hyperparameters(**content["hyp"]),
         records=tuple(EpochRecord(**record) for record in content["records"]),
         finished=content["finished"],
@@ -123,9 +115,26 @@ def restore_threads(content: dict[str, Any]) -> None:
     for library, version in versions().items():
         before = content["versions"].get(library)
         if before != version:
-            LOGGER.warning("resumed with %s %s, begun with %s: figures may differ in the last digits", library, version, before)
+            LOGGER.warning(
+                "resumed with %s %s, begun with %s: figures may differ in the last digits", library, version, before
+            )
 
 
-def best_so_far(records: Sequence[EpochRecord]) -> float:
-    """Highest fitness of the evaluated epochs; -1 before any."""
-    return max((record.fitness for record in records if record.evaluated), default=-1.0)
+def checkpoint_to_resume(wanted: bool | str, project: Path) -> Path:
+    """The ``last.pt`` named by ``--resume PATH``, or that of the newest run below the project's parent folder.
+
+    A run's folder may be named instead of its checkpoint.
+
+    Raises:
+        UserError: there is none.
+    """
+    if isinstance(wanted, str):
+        named = Path(wanted)
+        path = named / "weights" / "last.pt" if named.is_dir() else named
+        if not path.is_file():
+            raise UserError(f"--resume {wanted}: no such checkpoint")
+        return path.resolve()
+    found = list(project.glob("*/weights/last.pt"))
+    if not found:
+        raise UserError(f"--resume: no run with a weights/last.pt in {project}")
+    return max(found, key=lambda path: path.stat().st_mtime_ns).resolve()

@@ -6,12 +6,10 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-import torch
-
 from models.transfer import transfer_weights
-from models.weights import find_weights, read_weights
+from models.weights import read_weights
 from models.yolo import DetectionModel, find_architecture, read_architecture
-from utils.dataset.anchor_fitting import AnchorFit, anchor_fit, refit_anchors
+from utils.config.weights_by_name import find_weights
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.user_error import UsageError
 
@@ -44,7 +42,7 @@ def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_leve
         architecture = weights.architecture
     if anchors_per_level:
         architecture = architecture.with_anchor_count(anchors_per_level)
-    model = DetectionModel(architecture, names=names)
+    model = DetectionModel(architecture, class_count=len(names), names=names)
     if weights is not None:
         if not source.architecture and not anchors_per_level:
             model.set_anchors(weights.anchors)

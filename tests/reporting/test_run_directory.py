@@ -1,0 +1,49 @@
+"""Numbering and holding of run folders."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.shared_data import REPOSITORY
+from utils.reporting.run_directory import hold_run_directory, new_run_directory
+from utils.user_error import UserError
+
+
+def test_runs_are_numbered(tmp_path: Path) -> None:
+    made = [new_run_directory(str(tmp_path), "exp", exist_ok=False).name for _ in range(3)]
+    assert made == ["exp", "exp2", "exp3"]
+    (tmp_path / "exp10").mkdir()
+    assert new_run_directory(str(tmp_path), "exp", exist_ok=False).name == "exp11"
+    assert new_run_directory(str(tmp_path), "exp", exist_ok=True).name == "exp"
+
+
+def test_other_names_do_not_count(tmp_path: Path) -> None:
+    (tmp_path / "experiment7").mkdir()
+    (tmp_path / "exp_2").mkdir()
+    assert new_run_directory(str(tmp_path), "exp", exist_ok=False).name == "exp"
+
+
+def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "runs").write_text("")
+    with pytest.raises(UserError, match="cannot make the run's folder"):
+        new_run_directory(str(tmp_path / "runs"), "exp", exist_ok=False)
+
+
+def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
+    code = (
+        "import sys; from pathlib import Path; from utils.reporting.run_directory import hold_run_directory\n"
+        "with hold_run_directory(Path(sys.argv[1])):\n    print('held', flush=True); sys.stdin.read()\n"
+    )
+    with subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], cwd=REPOSITORY, stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == b"held\n"
+        with pytest.raises(UserError, match=f"process {other.pid}"), hold_run_directory(tmp_path):
+            pass
+        other.kill()
+    with hold_run_directory(tmp_path):  # the lock ended with its process
+        pass

@@ -1,0 +1,232 @@
+"""A training run from its settings to its results: begun or resumed, epoch by epoch, and what is written when."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+import yaml
+from tqdm import tqdm
+
+from models.weights import load_model
+from models.yolo import DetectionModel
+from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.hyperparameters import find_hyperparameters, read_hyperparameters
+from utils.config.run_config import TrainConfig
+from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset, training_loader
+from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
+from utils.geometry.letterbox import multiple_of_stride
+from utils.loss.detection_loss import DetectionLoss, LossGains
+from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.reporting.run_directory import hold_run_directory, new_run_directory
+from utils.runtime.atomic_files import write_text
+from utils.runtime.device import describe_device, resolve_precision, select_device
+from utils.runtime.seeds import reseed_torch
+from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
+from utils.training.checkpoint import (
+    RunState,
+    checkpoint_to_resume,
+    plain_config,
+    read_checkpoint,
+    restore,
+    restore_threads,
+    run_state,
+    write_checkpoint,
+)
+from utils.training.early_stopping import best_epoch, patience_exhausted
+from utils.training.learner import Learner
+from utils.training.learning_rate import LearningRateSchedule
+from utils.training.one_epoch import train_one_epoch
+from utils.training.optimizer import build_optimizer
+from utils.training.starting_model import ModelSource, fit_anchors, starting_model
+from utils.training.weight_average import WeightAverage
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a run learns from and what it is judged on."""
+
+    training: DetectionLoader
+    evaluation: DetectionLoader
+
+
+@dataclass(slots=True)
+class TrainingRun:
+    """A run in its folder."""
+
+    folder: Path
+    state: RunState
+    learner: Learner
+    pictures: Pictures
+
+    @property
+    def last(self) -> Path:
+        return self.folder / "weights" / "last.pt"
+
+    @property
+    def best(self) -> Path:
+        return self.folder / "weights" / "best.pt"
+
+
+def train(config: TrainConfig) -> Path:
+    """Train as ``config`` says, or go on with the run that it names. Gives the run's folder.
+
+    Raises:
+        UserError: anything missing or wrong in the files that the settings name, or a loss that is not finite.
+        Stopped: SIGINT or SIGTERM; the unfinished epoch is dropped.
+    """
+    if config.resume:
+        checkpoint = checkpoint_to_resume(config.resume, Path(config.project))
+        with hold_run_directory(checkpoint.parent.parent):
+            return run_to_the_end(resumed_run(checkpoint, config))
+    run = new_run(config)
+    with hold_run_directory(run.folder):
+        write_beginning(run)
+        return run_to_the_end(run)
+
+
+def new_run(config: TrainConfig) -> TrainingRun:
+    """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
+    hyp = read_hyperparameters(find_hyperparameters(config.hyp))
+    dataset = read_dataset_yaml(find_dataset_yaml(config.data))
+    names = ("item",) if config.single_cls else dataset.names
+    device = select_device(config.device)
+    reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
+    model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
+    imgsz = multiple_of_stride(config.imgsz, model.stride)
+    if imgsz != config.imgsz:
+        LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
+    config = replace(config, imgsz=imgsz)
+    state = RunState(config=config, hyp=hyp, records=(), finished=False)
+    pictures = open_pictures(dataset, state, model.stride)
+    if not config.noautoanchor:
+        fit_anchors(model, pictures.training.dataset, config.imgsz, hyp.anchor_t)
+    learner = new_learner(state, model, len(pictures.training), device)
+    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+    return TrainingRun(folder, state, learner, pictures)
+
+
+def resumed_run(checkpoint: Path, config: TrainConfig) -> TrainingRun:
+    """A run as it stood after its last finished epoch, with the settings it was begun with."""
+    content = read_checkpoint(checkpoint)
+    state = run_state(content)
+    if state.finished:
+        raise UserError(f"{checkpoint}: that run is finished ({len(state.records)} epochs); start a new one from it")
+    if content["optimizer"] is None:
+        raise UserError(f"{checkpoint}: holds no training state; resume from the last.pt of its run")
+    restore_threads(content)
+    # The device and the number of workers belong to the machine that goes on, not to the run.
+    state = replace(state, config=replace(state.config, device=config.device, workers=config.workers))
+    dataset = read_dataset_yaml(find_dataset_yaml(state.config.data))
+    model = load_model(checkpoint)
+    pictures = open_pictures(dataset, state, model.stride)
+    learner = new_learner(state, model, len(pictures.training), select_device(config.device))
+    restore(learner, content)
+    LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(state.records), state.config.epochs)
+    return TrainingRun(checkpoint.parent.parent, state, learner, pictures)
+
+
+def run_to_the_end(run: TrainingRun) -> Path:
+    """The epochs that are left, the last evaluation, and a line that says where the results are."""
+    config = run.state.config
+    LOGGER.info("training on %s, results in %s", describe_device(run.learner.device), run.folder)
+    with stop_requests() as stop:
+        for epoch in range(len(run.state.records), config.epochs):
+            if patience_exhausted(run.state.records, config.patience):
+                LOGGER.info("no better fitness in %d epochs: stopping", config.patience)
+                break
+            run_epoch(run, epoch, stop)
+    finish(run)
+    LOGGER.info("results in %s", run.folder)
+    return run.folder
+
+
+def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
+    """Train on every picture once, evaluate the average, record and save.
+
+    Raises:
+        Stopped: a signal asked to stop; the epoch leaves no trace.
+    """
+    config, is_last = run.state.config, epoch == run.state.config.epochs - 1
+    reseed_torch(config.seed, epoch)
+    run.pictures.training.set_epoch(epoch)
+    with tqdm(total=len(run.pictures.training), desc=f"epoch {epoch}/{config.epochs - 1}", leave=False) as progress:
+        outcome = train_one_epoch(run.learner, run.pictures.training, epoch, progress, stop)
+    if outcome is None:
+        assert stop.signal_number is not None
+        raise Stopped(stop.signal_number, f"stopped in epoch {epoch}; go on with: python train.py --resume {run.last}")
+    report = evaluate_average(run) if is_last or not config.noval else None
+    record = epoch_record(epoch, outcome.losses, outcome.rates, report)
+    run.state = replace(run.state, records=(*run.state.records, record))
+    LOGGER.info("%s", record.line())
+    best = best_epoch(run.state.records)
+    if is_last or not config.nosave:
+        if best is record or best is None:
+            write_checkpoint(run.best, run.learner, run.state, resumable=False)
+        write_checkpoint(run.last, run.learner, run.state, resumable=True)
+    write_results_csv(run.folder / "results.csv", run.state.records)
+
+
+def open_pictures(dataset: DatasetSpec, state: RunState, stride: int) -> Pictures:
+    """Loaders over the training and the validation part of a data set."""
+    config = state.config
+    learn = LoaderSettings(config.batch_size, workers=config.workers, pin_memory=torch.cuda.is_available())
+    judge = replace(learn, batch_size=config.batch_size * 2)  # no gradients to hold
+    classes = dataset.names
+    train, val = open_dataset(dataset.train, classes, title="train"), open_dataset(dataset.val, classes, title="val")
+    return Pictures(
+        training_loader(train, config.imgsz, state.hyp, config.seed, learn),
+        evaluation_loader(val, config.imgsz, judge, stride=stride),
+    )
+
+
+def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, device: torch.device) -> Learner:
+    """The model on its device, with loss, optimizer, schedule and average at their beginning."""
+    config, hyp = state.config, state.hyp
+    precision = resolve_precision(config.precision, device)
+    # Sums in a fixed order make a run repeatable to the bit; on CUDA that would cost speed, so only the CPU has it.
+    torch.use_deterministic_algorithms(device.type == "cpu")
+    torch.utils.deterministic.fill_uninitialized_memory = False
+    model = model.to(device=device, memory_format=torch.channels_last)
+    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size)
+    gains = LossGains.from_hyperparameters(hyp).scaled(
+        levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
+    )
+    return Learner(
+        model=model,
+        loss=DetectionLoss(model.anchors, model.strides, model.class_count, gains),
+        optimizer=build_optimizer(
+            model, config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay
+        ),
+        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
+        schedule=schedule,
+        average=WeightAverage(model),
+        device=device,
+        precision=precision,
+    )
+
+
+def evaluate_average(run: TrainingRun) -> EvaluationReport:
+    """The averaged weights on the validation part, loss included."""
+    learner = run.learner
+    settings = EvaluationSettings(nms=VALIDATION_NMS, single_cls=run.state.config.single_cls, precision=learner.precision)
+    return evaluate(learner.average.model, run.pictures.evaluation, settings, learner.device, learner.loss)
+
+
+def write_beginning(run: TrainingRun) -> None:
+    """Settings and the start weights, from which a run that is killed in its first epoch goes on."""
+    (run.folder / "weights").mkdir(exist_ok=True)
+    write_text(run.folder / "hyp.yaml", yaml.safe_dump(run.state.hyp.to_dict(), sort_keys=False))
+    write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.state.config), sort_keys=False))
+    write_checkpoint(run.last, run.learner, run.state, resumable=True)
+
+
+def finish(run: TrainingRun) -> None:
+    """Evaluate the best weights once more, with pictures, and close the run's checkpoint."""
+    run.state = replace(run.state, finished=True)
+    write_checkpoint(run.last, run.learner, run.state, resumable=False)
