@@ -52,19 +52,23 @@ class DetectionModel(nn.Module):
         names: tuple[str, ...] | None = None,
         channels: int = 3,
     ) -> None:
-        """``class_count`` and ``channels`` (where the file has no ``ch``) complete the architecture; names default to
-        the class numbers."""
+        """``class_count`` (or the number of ``names``) replaces the file's; ``channels`` counts where it has no ``ch``.
+
+        Names default to the class numbers.
+        """
         super().__init__()
+        if class_count is None:
+            class_count = architecture.class_count if names is None else len(names)
         self.architecture = replace(
             architecture,
-            class_count=architecture.class_count if class_count is None else class_count,
+            class_count=class_count,
             channels=channels if architecture.channels is None else architecture.channels,
         )
         self.class_count = self.architecture.class_count
         self.names = tuple(map(str, range(self.class_count))) if names is None else tuple(names)
         if len(self.names) != self.class_count:
             raise UserError(f"{architecture.origin}: {len(self.names)} class names for {self.class_count} classes")
-        layers, self.plan = _build_layers(self.architecture)
+        layers, self.plan, self.channels = _build_layers(self.architecture)
         self.model = nn.ModuleList(layers)
         read_later = {source for index, plan in enumerate(self.plan) for source in plan.sources if source != index - 1}
         self._read_later = frozenset(read_later)
@@ -135,7 +139,8 @@ def _resolved_sources(row: LayerRow, index: int, where: str) -> tuple[int, ...]:
     return tuple(resolved)
 
 
-def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[LayerPlan, ...]]:
+def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[LayerPlan, ...], tuple[int, ...]]:
+    """Layers, where each takes its maps from, and how many channels each gives."""
     activation = parse_activation(architecture.activation, architecture.origin)
     layers: list[nn.Module] = []
     plans: list[LayerPlan] = []
@@ -159,7 +164,7 @@ def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[La
         channels.append(built.channels)
         reductions.append(built.reduction)
         plans.append(LayerPlan(sources, row, row.module in JOINS_MAPS, arguments, context.repeats))
-    return layers, tuple(plans)
+    return layers, tuple(plans), tuple(channels)
 
 
 def _check_head_is_last(architecture: Architecture) -> None:
