@@ -2,15 +2,16 @@
 
 Usage:
     python -m models --cfg models/yolov5n-spd.yaml
-    python -m models --cfg yolov5n-spd-released.yaml --imgsz 320
+    python -m models --cfg yolov5n-spd-released.yaml --imgsz 320 --profile
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
+from dataclasses import replace
 
-from models.summary import summarize
+from models.summary import layer_milliseconds, summarize
 from models.yolo import DetectionModel, load_architecture
 from utils.user_error import UsageError, UserError
 
@@ -19,6 +20,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models", description="Layers, parameters and GFLOPs of a model.")
     parser.add_argument("--cfg", default="yolov5n-spd.yaml", help="architecture file, or its name in models/")
     parser.add_argument("--imgsz", "--img-size", type=int, nargs="+", default=[640], help="pixels: side, or h w")
+    parser.add_argument("--profile", action="store_true", help="time every layer on the CPU, batch 1")
     flags = parser.parse_args()
     try:
         model = DetectionModel(load_architecture(flags.cfg))
@@ -27,7 +29,10 @@ def main() -> int:
             raise UsageError(
                 f"--imgsz {' '.join(map(str, flags.imgsz))}: one or two multiples of {model.stride} are needed"
             )
-        print("\n".join(summarize(model, height, width).lines()))
+        summary = summarize(model, height, width)
+        if flags.profile:
+            summary = replace(summary, milliseconds=layer_milliseconds(model, height, width))
+        print("\n".join(summary.lines()))
     except UserError as error:
         print(error, file=sys.stderr)
         return error.exit_code

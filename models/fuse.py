@@ -1,14 +1,35 @@
-"""A detector rewritten for inference: batch norm folded into convolutions, SPD-Conv as one strided convolution."""
+"""A detector rewritten for inference: batch norm folded into convolutions, space-to-depth into strided convolutions.
+
+Both rewrites are exact. A strided form moves no data, and measures as fast or faster in nearly every layer; where
+that matters ``fused_by_measurement`` decides layer by layer on the machine at hand. Not rewritten is space-to-depth
+whose output is joined with another map (neck of the released family): splitting the convolution behind it in two was
+measured to gain nothing.
+"""
 
 from __future__ import annotations
 
 import copy
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
-from models.common import Conv, Focus, Kernel, SPDConv, pad_to_multiple, plain_convolution, released_to_unshuffle_order
-from models.yolo import DetectionModel
+from models.common import (
+    C3,
+    SPD,
+    Conv,
+    Focus,
+    Kernel,
+    SPDConv,
+    pad_to_multiple,
+    plain_convolution,
+    released_to_unshuffle_order,
+)
+from models.yolo import DetectionModel, zero_images
+from utils.geometry.letterbox import FrameSize
 
 
 class FusedConv(nn.Module):
@@ -23,15 +44,75 @@ class FusedConv(nn.Module):
         return out
 
 
-def fused(model: DetectionModel) -> DetectionModel:
+class FusedRearrangedConv(nn.Module):
+    """``pixel_unshuffle``, convolution with bias, activation: an SPDConv whose space-to-depth is kept."""
+
+    def __init__(self, conv: nn.Conv2d, act: nn.Module, scale: int) -> None:
+        super().__init__()
+        self.conv, self.act, self.scale = conv, act, scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.act(self.conv(functional.pixel_unshuffle(pad_to_multiple(x, self.scale), self.scale)))
+        return out
+
+
+class PadToMultiple(nn.Module):
+    """What remains of SPD where the strided convolutions behind it do its work."""
+
+    def __init__(self, scale: int) -> None:
+        super().__init__()
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return pad_to_multiple(x, self.scale)
+
+
+@dataclass(frozen=True, slots=True)
+class LayerChoice:
+    """What measuring said about the space-to-depth of one layer (of two layers for SPD and the C3 behind it)."""
+
+    layers: tuple[int, ...]
+    strided_ms: float
+    kept_ms: float
+
+    @property
+    def is_strided(self) -> bool:
+        return self.strided_ms <= self.kept_ms
+
+
+def fused(model: DetectionModel, *, strided: bool = True) -> DetectionModel:
     """A copy of ``model`` in evaluation mode that computes the same function with fewer operations.
 
-    Every ``Conv`` loses its batch norm; ``SPDConv`` and ``Focus`` become one strided convolution. The copy is for
-    inference: its state dict no longer has the names of the weight format.
+    Every ``Conv`` loses its batch norm. ``strided``: space-to-depth and the convolution behind it become one strided
+    convolution; otherwise the rearrangement stays. The copy is for inference: its state dict no longer has the names
+    of the weight format.
     """
     copied = copy.deepcopy(model).eval()
-    _replace_children(copied)
+    if strided:
+        for index in _spd_before_c3(copied):
+            copied.model[index] = _pull_into(copied.model[index], copied.model[index + 1])
+    fold_layers(copied, strided=strided)
     return copied.requires_grad_(False)
+
+
+def fused_by_measurement(
+    model: DetectionModel, size: FrameSize, repeats: int = 20
+) -> tuple[DetectionModel, tuple[LayerChoice, ...]]:
+    """A fused copy in which each layer has the faster form on this machine, and the measurements, in milliseconds.
+
+    Measured on one picture of ``size`` on the model's device; the best of ``repeats`` runs counts for each form.
+    """
+    strided, kept = fused(model), fused(model, strided=False)
+    inputs = _recorded_inputs(kept, size)
+    units = [(index,) for index, layer in enumerate(model.model) if isinstance(layer, (SPDConv, Focus))]
+    choices = []
+    for unit in sorted([*units, *((index, index + 1) for index in _spd_before_c3(model))]):
+        forms = [[owner.model[index] for index in unit] for owner in (strided, kept)]
+        choices.append(LayerChoice(unit, *_best_milliseconds(forms, inputs[unit[0]], repeats)))
+        if not choices[-1].is_strided:
+            for index in unit:
+                strided.model[index] = kept.model[index]
+    return strided, tuple(choices)
 
 
 def folded_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -46,51 +127,124 @@ def folded_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Ten
     return scaled.to(weight.dtype), bias.to(weight.dtype)
 
 
-def _replace_children(module: nn.Module) -> None:
+def fold_layers(module: nn.Module, *, strided: bool = True) -> None:
+    """Replaces, in place, every layer inside ``module`` that has a fused form (see ``fused``)."""
     for name, child in module.named_children():
-        replacement = _replacement(child)
+        replacement = _replacement(child, strided=strided)
         if replacement is None:
-            _replace_children(child)
+            fold_layers(child, strided=strided)
         else:
             setattr(module, name, replacement)
 
 
-def _replacement(layer: nn.Module) -> nn.Module | None:
+def _replacement(layer: nn.Module, *, strided: bool) -> nn.Module | None:
     if isinstance(layer, Conv):
-        geometry = layer.conv
-        bare = nn.Conv2d(
-            geometry.in_channels,
-            geometry.out_channels,
-            (geometry.kernel_size[0], geometry.kernel_size[1]),
-            (geometry.stride[0], geometry.stride[1]),
-            (int(geometry.padding[0]), int(geometry.padding[1])),
-            (geometry.dilation[0], geometry.dilation[1]),
-            geometry.groups,
-        )
-        return _assembled(bare, geometry.weight, layer, 1)
+        return FusedConv(_folded(_same_shape(layer.conv), layer.conv.weight, layer), layer.act)
+    if isinstance(layer, SPDConv) and strided:
+        bare = _strided_shape(layer.conv, layer.scale)
+        return FusedConv(_folded(bare, layer.strided_weight(), layer), layer.act, layer.scale)
     if isinstance(layer, SPDConv):
-        return _assembled(_strided(layer.conv, layer.scale), layer.strided_weight(), layer, layer.scale)
-    if isinstance(layer, Focus) and layer.conv.conv.groups == 1 and layer.conv.conv.stride == (1, 1):
+        conv = _folded(_same_shape(layer.conv), layer.conv.weight, layer)
+        return FusedRearrangedConv(conv, layer.act, layer.scale)
+    if isinstance(layer, Focus) and strided and layer.conv.conv.groups == 1 and layer.conv.conv.stride == (1, 1):
         inner, scale = layer.conv, layer.spd.scale
-        order = released_to_unshuffle_order(inner.conv.in_channels // scale**2, scale)
-        weight = nn.functional.pixel_shuffle(inner.conv.weight[:, order], scale)
-        return _assembled(_strided(inner.conv, scale), weight, inner, scale)
+        bare = _strided_shape(inner.conv, scale)
+        return FusedConv(_folded(bare, _strided_kernel(inner.conv.weight, scale), inner), inner.act, scale)
     return None
 
 
-def _strided(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
+def _same_shape(conv: nn.Conv2d) -> nn.Conv2d:
+    """An empty convolution like ``conv``, with bias."""
+    kernel = Kernel(
+        (conv.kernel_size[0], conv.kernel_size[1]),
+        (conv.stride[0], conv.stride[1]),
+        (int(conv.padding[0]), int(conv.padding[1])),
+        conv.groups,
+        conv.dilation[0],
+    )
+    return plain_convolution(conv.in_channels, conv.out_channels, kernel, bias=True)
+
+
+def _strided_shape(conv: nn.Conv2d, scale: int) -> nn.Conv2d:
     """An empty convolution of the shape that replaces space-to-depth(``scale``) followed by ``conv``."""
     kernel = Kernel(scale * conv.kernel_size[0], scale, scale * int(conv.padding[0]))
     return plain_convolution(conv.in_channels // scale**2, conv.out_channels, kernel, bias=True)
 
 
+def _strided_kernel(weight: Tensor, scale: int) -> Tensor:
+    """Kernel of the strided convolution that equals SPD(``scale``), then a convolution with ``weight``."""
+    order = released_to_unshuffle_order(weight.shape[1] // scale**2, scale).to(weight.device)
+    return functional.pixel_shuffle(weight[:, order], scale)
+
+
 @torch.no_grad()
-def _assembled(bare: nn.Conv2d, weight: Tensor, layer: Conv | SPDConv, multiple: int) -> FusedConv:
-    """``bare`` filled with ``weight`` and the folded norm of ``layer``, followed by its activation."""
+def _folded(bare: nn.Conv2d, weight: Tensor, layer: Conv | SPDConv) -> nn.Conv2d:
+    """``bare`` filled with ``weight`` and the folded norm of ``layer``."""
     assert isinstance(layer.bn, nn.BatchNorm2d)
     folded, bias = folded_batch_norm(weight, layer.bn)
     bare = bare.to(weight.device, weight.dtype)
     assert bare.bias is not None
     bare.weight.copy_(folded)
     bare.bias.copy_(bias)
-    return FusedConv(bare, layer.act, multiple)
+    return bare
+
+
+def _spd_before_c3(model: DetectionModel) -> list[int]:
+    """Layers SPD whose only reader is the C3 next to it: the released family's backbone."""
+    readers = [source for plan in model.plan for source in plan.sources]
+    return [
+        index
+        for index in range(len(model.plan) - 1)
+        if isinstance(model.model[index], SPD)
+        and isinstance(model.model[index + 1], C3)
+        and model.plan[index + 1].sources == (index,)
+        and readers.count(index) == 1
+    ]
+
+
+@torch.no_grad()
+def _pull_into(spd: nn.Module, stage: nn.Module) -> nn.Module:
+    """Gives the two 1x1 convolutions at the entrance of ``stage`` the work of ``spd``; what is left of ``spd``."""
+    assert isinstance(spd, SPD) and isinstance(stage, C3)
+    for branch in (stage.cv1, stage.cv2):
+        kernel = _strided_kernel(branch.conv.weight, spd.scale)
+        bare = _strided_shape(branch.conv, spd.scale).to(kernel.device, kernel.dtype)
+        bare.weight.copy_(kernel)
+        bare.bias = None
+        branch.conv = bare
+    return PadToMultiple(spd.scale)
+
+
+@torch.no_grad()
+def _recorded_inputs(model: DetectionModel, size: FrameSize) -> dict[int, Tensor]:
+    """The map that each single-input layer reads for one picture."""
+    found: dict[int, Tensor] = {}
+
+    def recorder(index: int) -> Callable[[nn.Module, tuple[object, ...]], None]:
+        def record(_: nn.Module, inputs: tuple[object, ...]) -> None:
+            if isinstance(inputs[0], Tensor):
+                found[index] = inputs[0].clone(memory_format=torch.preserve_format)
+
+        return record
+
+    hooks = [layer.register_forward_pre_hook(recorder(index)) for index, layer in enumerate(model.model)]
+    model(zero_images(model, *size).contiguous(memory_format=torch.channels_last))
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@torch.no_grad()
+def _best_milliseconds(forms: Sequence[Sequence[nn.Module]], x: Tensor, repeats: int) -> list[float]:
+    """Shortest time of each form; the forms take turns, so that a busy moment does not meet only one of them."""
+    best = [float("inf")] * len(forms)
+    for _ in range(repeats + 2):
+        for place, layers in enumerate(forms):
+            start = time.perf_counter()
+            out = x
+            for layer in layers:
+                out = layer(out)
+            if out.is_cuda:
+                torch.cuda.synchronize(out.device)
+            best[place] = min(best[place], 1e3 * (time.perf_counter() - start))
+    return best

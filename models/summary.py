@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -28,18 +29,22 @@ class LayerSummary:
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """``gflops``: 2 x multiply-adds of convolutions and matrix products for one picture, in billions."""
+    """``gflops``: 2 x multiply-adds of convolutions and matrix products for one picture, in billions.
+
+    ``milliseconds`` per layer, where layers were timed.
+    """
 
     layers: tuple[LayerSummary, ...]
     parameters: int
     gflops: float
     height: int
     width: int
+    milliseconds: tuple[float, ...] = ()
 
     def lines(self) -> list[str]:
         """The table as text."""
-        head = ("", "from", "n", "params", "module", "output", "arguments")
-        rows = [
+        head: tuple[str, ...] = ("", "from", "n", "params", "module", "output", "arguments")
+        rows: list[tuple[str, ...]] = [
             (
                 str(each.index),
                 " ".join(map(str, each.sources)),
@@ -51,17 +56,22 @@ class ModelSummary:
             )
             for each in self.layers
         ]
+        if self.milliseconds:
+            head = (*head[:4], "ms", *head[4:])
+            rows = [(*row[:4], f"{ms:.2f}", *row[4:]) for row, ms in zip(rows, self.milliseconds, strict=True)]
+        numeric = 5 if self.milliseconds else 4
         widths = [max(len(row[column]) for row in (head, *rows)) for column in range(len(head))]
         text = []
         for row in (head, *rows):
             cells = [
-                cell.rjust(width) if column < 4 else cell.ljust(width)
+                cell.rjust(width) if column < numeric else cell.ljust(width)
                 for column, (cell, width) in enumerate(zip(row, widths, strict=True))
             ]
             text.append("  ".join(cells).rstrip())
         text.append(
             f"{len(self.layers)} layers, {self.parameters:,} parameters, "
             f"{self.gflops:.1f} GFLOPs at {self.width}x{self.height}"
+            + (f", {sum(self.milliseconds):.1f} ms" if self.milliseconds else "")
         )
         return text
 
@@ -99,3 +109,30 @@ def _shape_recorder(index: int, shapes: dict[int, str]) -> Callable[[nn.Module, 
             shapes[index] = " ".join("x".join(map(str, level.shape[1:])) for level in output[0])
 
     return record
+
+
+@torch.inference_mode()
+def layer_milliseconds(model: DetectionModel, height: int, width: int, repeats: int = 10) -> tuple[float, ...]:
+    """Shortest time of each layer in ``repeats`` forward passes over one picture, in evaluation mode, milliseconds."""
+    timed = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
+    images = zero_images(timed, height, width).contiguous(memory_format=torch.channels_last)
+    starts, best = [0.0] * len(timed.model), [float("inf")] * len(timed.model)
+
+    def now() -> float:
+        if images.is_cuda:
+            torch.cuda.synchronize(images.device)
+        return 1e3 * time.perf_counter()
+
+    for index, layer in enumerate(timed.model):
+
+        def begin(layer: nn.Module, inputs: object, index: int = index) -> None:
+            starts[index] = now()
+
+        def end(layer: nn.Module, inputs: object, output: object, index: int = index) -> None:
+            best[index] = min(best[index], now() - starts[index])
+
+        layer.register_forward_pre_hook(begin)
+        layer.register_forward_hook(end)
+    for _ in range(repeats + 1):
+        timed(images)
+    return tuple(best)

@@ -6,9 +6,11 @@ import pytest
 import torch
 from torch import nn
 
+from models import fuse
 from models.common import SPD, Conv, Focus, Kernel, SPDConv
-from models.fuse import folded_batch_norm, fused
+from models.fuse import FusedRearrangedConv, fold_layers, folded_batch_norm, fused, fused_by_measurement
 from models.yolo import DetectionModel, load_architecture
+from utils.geometry.letterbox import FrameSize
 
 
 def disturb_norms(module: nn.Module) -> None:
@@ -65,7 +67,45 @@ def test_odd_sizes_keep_their_last_row(size: tuple[int, int]) -> None:
     layers = Two().eval()
     disturb_norms(layers)
     x = torch.randn(1, 3, *size)
-    quick: nn.Module = fused(layers)  # type: ignore[arg-type]
     with torch.inference_mode():
-        torch.testing.assert_close(quick(x), layers(x), rtol=1e-4, atol=1e-5)
-    assert not any(isinstance(layer, SPD) for layer in quick.modules())
+        expected = layers(x)
+        fold_layers(layers)
+        torch.testing.assert_close(layers(x), expected, rtol=1e-4, atol=1e-5)
+    assert not any(isinstance(layer, SPD) for layer in layers.modules())
+
+
+def spd_layers(model: DetectionModel) -> int:
+    kinds = (SPD, SPDConv, Focus, FusedRearrangedConv)
+    return sum(isinstance(layer, kinds) for layer in model.model)
+
+
+def test_strided_form_leaves_space_to_depth_only_where_maps_are_joined() -> None:
+    for name, kept, strided in (("yolov5n-spd", 7, 0), ("yolov5n-spd-released", 7, 2)):
+        model = DetectionModel(load_architecture(name), class_count=1).eval()
+        assert spd_layers(fused(model, strided=False)) == kept
+        assert spd_layers(fused(model)) == strided
+
+
+@pytest.mark.parametrize("name", ["yolov5n-spd", "yolov5n-spd-released"])
+def test_choice_by_measurement_changes_no_result(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(1)
+    model = DetectionModel(load_architecture(name), class_count=2).eval()
+    disturb_norms(model)
+    turns = iter([[1.0, 2.0], [2.0, 1.0]] * 4)
+    monkeypatch.setattr(fuse, "_best_milliseconds", lambda *arguments: next(turns))
+    quick, choices = fused_by_measurement(model, FrameSize(64, 64))
+    assert [choice.is_strided for choice in choices] == [True, False] * (len(choices) // 2) + [True] * (
+        len(choices) % 2
+    )
+    joined = 0 if name == "yolov5n-spd" else 2
+    assert spd_layers(quick) == sum(not choice.is_strided for choice in choices) + joined
+    images = torch.rand(1, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(quick.predict(images).boxes, model.predict(images).boxes, rtol=1e-4, atol=1e-3)
+
+
+def test_measuring_reports_every_layer() -> None:
+    model = DetectionModel(load_architecture("yolov5n-spd-released"), class_count=1).eval()
+    _, choices = fused_by_measurement(model, FrameSize(64, 64), repeats=1)
+    assert [choice.layers for choice in choices] == [(0,), (2, 3), (5, 6), (8, 9), (11, 12)]
+    assert all(0 < choice.strided_ms < 1e4 and 0 < choice.kept_ms < 1e4 for choice in choices)
