@@ -1,0 +1,181 @@
+"""From a checkpoint to checked files in the formats asked for."""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from models.fuse import fused
+from models.weights import load_model
+from models.yolo import DetectionModel
+from utils.exporting.export_settings import ExportSettings
+from utils.exporting.onnx import write_onnx
+from utils.exporting.onnx_suppression import embed_suppression
+from utils.exporting.openvino import write_openvino
+from utils.exporting.torchscript import write_torchscript
+from utils.exporting.verification import (
+    Difference,
+    compare,
+    compare_suppressed,
+    fastest_milliseconds,
+    size_in_megabytes,
+    verification_inputs,
+)
+from utils.inference.model_backends import OPENVINO_SUFFIX, TorchBackend, load_backend
+from utils.user_error import UsageError, UserError
+
+LOGGER = logging.getLogger("spd")
+
+Writer = Callable[[DetectionModel, Path, ExportSettings], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExportFormat:
+    """A format that is written here: the end of the file's name and the function that writes it."""
+
+    ending: str
+    write: Writer
+
+
+FORMATS = {
+    "torchscript": ExportFormat(".torchscript", write_torchscript),
+    "onnx": ExportFormat(".onnx", write_onnx),
+    "openvino": ExportFormat(OPENVINO_SUFFIX, write_openvino),
+}
+
+# Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
+THROUGH_ONNX = {
+    "coreml": "coremltools",
+    "engine": "trtexec --onnx=MODEL.onnx --saveEngine=MODEL.engine",
+    "saved_model": "onnx2tf",
+    "pb": "onnx2tf",
+    "tflite": "onnx2tf",
+    "edgetpu": "onnx2tf, then edgetpu_compiler",
+    "tfjs": "onnx2tf, then tensorflowjs_converter",
+    "paddle": "x2paddle",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedFile:
+    """A file that was written, loaded again and found to answer as the model does."""
+
+    format: str
+    path: Path
+    megabytes: float
+    difference: Difference
+    model_ms: float  # per batch, PyTorch with folded layers
+    runtime_ms: float  # per batch, the file in its runtime
+
+
+def check_formats(names: Sequence[str]) -> tuple[str, ...]:
+    """The formats asked for, each once.
+
+    Raises:
+        UsageError: a format that is not written here; names the way to it.
+    """
+    for name in names:
+        if name in THROUGH_ONNX:
+            raise UsageError(f"--include {name}: not written here; export onnx and convert it: {THROUGH_ONNX[name]}")
+        if name not in FORMATS:
+            raise UsageError(f"--include {name}: no such format; known are {', '.join(FORMATS)}")
+    return tuple(dict.fromkeys(names))
+
+
+def export_model(
+    weights: Path,
+    formats: Sequence[str],
+    settings: ExportSettings,
+    device: torch.device,
+    pictures: Sequence[np.ndarray] = (),
+) -> list[ExportedFile]:
+    """Write the detector in ``weights`` in every format, beside it, under its stem.
+
+    A file gets its final name only after it was loaded in its runtime and compared with the model on ``pictures``
+    (H, W, 3) uint8 RGB (noise without any), suppression included if embedded.
+
+    Raises:
+        UserError: unreadable weights, or an exported file that answers otherwise than the model; no file is left.
+    """
+    check_formats(formats)
+    if settings.suppression is not None and (unable := [name for name in formats if name != "onnx"]):
+        raise UsageError(f"--nms with --include {unable[0]}: suppression can be embedded in onnx only")
+    if weights.suffix != ".pt":
+        raise UsageError(f"--weights {weights}: only a .pt file can be exported")
+    model = fused(load_model(weights)).eval().to(device)
+    wrong = [side for side in settings.frame if side % model.stride]
+    if wrong:
+        raise UsageError(f"--imgsz {wrong[0]}: not a multiple of the model's stride {model.stride}")
+    return [_export_one(weights, model, name, settings, pictures) for name in formats]
+
+
+def format_table(files: Sequence[ExportedFile]) -> str:
+    """The exported files as a table, one line each."""
+    lines = [f"{'format':<12}{'MB':>8}{'diff px':>11}{'diff prob':>11}{'PyTorch ms':>12}{'file ms':>9}  file"]
+    for file in files:
+        lines.append(
+            f"{file.format:<12}{file.megabytes:>8.1f}{file.difference.pixels:>11.1e}"
+            f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}{file.runtime_ms:>9.1f}  {file.path}"
+        )
+    return "\n".join(lines)
+
+
+def _export_one(
+    weights: Path, model: DetectionModel, name: str, settings: ExportSettings, pictures: Sequence[np.ndarray]
+) -> ExportedFile:
+    chosen = FORMATS[name]
+    final = weights.with_name(weights.stem + chosen.ending)
+    # Beside the final place: on the same file system, so that the last step is one rename.
+    with tempfile.TemporaryDirectory(dir=weights.parent, prefix=f".{final.name}.") as folder:
+        fresh = Path(folder) / final.name
+        try:
+            chosen.write(model, fresh, settings)
+            exported = _verified(model, fresh, name, settings, pictures)
+        except UserError as error:
+            raise type(error)(f"{final}: not written, {error}".replace(f"{folder}/", "")) from None
+        if final.is_dir():
+            shutil.rmtree(final)
+        exported.path.replace(final)
+    return ExportedFile(name, final, exported.megabytes, exported.difference, exported.model_ms, exported.runtime_ms)
+
+
+def _verified(
+    model: DetectionModel, fresh: Path, name: str, settings: ExportSettings, pictures: Sequence[np.ndarray]
+) -> ExportedFile:
+    """The facts of a fresh file that answers as the model does."""
+    device = next(model.parameters()).device
+    reference = TorchBackend(model, device)
+    inputs = verification_inputs(settings, model.stride, pictures, device)
+    backend = load_backend(fresh, device)
+    if backend.names != model.names or backend.stride != model.stride:
+        raise UserError("its names or stride are not those of the model")
+    difference = compare(backend, reference, inputs)
+    _check(difference)
+    if settings.suppression is not None:
+        raw, fresh = fresh, fresh.with_stem(f"{fresh.stem}-suppressed")
+        embed_suppression(raw, fresh, settings.suppression)
+        suppressing = load_backend(fresh, device)
+        _check(compare_suppressed(suppressing, backend, settings.suppression, inputs))
+        backend = suppressing
+    return ExportedFile(
+        format=name,
+        path=fresh,
+        megabytes=size_in_megabytes(fresh),
+        difference=difference,
+        model_ms=fastest_milliseconds(reference, inputs[0]),
+        runtime_ms=fastest_milliseconds(backend, inputs[0]),
+    )
+
+
+def _check(difference: Difference) -> None:
+    if not difference.within_tolerance():
+        raise UserError(
+            f"it differs from PyTorch by {difference.pixels:.3g} px and {difference.probability:.3g} of a probability"
+        )

@@ -1,0 +1,35 @@
+"""What is exported and how."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.geometry.letterbox import FrameSize
+
+
+@dataclass(frozen=True, slots=True)
+class EmbeddedSuppression:
+    """Non-maximum suppression inside the exported graph; every class of a box that scores high enough counts."""
+
+    conf_thres: float = 0.25
+    iou_thres: float = 0.45
+    topk_per_class: int = 100
+    topk_all: int = 100
+    agnostic: bool = False  # one class per box, suppressed across classes
+
+
+@dataclass(frozen=True, slots=True)
+class ExportSettings:
+    """Shape and form of an exported graph."""
+
+    frame: FrameSize  # pixels, multiples of the model's stride
+    batch_size: int = 1
+    dynamic: bool = False  # batch, height and width may vary
+    simplify: bool = False
+    opset: int = 17
+    suppression: EmbeddedSuppression | None = None  # ONNX only
+
+    @property
+    def input_shape(self) -> tuple[int, int, int, int]:
+        """``(B, 3, H, W)``."""
+        return (self.batch_size, 3, *self.frame)

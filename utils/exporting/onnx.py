@@ -1,0 +1,82 @@
+"""ONNX: the graph in standard operators, with YOLOv5's metadata."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import onnx
+import torch
+
+from models.yolo import DetectionModel
+from utils.exporting.export_settings import ExportSettings
+from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, GraphOutput
+from utils.user_error import UsageError
+
+TRACED_OPSET = 18  # torch writes this one and later; earlier ones are converted from it
+
+
+def write_onnx(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+    """Write ``model`` (in evaluation mode) to ``path``: input ``images``, output ``output0`` (``GraphOutput``).
+
+    Raises:
+        UsageError: the graph cannot be expressed in ``settings.opset``.
+    """
+    device = next(model.parameters()).device
+    batch_size, channels, height, width = settings.input_shape
+    if settings.dynamic:
+        batch_size = max(batch_size, 2)  # torch.export takes a side of 1 as a constant
+    axes = ({0: "batch", 2: "height", 3: "width"},) if settings.dynamic else None
+    with torch.no_grad(), _quiet():
+        torch.onnx.export(
+            GraphOutput(model),
+            (torch.zeros(batch_size, channels, height, width, device=device),),
+            str(path),
+            input_names=[INPUT_NAME],
+            output_names=[OUTPUT_NAME],
+            opset_version=settings.opset,
+            dynamic_shapes=axes,
+            # The older exporter (dynamo=False) writes wrong answers without a word: it takes the grid of the head for
+            # a constant under dynamic axes, and changes the weights of the model that it is given.
+            dynamo=True,
+            external_data=False,
+            verbose=False,
+        )
+        graph = onnx.load(path)
+    _check_opset(graph, settings.opset)
+    if settings.simplify:
+        import onnxslim
+
+        graph = onnxslim.slim(graph)
+    onnx.helper.set_model_props(graph, {"stride": str(model.stride), "names": str(dict(enumerate(model.names)))})
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def opset_of(graph: onnx.ModelProto) -> int:
+    """Version of the standard operators that a graph uses."""
+    return int(next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")))
+
+
+def _check_opset(graph: onnx.ModelProto, wanted: int) -> None:
+    if opset_of(graph) != wanted:
+        raise UsageError(f"--opset {wanted}: this graph cannot be expressed in it; use {TRACED_OPSET} or later")
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep the exporter's own remarks off the console: what it got wrong is measured afterwards."""
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

@@ -1,0 +1,26 @@
+"""OpenVINO: a folder with the graph (``.xml``), the weights (``.bin``) and the metadata (``.yaml``)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+
+import yaml
+
+from models.yolo import DetectionModel
+from utils.exporting.export_settings import ExportSettings
+from utils.exporting.onnx import write_onnx
+
+
+def write_openvino(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+    """Write ``model`` (in evaluation mode) to the new folder ``path``, weights in fp32, by way of ONNX."""
+    import openvino  # loads a large shared library
+
+    path.mkdir()
+    stem = path.name.removesuffix("_openvino_model")
+    intermediate = path / f"{stem}.onnx"
+    write_onnx(model, intermediate, replace(settings, suppression=None))
+    openvino.save_model(openvino.convert_model(intermediate), path / f"{stem}.xml", compress_to_fp16=False)
+    intermediate.unlink()
+    metadata = {"stride": model.stride, "names": dict(enumerate(model.names))}
+    (path / f"{stem}.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), encoding="utf-8")

@@ -1,0 +1,72 @@
+"""Pictures in, detections out: the typed call under ``detect.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+from utils.geometry.letterbox import FrameSize, letterbox, padded_frame
+from utils.geometry.records import Detections
+from utils.inference.model_backends import DetectionBackend
+from utils.inference.nms import NmsSettings, non_max_suppression
+
+
+@dataclass(frozen=True, slots=True)
+class PredictorSettings:
+    """How a ``Predictor`` looks at pictures."""
+
+    nms: NmsSettings
+    imgsz: FrameSize  # multiples of the stride, pixels; pictures are scaled to fit; ignored by a file of fixed size
+
+
+class Predictor:
+    """A detector that takes pictures of any size.
+
+    A picture is scaled to fit ``settings.imgsz`` and padded to the next multiple of the stride, or to the whole
+    frame if the file takes only one size. The object keeps no state between calls.
+    """
+
+    def __init__(self, backend: DetectionBackend, settings: PredictorSettings, device: torch.device) -> None:
+        self.backend = backend
+        self.settings = settings
+        self.device = device
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, by class id."""
+        return self.backend.names
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB.
+
+        Pictures that share a network frame go through the network together.
+        """
+        by_frame: dict[FrameSize, list[int]] = {}
+        for position, image in enumerate(images):
+            by_frame.setdefault(self.network_frame(FrameSize(*image.shape[:2])), []).append(position)
+        found: dict[int, Detections] = {}
+        for frame, positions in by_frame.items():
+            fitted = [letterbox(images[position], frame) for position in positions]
+            predictions = self.backend.predict(as_network_input([image for image, _ in fitted], self.device))
+            results = non_max_suppression(predictions, self.settings.nms, frame)
+            for position, (_, transform), detections in zip(positions, fitted, results, strict=True):
+                found[position] = detections.to_source(transform).cpu()
+        return [found[position] for position in range(len(images))]
+
+    def network_frame(self, source: FrameSize) -> FrameSize:
+        """The frame in which a picture of size ``source`` meets the network."""
+        if self.backend.frame is not None:
+            return self.backend.frame
+        height, width = self.settings.imgsz
+        ratio = min(height / source.height, width / source.width)
+        return padded_frame(source, round(ratio * max(source)), self.backend.stride)
+
+
+def as_network_input(images: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    """Tensor (B, 3, H, W) float32 0-1, channels_last, of same-sized images (H, W, 3) uint8 RGB."""
+    # A stack of (H, W, 3) arrays, seen as (B, 3, H, W), lies in memory in channels_last order already.
+    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
+    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)
