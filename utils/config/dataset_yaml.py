@@ -1,0 +1,156 @@
+"""Dataset YAML: where the pictures of each split lie and what the classes are called. Data only; nothing in it runs."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.user_error import UserError
+
+log = logging.getLogger(__name__)
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+SPLITS = ("train", "val", "test")
+KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download"})
+
+
+@dataclass(frozen=True, slots=True)
+class DatasetSpec:
+    """A dataset YAML, read and checked. Every path is absolute."""
+
+    file: Path
+    root: Path
+    train: tuple[Path, ...]  # folders of pictures or .txt lists of pictures
+    val: tuple[Path, ...]
+    test: tuple[Path, ...]  # empty when the YAML names none
+    names: tuple[str, ...]  # names[i] is class i
+    download: tuple[str, ...]  # URLs of archives
+
+    @property
+    def class_count(self) -> int:
+        return len(self.names)
+
+
+def find_dataset_yaml(name: str | Path) -> Path:
+    """``name`` as given, or the file of that name under the repository's ``data/`` (``coco128`` = ``coco128.yaml``)."""
+    given = Path(name)
+    file_name = given if given.suffix in (".yaml", ".yml") else given.with_name(given.name + ".yaml")
+    for candidate in (given, REPOSITORY / given, REPOSITORY / "data" / file_name.name):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{name}: no such dataset YAML, neither here nor in {REPOSITORY / 'data'}")
+
+
+def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
+    """Read a dataset YAML.
+
+    A relative ``path:`` is looked for from the YAML's folder, the working folder and the repository, in that order;
+    splits are relative to it. ``check_files=False`` leaves out the test that the splits exist (before a download).
+
+    Raises:
+        UserError: naming file and key, for anything missing, of a wrong type, or in disagreement.
+    """
+    content = _load(path)
+    for key in content:
+        if key not in KNOWN_KEYS:
+            log.warning("%s: the key %r is not known and is ignored", path, key)
+    for key in ("train", "val", "names"):
+        if content.get(key) is None:
+            raise UserError(f"{path}: the key '{key}' is missing")
+
+    root = _root(path, content.get("path"))
+    names = _names(path, content["names"], content.get("nc"))
+    download = _download(path, content.get("download"))
+    splits = {key: _split(path, root, key, content.get(key)) for key in SPLITS}
+    if check_files:
+        for key, sources in splits.items():
+            for source in sources:
+                if not source.exists():
+                    hint = f"; download {' '.join(download)}" if download else ""
+                    raise UserError(f"{path}: {key}: {source} does not exist{hint}")
+    return DatasetSpec(path, root, splits["train"], splits["val"], splits["test"], names, download)
+
+
+def _load(path: Path) -> Mapping[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it holds characters that YAML does not admit"
+        raise UserError(f"{path}:{line} not valid YAML: {' '.join(str(problem).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # PyYAML lets a date such as 2024-99-99 through to datetime
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: a dataset YAML is a table of keys (train, val, names, ...)")
+    return content
+
+
+def _root(file: Path, value: object) -> Path:
+    if value is None:
+        return file.resolve().parent
+    if not isinstance(value, str) or not value.strip() or "\0" in value:
+        raise UserError(f"{file}: path: {value!r} is not a folder's name")
+    given = Path(value).expanduser()
+    for base in (file.resolve().parent, Path.cwd(), REPOSITORY):
+        if (base / given).is_dir():
+            return (base / given).resolve()
+    return (REPOSITORY / given).resolve()
+
+
+def _split(file: Path, root: Path, key: str, value: object) -> tuple[Path, ...]:
+    if value is None:
+        return ()
+    entries: list[Any] = value if isinstance(value, list) else [value]
+    if not entries:
+        raise UserError(f"{file}: {key}: the list is empty")
+    for entry in entries:
+        if not isinstance(entry, str) or not entry.strip() or "\0" in entry:
+            raise UserError(f"{file}: {key}: {entry!r} is not a folder or a .txt list")
+    paths = []
+    for entry in entries:
+        source = root / Path(entry).expanduser()
+        # Exported datasets commonly write `../train/images` for a folder that lies beside the YAML.
+        if not source.exists() and entry.startswith("../") and (root / entry[3:]).exists():
+            source = root / entry[3:]
+        paths.append(source.resolve())
+    return tuple(paths)
+
+
+def _names(file: Path, value: object, nc: object) -> tuple[str, ...]:
+    if isinstance(value, dict):
+        if not all(type(key) is int for key in value) or sorted(value) != list(range(len(value))):
+            raise UserError(f"{file}: names: the class numbers have to be 0 to {len(value) - 1}, each once")
+        value = [value[i] for i in range(len(value))]
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{file}: names: has to be a list of names or a table 0: name, not {value!r}")
+    for index, name in enumerate(value):
+        # YAML reads an unquoted no, yes, on, off as a truth value.
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not str(name).strip():
+            raise UserError(f"{file}: names: class {index} is {name!r}, not a name (put it in quotes)")
+    if nc is not None:
+        if type(nc) is not int:
+            raise UserError(f"{file}: nc: {nc!r} is not a number of classes")
+        if nc != len(value):
+            raise UserError(f"{file}: nc is {nc}, but names has {len(value)} entries")
+    return tuple(" ".join(str(name).split()) for name in value)
+
+
+def _download(file: Path, value: object) -> tuple[str, ...]:
+    if value is None or value is False:
+        return ()
+    entries: list[Any] = value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, str) or not entry.startswith(("https://", "http://")) or len(entry.split()) != 1:
+            shown = " ".join(str(entry).split())[:60]
+            raise UserError(f"{file}: download: takes URLs only and never runs code, not {shown!r}")
+    return tuple(entries)

@@ -1,0 +1,129 @@
+"""Hyperparameters of training and augmentation: YOLOv5's keys and values, each with its unit and range."""
+
+from __future__ import annotations
+
+import difflib
+import math
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.user_error import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+HYPS = REPOSITORY / "data" / "hyps"
+
+
+def _number(default: float, low: float, high: float, meaning: str) -> Any:
+    """A field with its range; ``meaning`` is one line that starts with the unit where there is one."""
+    return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
+
+
+@dataclass(frozen=True, slots=True)
+class Hyperparameters:
+    """What a hyp YAML holds. The defaults are those of ``data/hyps/hyp.scratch-low.yaml``."""
+
+    lr0: float = _number(0.01, 1e-7, 10.0, "learning rate at the start (SGD 1e-2, Adam 1e-3)")
+    lrf: float = _number(0.01, 0.0, 10.0, "final learning rate as a share of lr0")
+    momentum: float = _number(0.937, 0.0, 0.9999, "SGD momentum or Adam beta1")
+    weight_decay: float = _number(0.0005, 0.0, 1.0, "for the nominal batch; convolution weights only")
+    warmup_epochs: float = _number(3.0, 0.0, 1000.0, "epochs, fractions allowed")
+    warmup_momentum: float = _number(0.8, 0.0, 0.9999, "momentum at the first step")
+    warmup_bias_lr: float = _number(0.1, 0.0, 10.0, "learning rate of biases at the first step")
+    box: float = _number(0.05, 0.0, 100.0, "gain of the box loss")
+    cls: float = _number(0.5, 0.0, 100.0, "gain of the class loss")
+    cls_pw: float = _number(1.0, 0.0, 100.0, "weight of positives in the class BCE")
+    obj: float = _number(1.0, 0.0, 100.0, "gain of the objectness loss")
+    obj_pw: float = _number(1.0, 0.0, 100.0, "weight of positives in the objectness BCE")
+    iou_t: float = _number(0.2, 0.0, 1.0, "IoU threshold of training; kept for YOLOv5's files, no effect")
+    anchor_t: float = _number(4.0, 1.0, 100.0, "largest ratio of an object's side to its anchor's")
+    fl_gamma: float = _number(0.0, 0.0, 10.0, "focal loss gamma; 0 is plain BCE")
+    hsv_h: float = _number(0.015, 0.0, 1.0, "hue jitter, share of the circle, +/-")
+    hsv_s: float = _number(0.7, 0.0, 1.0, "saturation jitter, fraction, +/-")
+    hsv_v: float = _number(0.4, 0.0, 1.0, "value jitter, fraction, +/-")
+    degrees: float = _number(0.0, 0.0, 180.0, "degrees of rotation, +/-")
+    translate: float = _number(0.1, 0.0, 1.0, "translation, fraction of the frame, +/-")
+    scale: float = _number(0.5, 0.0, 0.99, "scale gain, +/-")
+    shear: float = _number(0.0, 0.0, 89.0, "degrees of shear, +/-")
+    perspective: float = _number(0.0, 0.0, 0.001, "perspective, fraction per pixel, +/-")
+    flipud: float = _number(0.0, 0.0, 1.0, "probability of an upside-down flip")
+    fliplr: float = _number(0.5, 0.0, 1.0, "probability of a left-right flip")
+    mosaic: float = _number(1.0, 0.0, 1.0, "probability of a mosaic")
+    mosaic9: float = _number(0.0, 0.0, 1.0, "share of the mosaics made of nine pictures instead of four")
+    mixup: float = _number(0.0, 0.0, 1.0, "probability of mixing a second mosaic in")
+    copy_paste: float = _number(0.0, 0.0, 1.0, "share of the outlined objects pasted mirrored")
+    label_smoothing: float = _number(0.0, 0.0, 0.5, "label smoothing epsilon of the class targets")
+    anchors: float = _number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
+    nominal_batch: int = _number(64, 1, 65536, "pictures to which gradients are accumulated per step")
+
+    def __post_init__(self) -> None:
+        for entry in fields(self):
+            problem = _value_problem(entry.name, getattr(self, entry.name))
+            if problem:
+                raise UserError(problem)
+
+    def to_dict(self) -> dict[str, float]:
+        """Plain values in the order of the file, as written to ``hyp.yaml``."""
+        return asdict(self)
+
+
+def _value_problem(name: str, value: object) -> str | None:
+    entry = next(entry for entry in fields(Hyperparameters) if entry.name == name)
+    whole = entry.type == "int"
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and not isinstance(value, int)):
+        return f"{name}: {value!r} is not a {'whole ' if whole else ''}number"
+    low, high = entry.metadata["low"], entry.metadata["high"]
+    if not math.isfinite(value) or not low <= value <= high:
+        return f"{name}: {value!r} is outside {low:g} to {high:g}"
+    return None
+
+
+def read_hyperparameters(path: Path) -> Hyperparameters:
+    """Read a hyp YAML; keys that it leaves out keep their default.
+
+    Raises:
+        UserError: naming file, key and value; for an unknown key also the nearest one that exists.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except (yaml.YAMLError, RecursionError, ValueError) as error:
+        problem = getattr(error, "problem", None) or error
+        raise UserError(f"{path}: not valid YAML: {' '.join(str(problem).split())}") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path}: a hyp YAML is a table of keys (lr0, momentum, ...)")
+    known = [entry.name for entry in fields(Hyperparameters)]
+    values: dict[str, Any] = {}
+    for key, value in content.items():
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            raise UserError(f"{path}: unknown hyperparameter {key!r}; the nearest one is '{near[0]}'")
+        # YAML 1.1 reads 1e-3 (without a point) as text.
+        values[key] = _as_number(value) if isinstance(value, str) else value
+        problem = _value_problem(key, values[key])
+        if problem:
+            raise UserError(f"{path}: {problem}")
+    return Hyperparameters(**values)
+
+
+def _as_number(text: str) -> float | str:
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def find_hyperparameters(name: str | Path) -> Path:
+    """``name`` as given, or the file of that name under the repository's ``data/hyps/``.
+
+    Raises:
+        UserError: there is no such file.
+    """
+    given = Path(name)
+    for candidate in (given, REPOSITORY / given, HYPS / given.name, HYPS / f"{given.name}.yaml"):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{name}: no such hyp YAML, neither here nor in {HYPS}")
