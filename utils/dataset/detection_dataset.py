@@ -1,0 +1,104 @@
+"""A split as pictures with objects, and the two ways a model is fed from it: augmented or letterboxed."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from torch.utils.data import Dataset
+
+from utils.config.hyperparameters import Hyperparameters
+from utils.dataset.augmentation import Augmentation
+from utils.dataset.image_files import ImageReadError, read_image
+from utils.dataset.label_index import LabelIndex
+from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, resize_to_long_side
+from utils.geometry.records import Labels, Sample
+
+
+class SampleKey(NamedTuple):
+    """What a training sample is a function of, besides the seed."""
+
+    epoch: int
+    position: int  # place in the epoch's order over all ranks
+    picture: int  # row of the data set
+
+
+class DetectionDataset:
+    """Pictures and ground truth of one split, as they are on disk."""
+
+    def __init__(self, index: LabelIndex, names: tuple[str, ...]) -> None:
+        self.index = index
+        self.names = names
+
+    def __len__(self) -> int:
+        return len(self.index)
+
+    def source_size(self, index: int) -> FrameSize:
+        """Size of picture ``index`` on disk, pixels."""
+        height, width = self.index.sizes[index].tolist()
+        return FrameSize(height, width)
+
+    def source_labels(self, index: int) -> Labels:
+        """Ground truth of picture ``index``, in pixels of the picture on disk."""
+        return self.index.labels(index)
+
+    def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
+        """Picture ``index`` (H, W, 3) uint8 RGB, reduced by 2, 4 or 8 where that leaves ``scale`` of its size.
+
+        Raises:
+            ImageReadError: it is gone, or has another size than when it was indexed.
+        """
+        reduction = max((r for r in (2, 4, 8) if r * scale <= 1), default=1)
+        path = self.index.paths[index]
+        image = read_image(path, reduction)
+        height, width = self.source_size(index)
+        # A reduced picture is rounded up by OpenCV's JPEG reader and down by some of its other readers.
+        if (
+            abs(image.shape[0] * reduction - height) >= reduction
+            or abs(image.shape[1] * reduction - width) >= reduction
+        ):
+            raise ImageReadError(f"{path}: its size is no longer {width} x {height}; the file has changed")
+        return image
+
+
+class AugmentedPictures(Dataset):
+    """Training samples: square, augmented; item (epoch, position, index) is the same in every process."""
+
+    def __init__(self, dataset: DetectionDataset, side: int, hyp: Hyperparameters, seed: int) -> None:
+        self._dataset = dataset
+        self._seed = seed
+        self._augmentation = Augmentation(dataset, len(dataset), side, hyp)
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, key: SampleKey) -> Sample:
+        epoch, position, index = key
+        rng = np.random.default_rng((self._seed, epoch, position))
+        image, labels = self._augmentation(index, rng)
+        return Sample(image, labels, None, self._dataset.index.paths[index], index)
+
+
+class LetterboxedPictures(Dataset):
+    """Evaluation samples: picture ``i`` letterboxed into ``frames[i]``, never enlarged beyond ``long_side``."""
+
+    def __init__(self, dataset: DetectionDataset, long_side: int, frames: np.ndarray) -> None:
+        self._dataset = dataset
+        self._long_side = long_side
+        self._frames = frames  # (F, 2) height, width of each picture's network frame
+
+    def __len__(self) -> int:
+        return len(self._dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        frame = FrameSize(*self._frames[index].tolist())
+        scaled = resize_to_long_side(self._dataset.source_image(index), self._long_side, smooth=True)
+        source = self._dataset.source_labels(index)
+        image, transform = letterbox(scaled, frame, source=source.size, enlarge=False)
+        polygons = tuple(None if p is None else _polygon_to_network(p, transform) for p in source.polygons)
+        labels = Labels(transform.to_network(source.boxes), source.classes, polygons, frame)
+        return Sample(image, labels, transform, self._dataset.index.paths[index], index)
+
+
+def _polygon_to_network(polygon: np.ndarray, transform: LetterboxTransform) -> np.ndarray:
+    return transform.to_network(np.tile(polygon, 2))[:, :2]

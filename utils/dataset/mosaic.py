@@ -1,0 +1,202 @@
+"""Canvases made of several pictures: where each picture goes, and the drawing of what a view of the canvas shows.
+
+A view that only zooms and shifts (the usual hyperparameters) is drawn from the files to the output at once: each
+picture is cropped to whole pixels and resized into a whole-pixel rectangle, and its labels follow exactly that
+rectangle. No canvas of twice the size is filled, pasted and warped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple, Protocol
+
+import cv2
+import numpy as np
+
+from utils.dataset.affine_warp import clip_polygon
+from utils.dataset.mixup import join_labels
+from utils.geometry.boxes import box_area
+from utils.geometry.letterbox import PAD_VALUE, FrameSize
+from utils.geometry.records import Labels
+
+_SLIVER = 1e-3  # pixels; what the canvas's border leaves of an object
+
+
+class PictureSource(Protocol):
+    """Where tiles get their pictures from."""
+
+    def source_size(self, index: int) -> FrameSize:
+        """Size of the picture on disk, pixels."""
+
+    def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
+        """Picture (H, W, 3) uint8 RGB, not smaller than ``scale`` times (at most 1) its size on disk."""
+
+    def source_labels(self, index: int) -> Labels:
+        """Its objects, in pixels of the picture on disk."""
+
+
+class Tile(NamedTuple):
+    """A picture on a canvas."""
+
+    picture: int  # row of the data set
+    scale: float  # canvas pixels per picture pixel
+    left: float  # of the picture's corner on the canvas, pixels
+    top: float
+
+
+class View(NamedTuple):
+    """A window on a canvas: output = zoom * canvas + shift, pixels."""
+
+    zoom: float
+    shift_x: float
+    shift_y: float
+    size: FrameSize
+
+
+def letterbox_tile(source: PictureSource, index: int, side: int) -> Tile:
+    """One picture in the middle of a square canvas that it fills in its longer direction."""
+    height, width = source.source_size(index)
+    scale = side / max(height, width)
+    return Tile(index, scale, (side - width * scale) / 2, (side - height * scale) / 2)
+
+
+def mosaic_tiles(source: PictureSource, four: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:
+    """Four pictures that meet in a point drawn from the middle half of a canvas of twice ``side``."""
+    meet_x, meet_y = rng.uniform(0.5 * side, 1.5 * side, 2)
+    tiles = []
+    for place, index in enumerate(four):
+        height, width = source.source_size(index)
+        scale = side / max(height, width)
+        left = meet_x if place % 2 else meet_x - width * scale
+        top = meet_y if place >= 2 else meet_y - height * scale
+        tiles.append(Tile(index, scale, left, top))
+    return tiles
+
+
+def mosaic9_tiles(source: PictureSource, nine: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:
+    """Nine pictures on a canvas of twice ``side``: one in the middle of three times ``side``, eight around it
+    clockwise from the top, each against its forerunner; the canvas is a window drawn from that square."""
+    window_x, window_y = rng.uniform(0, side, 2)
+    scales = [side / max(source.source_size(index)) for index in nine]
+    sizes = [source.source_size(i) for i in nine]
+    w = [size.width * scale for size, scale in zip(sizes, scales, strict=True)]
+    h = [size.height * scale for size, scale in zip(sizes, scales, strict=True)]
+    right, bottom = side + w[0], side + h[0]  # of the middle picture
+    corners = [
+        (side, side),
+        (side, side - h[1]),
+        (side + w[1], side - h[2]),
+        (right, side),
+        (right, side + h[3]),
+        (right - w[5], bottom),
+        (right - w[5] - w[6], bottom),
+        (side - w[7], bottom - h[7]),
+        (side - w[8], bottom - h[7] - h[8]),
+    ]
+    return [
+        Tile(index, scale, x - window_x, y - window_y)
+        for index, scale, (x, y) in zip(nine, scales, corners, strict=True)
+    ]
+
+
+def draw_tiles(
+    source: PictureSource, tiles: Sequence[Tile], canvas: FrameSize, view: View
+) -> tuple[np.ndarray, Labels, np.ndarray]:
+    """What ``view`` shows of a canvas of tiles.
+
+    Returns:
+        The image (H, W, 3) uint8 of ``view.size``, grey where no tile lies; the objects of the tiles it shows, cut
+        by the canvas but not yet by the view; and their areas (N,) at that moment, square pixels of the output.
+    """
+    image = np.full((*view.size, 3), PAD_VALUE, dtype=np.uint8)
+    parts = [_empty_labels(view.size)]
+    for tile in tiles:
+        part = _draw_tile(source, tile, canvas, view, image)
+        if part is not None:
+            parts.append(part)
+    labels = join_labels(*parts)
+    return image, labels, box_area(labels.boxes)
+
+
+def _draw_tile(source: PictureSource, tile: Tile, canvas: FrameSize, view: View, image: np.ndarray) -> Labels | None:
+    height, width = source.source_size(tile.picture)
+    scale = tile.scale * view.zoom
+    columns = _span(tile.left, width * tile.scale, canvas.width, view.zoom, view.shift_x, view.size.width)
+    rows = _span(tile.top, height * tile.scale, canvas.height, view.zoom, view.shift_y, view.size.height)
+    if columns is None or rows is None:
+        return None
+    picture = source.source_image(tile.picture, min(scale, 1.0))
+    x = _axis(columns, tile.left * view.zoom + view.shift_x, scale, width, picture.shape[1])
+    y = _axis(rows, tile.top * view.zoom + view.shift_y, scale, height, picture.shape[0])
+    crop = picture[y.crop_start : y.crop_end, x.crop_start : x.crop_end]
+    place = (columns[1] - columns[0], rows[1] - rows[0])
+    image[rows[0] : rows[1], columns[0] : columns[1]] = cv2.resize(crop, place, interpolation=cv2.INTER_LINEAR)
+
+    on_canvas = (
+        max(-tile.left / tile.scale, 0.0),
+        max(-tile.top / tile.scale, 0.0),
+        min((canvas.width - tile.left) / tile.scale, width),
+        min((canvas.height - tile.top) / tile.scale, height),
+    )
+    labels = _cut(source.source_labels(tile.picture), on_canvas)
+    gain, shift = np.array([x.gain, y.gain], np.float32), np.array([x.shift, y.shift], np.float32)
+    return replace(
+        labels,
+        boxes=labels.boxes * np.tile(gain, 2) + np.tile(shift, 2),
+        polygons=tuple(None if polygon is None else polygon * gain + shift for polygon in labels.polygons),
+        size=view.size,
+    )
+
+
+def _span(start: float, length: float, limit: float, zoom: float, shift: float, size: int) -> tuple[int, int] | None:
+    """Output pixels that a tile covers along one axis, cut by canvas and view; None when it is out of sight."""
+    low, high = max(start, 0.0) * zoom + shift, min(start + length, limit) * zoom + shift
+    first, last = max(round(low), 0), min(round(high), size)
+    return (first, last) if last > first else None
+
+
+class _Axis(NamedTuple):
+    """One axis of a drawn tile: the decoded pixels used, and output = gain * source pixel + shift."""
+
+    crop_start: int
+    crop_end: int
+    gain: float
+    shift: float
+
+
+def _axis(span: tuple[int, int], origin: float, scale: float, source: int, decoded: int) -> _Axis:
+    """The whole decoded pixels that best fill ``span`` of the output, and the mapping that this amounts to.
+
+    Args:
+        origin: output coordinate of the picture's first pixel.
+        scale: output pixels per source pixel.
+    """
+    per_source = decoded / source
+    start = round((span[0] - origin) / scale * per_source)
+    end = round((span[1] - origin) / scale * per_source)
+    start = min(max(start, 0), decoded - 1)
+    end = min(max(end, start + 1), decoded)
+    gain = (span[1] - span[0]) / (end - start)
+    return _Axis(start, end, gain * per_source, span[0] - gain * start)
+
+
+def _cut(labels: Labels, window: tuple[float, float, float, float]) -> Labels:
+    """Objects cut by a window of their own frame; those outside are dropped."""
+    height, width = labels.size
+    if window == (0.0, 0.0, float(width), float(height)):
+        return labels
+    low, high = np.array(window[:2], np.float32), np.array(window[2:], np.float32)
+    boxes = np.concatenate([labels.boxes[:, :2].clip(low, high), labels.boxes[:, 2:].clip(low, high)], axis=1)
+    polygons = list(labels.polygons)
+    for i, polygon in enumerate(polygons):
+        if polygon is not None:
+            inside = clip_polygon(polygon, window)
+            polygons[i] = inside
+            boxes[i] = (*inside.min(axis=0), *inside.max(axis=0)) if len(inside) else 0
+    cut = replace(labels, boxes=boxes, polygons=tuple(polygons))
+    return cut.keep(((boxes[:, 2:] - boxes[:, :2]) > _SLIVER).all(axis=1))
+
+
+def _empty_labels(size: FrameSize) -> Labels:
+    return Labels(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (), size)
