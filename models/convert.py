@@ -9,7 +9,6 @@ of space-to-depth(s) followed by a convolution of stride 1: its kernel, filled u
 
 from __future__ import annotations
 
-import warnings
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Mapping
@@ -185,15 +184,12 @@ class _SPDPool(LazyModuleMixin, nn.Module, ABC):
 
     def __init__(self, like: Tensor) -> None:
         """``like``: any tensor of the wanted dtype and device."""
-        with warnings.catch_warnings():
-            # Lazy modules announce that their interface may change; only shape inference is used of it.
-            warnings.simplefilter("ignore", UserWarning)
-            super().__init__()
+        super().__init__()
         self.weight = UninitializedParameter(device=like.device, dtype=like.dtype)  # type: ignore[call-arg]
 
     @abstractmethod
     def first_weight(self, channels: int) -> Tensor:
-        """Weight of the plain convolution as a new network has it."""
+        """Weight of the plain convolution as a new network has it, float64."""
 
     def initialize_parameters(self, x: Tensor) -> None:
         """Called by torch before the first forward."""
@@ -222,7 +218,7 @@ class SPDAvgPool2d(_SPDPool):
 
     def first_weight(self, channels: int) -> Tensor:
         height, width = self.grid.rows.size, self.grid.columns.size
-        strided = torch.full((1, 1, height, width), 1 / (self.divisor or height * width))
+        strided = torch.full((1, 1, height, width), 1 / (self.divisor or height * width), dtype=torch.float64)
         return self.grid.plain_kernel(strided).expand(channels, -1, -1, -1)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -253,8 +249,9 @@ class SPDMaxPool2d(_SPDPool):
 
     def first_weight(self, channels: int) -> Tensor:
         height, width = self.grid.rows.size, self.grid.columns.size
-        one = self.grid.plain_kernel(torch.full((1, 1, height, width), 1 / (height * width)))  # (1, scale^2, 1, 1)
-        return torch.kron(torch.eye(channels), one.flatten())[:, :, None, None]
+        strided = torch.full((1, 1, height, width), 1 / (height * width), dtype=torch.float64)
+        one_channel = self.grid.plain_kernel(strided).flatten()  # (scale^2,)
+        return torch.kron(torch.eye(channels, dtype=torch.float64), one_channel)[:, :, None, None]
 
     def forward(self, x: Tensor) -> Tensor:
         return PlainConvolution(self.weight, None, groups=1).in_strided_form(x, self.grid, self.pool_grid.outputs(x))
@@ -288,10 +285,10 @@ def _block_inside(window: Window) -> Window:
 def _reason_to_leave(layer: nn.Module, owners: Counter[int]) -> str | None:
     """Why a downsampling layer has no SPD form here, or None where it has one."""
     if isinstance(layer, POOLS_OF_OTHER_KINDS):
-        return f"{type(layer).__name__} has no fixed window and stride of which SPD is a form"
+        return f"{type(layer).__name__} has no fixed window and stride"
     if isinstance(layer, SLIDING_IN_OTHER_DIMENSIONS):
         return f"{type(layer).__name__} does not work on maps of rows and columns"
-    if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():  # type: ignore[misc]
+    if isinstance(layer, LazyModuleMixin) and layer.has_uninitialized_params():
         return "its weight has no size yet, run the network once before"
     if nn.utils.parametrize.is_parametrized(layer) or layer._forward_hooks or layer._forward_pre_hooks:
         return "it has hooks or a parametrization, which a new layer would lose"
@@ -350,7 +347,7 @@ def replace_downsampling(module: nn.Module, example: Tensor | None = None) -> Co
     rounding, for every frame size; a max pool becomes a 1x1 convolution that starts as the average. Only layers are
     seen, not pooling functions that a ``forward`` calls. A pool's weight takes its number of channels from the first
     batch that the network sees: give ``example`` (B, C, H, W) to run one here, in evaluation mode, before parameters
-    are counted or handed to an optimizer.
+    are counted or handed to an optimizer. A graph recorded by tracing holds for the frame size it was recorded with.
     """
     owners = Counter(id(parameter) for part in module.modules() for parameter in part.parameters(recurse=False))
     like = next((each for each in module.parameters() if each.is_floating_point()), torch.empty(0))
