@@ -125,7 +125,9 @@ def _noise(rng: np.random.Generator, height: int, width: int, octaves: Sequence[
     for cell in octaves:
         grid = rng.standard_normal((height // cell + 2, width // cell + 2)).astype(np.float32)
         total += cv2.resize(grid, (width, height), interpolation=cv2.INTER_CUBIC) * math.sqrt(cell)
-    return (total - total.mean()) / (total.std() + 1e-6)
+    total -= total.mean()
+    total /= total.std() + 1e-6
+    return total
 
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> Scene:
@@ -205,7 +207,7 @@ def _rotated(shape: np.ndarray, angle: float, centre: np.ndarray) -> np.ndarray:
     return turned
 
 
-def _fill(image: np.ndarray, polygon: np.ndarray, colour: Sequence[float], opacity: float = 1.0) -> None:
+def _fill(image: np.ndarray, polygon: np.ndarray, colour: Sequence[float] | np.ndarray, opacity: float = 1.0) -> None:
     """Fill a polygon (K, 2) in pixels, smooth at its border. Pixel (i, j) covers [j, j+1) x [i, i+1)."""
     x1, y1 = np.maximum(np.floor(polygon.min(axis=0)).astype(int) - 1, 0)
     x2, y2 = np.minimum(np.ceil(polygon.max(axis=0)).astype(int) + 2, (image.shape[1], image.shape[0]))
@@ -281,7 +283,7 @@ def _place(scene: Scene, rng: np.random.Generator, kind: int) -> None:
         inside = _mask(outline, height, width)
         if not inside.any() or (footprint & scene.taken).any() or (inside & ~ground).any():
             continue
-        x1, y1, x2, y2 = *outline.min(axis=0), *outline.max(axis=0)
+        (x1, y1), (x2, y2) = outline.min(axis=0).tolist(), outline.max(axis=0).tolist()
         seen = (min(x2, width) - max(x1, 0)) * (min(y2, height) - max(y1, 0)) / ((x2 - x1) * (y2 - y1))
         if seen < 0.6:
             continue

@@ -7,7 +7,7 @@ that the data side (NumPy) and the model side (torch) use one formula.
 from __future__ import annotations
 
 import math
-from typing import TypeVar, cast
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -17,7 +17,7 @@ Rows = TypeVar("Rows", np.ndarray, torch.Tensor)
 
 def _stack_last(like: Rows, *columns: Rows) -> Rows:
     if isinstance(like, torch.Tensor):
-        return torch.stack(cast(tuple[torch.Tensor, ...], columns), dim=-1)
+        return torch.stack(columns, dim=-1)
     return np.stack(columns, axis=-1)
 
 

@@ -137,6 +137,11 @@ class Detections:
     def __len__(self) -> int:
         return int(self.scores.shape[0])
 
+    def above(self, score: float) -> Detections:
+        """Those of at least this score."""
+        sure = self.scores >= score
+        return replace(self, boxes=self.boxes[sure], scores=self.scores[sure], classes=self.classes[sure])
+
     def cpu(self) -> Detections:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu())
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 
 from utils.user_error import UsageError
 
-LOGGER = logging.getLogger(__name__)
+Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def select_device(name: str) -> torch.device:
@@ -55,6 +55,11 @@ def cpu_has_bf16() -> bool:
         flags = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace")
         return "avx512_bf16" in flags or "amx_bf16" in flags
     return False
+
+
+def placed(model: Module, device: torch.device) -> Module:
+    """The model on its device with weights in channels_last order, in which convolutions are fastest here."""
+    return model.to(device).to(memory_format=torch.channels_last)
 
 
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:

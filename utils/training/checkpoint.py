@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import pickle
 import platform
-from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -92,8 +91,9 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def run_state(content: dict[str, Any]) -> RunState:
     """The run's settings and finished epochs out of a checkpoint."""
+    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
     return RunState(
-        config=TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}),
+        config=TrainConfig(**settings),
         hyp=Hyperparameters(**content["hyp"]),
         records=tuple(EpochRecord(**record) for record in content["records"]),
         finished=content["finished"],

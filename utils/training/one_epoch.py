@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from tqdm import tqdm
@@ -27,7 +27,7 @@ class EpochOutcome(NamedTuple):
 
 
 def train_one_epoch(
-    learner: Learner, batches: Iterable[Batch], epoch: int, progress: tqdm[Batch], stop: StopRequest
+    learner: Learner, batches: Iterable[Batch], epoch: int, progress: tqdm[Any], stop: StopRequest
 ) -> EpochOutcome | None:
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 
@@ -45,7 +45,7 @@ def train_one_epoch(
         with autocast(learner.device, learner.precision):
             maps = model(batch.images)
         parts = learner.loss(maps, batch)
-        scaler.scale(parts.total * len(batch.paths)).backward()
+        scaler.scale(parts.total * len(batch.paths)).backward()  # type: ignore[no-untyped-call]
         meter.add(parts, epoch, step)
         waiting += 1
         if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over

@@ -19,10 +19,15 @@ from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_lo
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
 from utils.geometry.letterbox import multiple_of_stride
 from utils.loss.detection_loss import DetectionLoss, LossGains
-from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.reporting.box_drawing import batch_mosaic
+from utils.reporting.curve_plots import plot_label_sizes, plot_results
+from utils.reporting.detection_files import write_picture
+from utils.reporting.epoch_log import epoch_record, write_results_csv
+from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
+from utils.reporting.metrics_file import format_table, write_metrics
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
-from utils.runtime.device import describe_device, resolve_precision, select_device
+from utils.runtime.device import describe_device, placed, resolve_precision, select_device
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.checkpoint import (
@@ -191,8 +196,8 @@ def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, de
     precision = resolve_precision(config.precision, device)
     # Sums in a fixed order make a run repeatable to the bit; on CUDA that would cost speed, so only the CPU has it.
     torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False
-    model = model.to(device=device, memory_format=torch.channels_last)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    model = placed(model, device)
     schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size)
     gains = LossGains.from_hyperparameters(hyp).scaled(
         levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
@@ -214,8 +219,16 @@ def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, de
 def evaluate_average(run: TrainingRun) -> EvaluationReport:
     """The averaged weights on the validation part, loss included."""
     learner = run.learner
-    settings = EvaluationSettings(nms=VALIDATION_NMS, single_cls=run.state.config.single_cls, precision=learner.precision)
-    return evaluate(learner.average.model, run.pictures.evaluation, settings, learner.device, learner.loss)
+    return evaluate(
+        learner.average.model, run.pictures.evaluation, evaluation_settings(run), learner.device, learner.loss
+    )
+
+
+def evaluation_settings(run: TrainingRun) -> EvaluationSettings:
+    """The thresholds of ``val.py``, in the run's arithmetic."""
+    return EvaluationSettings(
+        nms=VALIDATION_NMS, single_cls=run.state.config.single_cls, precision=run.learner.precision
+    )
 
 
 def write_beginning(run: TrainingRun) -> None:
@@ -224,9 +237,33 @@ def write_beginning(run: TrainingRun) -> None:
     write_text(run.folder / "hyp.yaml", yaml.safe_dump(run.state.hyp.to_dict(), sort_keys=False))
     write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.state.config), sort_keys=False))
     write_checkpoint(run.last, run.learner, run.state, resumable=True)
+    if not run.state.config.noplots:
+        draw_beginning(run)
+
+
+def draw_beginning(run: TrainingRun) -> None:
+    """Pictures of what is learned from: object sizes, and the first batches as the model will see them."""
+    dataset, names = run.pictures.training.dataset, run.learner.model.names
+    classes = dataset.index.rows[:, 0].astype(int)
+    plot_label_sizes(run.folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
+    run.pictures.training.set_epoch(0)
+    for number, batch in enumerate(run.pictures.training.first(PICTURED_BATCHES)):
+        write_picture(run.folder / f"train_batch{number}.jpg", batch_mosaic(batch, names))
 
 
 def finish(run: TrainingRun) -> None:
     """Evaluate the best weights once more, with pictures, and close the run's checkpoint."""
+    config, names = run.state.config, run.learner.model.names
+    chosen = run.best if run.best.is_file() else run.last
+    model = placed(load_model(chosen), run.learner.device)
+    observers = [] if config.noplots else [BatchPictures(run.folder, names)]
+    report = evaluate(
+        model, run.pictures.evaluation, evaluation_settings(run), run.learner.device, run.learner.loss, observers
+    )
+    LOGGER.info("%s:\n%s", chosen, format_table(report))
+    write_metrics(run.folder / "metrics.json", report, chosen, plain_config(config))
+    if not config.noplots:
+        write_evaluation_plots(run.folder, report)
+        plot_results(run.folder / "results.png", run.state.records)
     run.state = replace(run.state, finished=True)
     write_checkpoint(run.last, run.learner, run.state, resumable=False)

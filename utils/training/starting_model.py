@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import logging
 from dataclasses import dataclass
-from pathlib import Path
+
+import numpy as np
+import torch
 
 from models.transfer import transfer_weights
 from models.weights import read_weights
 from models.yolo import DetectionModel, find_architecture, read_architecture
 from utils.config.weights_by_name import find_weights
+from utils.dataset.anchor_fitting import FitSettings, anchor_fit, object_sizes, refit_anchors
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.user_error import UsageError
 
 LOGGER = logging.getLogger(__name__)
-LEAST_RECALL = 0.98  # best possible recall below which YOLOv5 looks for better anchors
+LEAST_RECALL = 0.98
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,3 +52,31 @@ def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_leve
         for line in transfer_weights(model, weights).lines():
             LOGGER.info(line)
     return model
+
+
+def fit_anchors(model: DetectionModel, dataset: DetectionDataset, imgsz: int, threshold: float) -> None:
+    """Check the model's anchors against the data set and replace them where they leave objects out.
+
+    As YOLOv5: new anchors are sought when fewer than 98 % of the objects have an anchor within a factor of
+    ``threshold``, and taken if they reach more objects. Recall is logged before and after.
+    """
+    sizes = object_sizes(dataset.index, imgsz, np.random.default_rng(0))
+    anchors = model.anchors.cpu().numpy().reshape(-1, 2)
+    before = anchor_fit(sizes, anchors, threshold)
+    LOGGER.info("anchors: best possible recall %.4f, %.2f anchors per object", *before)
+    if before.best_possible_recall >= LEAST_RECALL:
+        return
+    try:
+        fitted = refit_anchors(sizes, len(anchors), FitSettings(threshold=threshold))
+    except ValueError as error:
+        LOGGER.warning("anchors kept: %s", error)
+        return
+    after = anchor_fit(sizes, fitted, threshold)
+    taken = after.best_possible_recall > before.best_possible_recall
+    LOGGER.info(
+        "re-fitted anchors: best possible recall %.4f, %.2f anchors per object; %s",
+        *after,
+        "taken" if taken else "not better, kept",
+    )
+    if taken:
+        model.set_anchors(torch.from_numpy(fitted).reshape(model.anchors.shape).to(model.anchors))
