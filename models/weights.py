@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from models.architecture import KEYS, Architecture
-from models.pickles import PickledFile, StandIn, TensorRecord, read_pickled
+from models.pickles import PickledFile, read_pickled
+from models.restricted_unpickler import StandIn, TensorRecord
+from models.rows import ACTIVATIONS
 from models.yolo import DetectionModel
 from utils.user_error import UserError
 
@@ -28,14 +30,6 @@ class ModelWeights:
     strides: tuple[int, ...]
     state_dict: dict[str, Tensor]
     path: Path
-
-
-def find_weights(name: str | Path) -> Path:
-    """The file that ``--weights`` names; UserError where there is none."""
-    path = Path(name)
-    if not path.is_file():
-        raise UserError(f"{path}: no such weights file")
-    return path
 
 
 def read_weights(path: Path) -> ModelWeights:
@@ -98,7 +92,8 @@ def _pickled_module(file: PickledFile, module: StandIn) -> ModelWeights:
     values = file.plain(module.attributes.get("yaml"))
     if not isinstance(values, dict):
         raise UserError(f"{path}: its model carries no architecture (attribute 'yaml')")
-    architecture = Architecture.from_dict({k: v for k, v in values.items() if k in KEYS}, str(path))
+    values = {"activation": _activation(module)} | {key: each for key, each in values.items() if key in KEYS}
+    architecture = Architecture.from_dict(values, str(path))
     # Releases up to 5 keep a second copy of the anchors, in pixels.
     state = {name: each for name, each in file.state_dict(module).items() if not name.endswith(".anchor_grid")}
     record = module.attributes.get("stride")
@@ -117,6 +112,22 @@ def _pickled_module(file: PickledFile, module: StandIn) -> ModelWeights:
         state_dict=state,
         path=path,
     )
+
+
+def _activation(module: StandIn) -> str | None:
+    """The activation of the first convolution, where it is not today's: early releases had others, without a key."""
+    kind, slope = "", None
+    pending = [module]
+    while pending and not kind:
+        children = pending.pop(0).attributes.get("_modules")
+        for name, child in children.items() if isinstance(children, dict) else ():
+            if isinstance(child, StandIn):
+                pending.append(child)
+                if name == "act" and child.path.startswith("torch.nn.modules.activation."):
+                    kind, slope = child.path.rsplit(".", 1)[1], child.attributes.get("negative_slope")
+    if kind in ("", "SiLU") or kind not in ACTIVATIONS:
+        return None
+    return f"nn.{kind}({slope if isinstance(slope, float) else ''})"
 
 
 def _names(value: object, path: Path) -> tuple[str, ...]:

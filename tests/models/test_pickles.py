@@ -12,7 +12,8 @@ from typing import Any
 import pytest
 import torch
 
-from models.pickles import TensorRecord, read_pickled
+from models.pickles import read_pickled
+from models.restricted_unpickler import TensorRecord
 from utils.user_error import UserError
 
 
