@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import shutil
 import tempfile
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel
+from utils.config.run_config import ExportConfig, square_or_rectangle
+from utils.config.weights_by_name import find_weights
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.onnx import write_onnx
 from utils.exporting.onnx_suppression import embed_suppression
@@ -28,10 +31,12 @@ from utils.exporting.verification import (
     size_in_megabytes,
     verification_inputs,
 )
+from utils.geometry.letterbox import FrameSize, multiple_of_stride
 from utils.inference.model_backends import OPENVINO_SUFFIX, TorchBackend, load_backend
+from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
 
-LOGGER = logging.getLogger("spd")
+LOGGER = logging.getLogger(__name__)
 
 Writer = Callable[[DetectionModel, Path, ExportSettings], None]
 
@@ -75,6 +80,27 @@ class ExportedFile:
     runtime_ms: float  # per batch, the file in its runtime
 
 
+def run_export(config: ExportConfig) -> list[ExportedFile]:
+    """Export as ``config`` says; a table of the files and how they compare with the model goes to the log.
+
+    Raises:
+        UserError: see ``export_model``; a frame, format or device that cannot be had.
+    """
+    check_formats(config.include)
+    device = select_device(config.device)
+    settings = ExportSettings(
+        frame=FrameSize(*square_or_rectangle(config.imgsz)),
+        batch_size=config.batch_size,
+        dynamic=config.dynamic,
+        simplify=config.simplify,
+        opset=config.opset,
+    )
+    files = export_model(find_weights(config.weights), config.include, settings, device)
+    LOGGER.info("%s", format_table(files))
+    LOGGER.info("exported: %s", ", ".join(str(file.path) for file in files))
+    return files
+
+
 def check_formats(names: Sequence[str]) -> tuple[str, ...]:
     """The formats asked for, each once.
 
@@ -104,16 +130,16 @@ def export_model(
     Raises:
         UserError: unreadable weights, or an exported file that answers otherwise than the model; no file is left.
     """
-    check_formats(formats)
     if settings.suppression is not None and (unable := [name for name in formats if name != "onnx"]):
         raise UsageError(f"--nms with --include {unable[0]}: suppression can be embedded in onnx only")
     if weights.suffix != ".pt":
         raise UsageError(f"--weights {weights}: only a .pt file can be exported")
     model = fused(load_model(weights)).eval().to(device)
-    wrong = [side for side in settings.frame if side % model.stride]
-    if wrong:
-        raise UsageError(f"--imgsz {wrong[0]}: not a multiple of the model's stride {model.stride}")
-    return [_export_one(weights, model, name, settings, pictures) for name in formats]
+    frame = FrameSize(*(multiple_of_stride(side, model.stride) for side in settings.frame))
+    if frame != settings.frame:
+        LOGGER.warning("--imgsz: taking %dx%d px, multiples of the stride %d", *frame, model.stride)
+        settings = replace(settings, frame=frame)
+    return [_export_one(weights, model, name, settings, pictures) for name in check_formats(formats)]
 
 
 def format_table(files: Sequence[ExportedFile]) -> str:
@@ -135,9 +161,11 @@ def _export_one(
     # Beside the final place: on the same file system, so that the last step is one rename.
     with tempfile.TemporaryDirectory(dir=weights.parent, prefix=f".{final.name}.") as folder:
         fresh = Path(folder) / final.name
+        # A copy made first: an exporter that changes the model it is given must not change what it is compared with.
+        reference = TorchBackend(copy.deepcopy(model), next(model.parameters()).device)
         try:
             chosen.write(model, fresh, settings)
-            exported = _verified(model, fresh, name, settings, pictures)
+            exported = _verified(fresh, reference, name, settings, pictures)
         except UserError as error:
             raise type(error)(f"{final}: not written, {error}".replace(f"{folder}/", "")) from None
         if final.is_dir():
@@ -147,14 +175,13 @@ def _export_one(
 
 
 def _verified(
-    model: DetectionModel, fresh: Path, name: str, settings: ExportSettings, pictures: Sequence[np.ndarray]
+    fresh: Path, reference: TorchBackend, name: str, settings: ExportSettings, pictures: Sequence[np.ndarray]
 ) -> ExportedFile:
     """The facts of a fresh file that answers as the model does."""
-    device = next(model.parameters()).device
-    reference = TorchBackend(model, device)
-    inputs = verification_inputs(settings, model.stride, pictures, device)
+    device = reference.device
+    inputs = verification_inputs(settings, reference.stride, pictures, device)
     backend = load_backend(fresh, device)
-    if backend.names != model.names or backend.stride != model.stride:
+    if backend.names != reference.names or backend.stride != reference.stride:
         raise UserError("its names or stride are not those of the model")
     difference = compare(backend, reference, inputs)
     _check(difference)

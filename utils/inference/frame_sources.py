@@ -18,7 +18,7 @@ import numpy as np
 from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, read_image
 from utils.user_error import UserError
 
-LOGGER = logging.getLogger("spd")
+LOGGER = logging.getLogger(__name__)
 
 VIDEO_SUFFIXES = frozenset(
     {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}

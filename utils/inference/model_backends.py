@@ -28,7 +28,7 @@ from utils.geometry.records import Predictions
 from utils.runtime.device import placed
 from utils.user_error import UserError
 
-LOGGER = logging.getLogger("spd")
+LOGGER = logging.getLogger(__name__)
 
 OPENVINO_SUFFIX = "_openvino_model"
 TORCHSCRIPT_METADATA = "config.txt"
@@ -98,6 +98,7 @@ class TorchBackend:
     def __init__(self, model: DetectionModel, device: torch.device) -> None:
         placed(model.eval(), device)
         self.model = model
+        self.device = device
         self.names = model.names
         self.stride = model.stride
 

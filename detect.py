@@ -1,0 +1,28 @@
+"""Detect objects in pictures and videos.
+
+python detect.py --weights yolov5s.pt --source data/images                         a folder
+python detect.py --weights best.pt --source picture.jpg --save-txt --save-conf     label files with scores
+python detect.py --weights best.onnx --source 'flight/**/*.jpg' --imgsz 1280       an exported model, a glob
+python detect.py --weights best.pt --source video.mp4 --vid-stride 5               every fifth frame
+"""
+
+from __future__ import annotations
+
+import sys
+
+from utils.config.command_line import parse_command_line
+from utils.config.run_config import DetectConfig
+from utils.runtime.console_log import run_verb
+
+
+def main() -> None:
+    assert __doc__ is not None
+    config = parse_command_line(DetectConfig, sys.argv[1:], prog="detect.py", description=__doc__)
+    # After parsing, so that --help and a wrong flag answer at once.
+    from utils.reporting.detection_run import run_detection
+
+    run_detection(config)
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

@@ -1,0 +1,27 @@
+"""Write a trained model in formats of other runtimes, each checked against PyTorch before it is kept.
+
+python export.py --weights best.pt --include onnx                                  one picture of 640 x 640
+python export.py --weights best.pt --include torchscript onnx openvino --img 480 640
+python export.py --weights best.pt --include onnx --dynamic --simplify             any batch and size
+"""
+
+from __future__ import annotations
+
+import sys
+
+from utils.config.command_line import parse_command_line
+from utils.config.run_config import ExportConfig
+from utils.runtime.console_log import run_verb
+
+
+def main() -> None:
+    assert __doc__ is not None
+    config = parse_command_line(ExportConfig, sys.argv[1:], prog="export.py", description=__doc__)
+    # After parsing, so that --help and a wrong flag answer at once.
+    from utils.exporting.export_run import run_export
+
+    run_export(config)
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))
