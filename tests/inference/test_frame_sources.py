@@ -1,0 +1,121 @@
+"""Sources of pictures: what each kind of --source holds, in which order, and what is skipped or refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from utils.inference.frame_sources import open_source
+from utils.user_error import UserError
+
+
+def picture(value: int) -> np.ndarray:
+    """Picture (24, 32, 3) BGR, blue throughout of this value."""
+    image = np.zeros((24, 32, 3), dtype=np.uint8)
+    image[..., 0] = value
+    return image
+
+
+def write_video(path: Path, values: list[int], codec: str = "FFV1") -> Path:
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12.5, (32, 24))
+    assert writer.isOpened()
+    for value in values:
+        writer.write(picture(value))
+    writer.release()
+    return path
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "pictures" / "inner").mkdir(parents=True)
+    for name, value in (("b.png", 2), ("a.jpg", 1), ("inner/c.PNG", 3)):
+        cv2.imwrite(str(tmp_path / "pictures" / name), picture(value))
+    (tmp_path / "pictures" / "notes.md").write_text("not a picture")
+    return tmp_path
+
+
+def names(source: Path | str) -> list[str]:
+    return [frame.path.name for frame in open_source(str(source))]
+
+
+def test_folder_glob_and_file(folder: Path) -> None:
+    assert names(folder / "pictures") == ["a.jpg", "b.png"]
+    assert names(folder / "pictures" / "*.png") == ["b.png"]
+    assert names(folder / "pictures" / "**" / "*") == ["a.jpg", "b.png", "c.PNG"]
+    (frame,) = open_source(str(folder / "pictures" / "b.png"))
+    assert (frame.index, frame.video) == (0, None)
+    assert frame.image.shape == (24, 32, 3) and frame.image[0, 0].tolist() == [0, 0, 2]  # RGB
+
+
+def test_text_list_keeps_its_order_and_sees_from_its_own_folder(folder: Path) -> None:
+    (folder / "list.txt").write_text(f"pictures/b.png\n\n{folder / 'pictures' / 'a.jpg'}\r\npictures/inner\n")
+    assert names(folder / "list.txt") == ["b.png", "a.jpg", "c.PNG"]
+
+
+def test_text_list_names_the_wrong_line(folder: Path) -> None:
+    (folder / "list.txt").write_text("pictures/b.png\npictures/z.png\n")
+    with pytest.raises(UserError, match=r"list\.txt, line 2: .*z\.png: no such file"):
+        open_source(str(folder / "list.txt"))
+
+
+def test_brackets_in_a_file_name_are_no_pattern(folder: Path) -> None:
+    cv2.imwrite(str(folder / "d[1].png"), picture(4))
+    assert names(folder / "d[1].png") == ["d[1].png"]
+
+
+def test_video_frames_are_the_pictures_written(tmp_path: Path) -> None:
+    source = open_source(str(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210])))
+    frames = list(source)
+    assert source.expected_frames() == 5
+    assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
+    assert [int(frame.image[0, 0, 2]) for frame in frames] == [10, 60, 110, 160, 210]  # FFV1 loses nothing
+    assert frames[0].video is not None and frames[0].video.frames_per_second == 12.5
+
+
+def test_video_stride(tmp_path: Path) -> None:
+    source = open_source(str(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210])), vid_stride=2)
+    assert source.expected_frames() == 3
+    assert [(frame.index, int(frame.image[0, 0, 2])) for frame in source] == [(0, 10), (2, 110), (4, 210)]
+
+
+def test_unreadable_files_are_named_and_skipped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "pictures" / "a.jpg").write_bytes(b"broken")
+    (folder / "pictures" / "c.avi").write_bytes(b"no video")
+    source = open_source(str(folder / "pictures"))
+    assert [frame.path.name for frame in source] == ["b.png"]
+    assert [name in line for name, line in zip(("a.jpg", "c.avi"), source.skipped, strict=True)] == [True, True]
+    assert len([record for record in caplog.records if "skipped" in record.getMessage()]) == 2
+
+
+def test_video_cut_short_gives_the_frames_before(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210] * 20, "MJPG")
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    frames = list(open_source(str(path)))
+    assert 10 < len(frames) < 90
+
+
+def test_video_without_frames(tmp_path: Path) -> None:
+    source = open_source(str(write_video(tmp_path / "a.avi", [])))
+    assert list(source) == []
+    assert len(source.skipped) == 1 and "a.avi" in source.skipped[0]
+
+
+@pytest.mark.parametrize("source", ["0", "rtsp://camera/1", "http://host/a.mjpg", "screen", "cameras.streams"])
+def test_live_sources_are_refused(source: str) -> None:
+    with pytest.raises(UserError, match="cannot be read; give pictures or a video"):
+        open_source(source)
+
+
+def test_nothing_there(tmp_path: Path) -> None:
+    (tmp_path / "notes.md").write_text("text")
+    for source, reason in (
+        (tmp_path, "no pictures or videos"),
+        (tmp_path / "*.png", "no pictures or videos"),
+        (tmp_path / "none", "no such file"),
+        (tmp_path / "notes.md", "neither a picture nor a video"),
+    ):
+        with pytest.raises(UserError, match=reason):
+            open_source(str(source))
