@@ -284,6 +284,8 @@ def _max_pool(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     size = arguments.integer("size", 2)
     stride = arguments.integer("stride", size)
     padding = arguments.integer("padding", 0, least=0)
+    if 2 * padding > size:
+        raise arguments.wrong("padding", padding, f"at most half of the window, {size // 2},")
     return _strided(context, nn.MaxPool2d(size, stride, padding), context.in_channels, stride)
 
 

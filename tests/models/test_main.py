@@ -5,8 +5,11 @@ from __future__ import annotations
 import sys
 
 import pytest
+import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from models.__main__ import main
+from models.architecture import Architecture
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
 
@@ -23,6 +26,37 @@ def test_figures_of_yolov5n() -> None:
     assert summary.layers[0].output == "16x320x320"
     assert summary.layers[24].output == "3x80x80x85 3x40x40x85 3x20x20x85"
     assert summary.layers[12].sources == (-1, 6)
+
+
+@pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd", "yolov5n-spd-released", "yolov5s-transformer"])
+def test_arithmetic_agrees_with_a_real_pass(name: str) -> None:
+    model = DetectionModel(load_architecture(name), class_count=2).eval()
+    counter = FlopCounterMode(display=False)
+    with torch.no_grad(), counter:
+        model(torch.rand(1, 3, 64, 96))
+    assert summarize(model, 64, 96).gflops * 1e9 == counter.get_total_flops() > 1e7
+
+
+def test_arithmetic_by_hand() -> None:
+    """A k x k convolution costs 2 k^2 C_in C_out for each cell that it gives; space-to-depth costs nothing."""
+    total = 2 * 9 * (3 * 4) * 16 * 32 * 32 + 2 * 9 * (16 * 4) * 32 * 16 * 16 + 2 * 32 * 6 * 16 * 16
+    shortened = Architecture.from_dict(
+        {
+            "nc": 1,
+            "anchors": 1,
+            "backbone": [[-1, 1, "SPDConv", [16, 3]], [-1, 1, "SPDConv", [32, 3]]],
+            "head": [[-1, 1, "Detect", ["nc", "anchors"]]],
+        }
+    )
+    assert summarize(DetectionModel(shortened), 64, 64).gflops * 1e9 == total
+
+
+def test_profile_times_every_layer(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(monkeypatch, "--cfg", "yolov5n-spd", "--imgsz", "64", "--profile") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert "ms" in lines[0].split() and lines[-1].endswith(" ms")
+    times = [float(line.split()[4]) for line in lines[1:10]]  # one source each: the fifth column
+    assert all(0 <= each < 1e4 for each in times) and sum(times) > 0
 
 
 def test_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
