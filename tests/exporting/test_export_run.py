@@ -1,0 +1,133 @@
+"""Exported files: what they answer at any size, what the graph holds, and that a wrong one is not left behind."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+
+from models.fuse import fused
+from models.weights import load_model
+from models.yolo import DetectionModel, load_architecture
+from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
+from utils.exporting import export_run
+from utils.exporting.export_run import ExportFormat, check_formats, export_model, format_table
+from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
+from utils.exporting.onnx import write_onnx
+from utils.exporting.torchscript import write_torchscript
+from utils.geometry.letterbox import FrameSize
+from utils.inference.model_backends import TorchBackend, load_backend
+from utils.user_error import UsageError, UserError
+
+CPU = torch.device("cpu")
+FRAME = FrameSize(64, 96)
+
+
+@pytest.mark.parametrize("name", ["coreml", "engine", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"])
+def test_formats_of_others_are_refused_with_the_way_through_onnx(name: str) -> None:
+    with pytest.raises(UsageError, match=f"--include {name}: .*export onnx and convert"):
+        check_formats(["onnx", name])
+
+
+def test_unknown_format_and_repeated_formats() -> None:
+    with pytest.raises(UsageError, match="--include onx: no such format; known are torchscript, onnx, openvino"):
+        check_formats(["onx"])
+    assert check_formats(["onnx", "torchscript", "onnx"]) == ("onnx", "torchscript")
+
+
+def test_suppression_goes_into_onnx_only(tmp_path: Path) -> None:
+    settings = ExportSettings(FRAME, suppression=EmbeddedSuppression())
+    with pytest.raises(UsageError, match="--nms with --include torchscript"):
+        export_model(tmp_path / "a.pt", ["onnx", "torchscript"], settings, CPU)
+
+
+def test_only_checkpoints_are_exported(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=r"a\.onnx: only a \.pt file"):
+        export_model(tmp_path / "a.onnx", ["onnx"], ExportSettings(FRAME), CPU)
+
+
+def tampered(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+    """A writer that gets one weight of the head wrong."""
+    convolution = model.head.m[1]
+    assert isinstance(convolution, torch.nn.Conv2d) and convolution.bias is not None
+    convolution.bias[2] += 1
+    write_torchscript(model, path, settings)
+
+
+@pytest.mark.slow
+def test_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(export_run.FORMATS, "torchscript", ExportFormat(".torchscript", tampered))
+    weights = write_small_checkpoint(tmp_path / "a.pt")
+    (tmp_path / "a.torchscript").write_text("of an earlier run")
+    with pytest.raises(UserError, match=r"a\.torchscript: not written, it differs from PyTorch by \d") as error:
+        export_model(weights, ["torchscript"], ExportSettings(FRAME), CPU)
+    assert error.value.exit_code == 1
+    assert (tmp_path / "a.torchscript").read_text() == "of an earlier run"
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "a.torchscript"]
+
+
+@pytest.mark.slow
+def test_every_format_of_free_size_gives_the_results_of_pytorch(tmp_path: Path) -> None:
+    weights = write_small_checkpoint(tmp_path / "a.pt")
+    (tmp_path / "a_openvino_model").mkdir()
+    (tmp_path / "a_openvino_model" / "old.xml").write_text("of an earlier run")
+    formats = ["torchscript", "onnx", "openvino"]
+    files = export_model(weights, formats, ExportSettings(FRAME, dynamic=True, simplify=True), CPU)
+    assert [file.path.name for file in files] == ["a.torchscript", "a.onnx", "a_openvino_model"]
+    assert len(format_table(files).splitlines()) == 4
+    reference = TorchBackend(load_model(weights), CPU)
+    for file in files:
+        backend = load_backend(file.path, CPU)
+        assert (backend.names, backend.stride, backend.frame, backend.batch_size) == (NAMES, STRIDE, None, None)
+        for shape in ((1, 3, 64, 96), (3, 3, 120, 32), (2, 3, 96, 224)):
+            images = torch.rand(shape)
+            found, expected = backend.predict(images), reference.predict(images)
+            assert expected.objectness.std() > 0.2, "pictures must matter"
+            for ours, theirs in zip(found, expected, strict=True):
+                torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=5e-3)
+    assert not list(tmp_path.glob("**/old.xml"))
+
+
+@pytest.mark.slow
+def test_file_of_fixed_size_says_so(tmp_path: Path) -> None:
+    weights = write_small_checkpoint(tmp_path / "a.pt")
+    for file in export_model(weights, ["torchscript", "onnx"], ExportSettings(FRAME, batch_size=2), CPU):
+        backend = load_backend(file.path, CPU)
+        assert (backend.frame, backend.batch_size) == (FRAME, 2)
+        assert backend.predict(torch.rand(3, 3, *FRAME)).boxes.shape[0] == 3
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("agnostic", [False, True])
+def test_embedded_suppression(tmp_path: Path, agnostic: bool) -> None:
+    """``export_model`` itself compares the kept boxes with suppression outside; here: the file that it leaves."""
+    weights = write_small_checkpoint(tmp_path / "a.pt")
+    suppression = EmbeddedSuppression(0.3, 0.45, 20, 50, agnostic)
+    (file,) = export_model(weights, ["onnx"], ExportSettings(FRAME, dynamic=True, suppression=suppression), CPU)
+    assert file.path == tmp_path / "a.onnx"
+    found = load_backend(file.path, CPU).predict(torch.rand(2, 3, *FRAME))
+    assert found.boxes.shape == (2, 50, 4)
+    assert (found.objectness > 0.3).any(1).all()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "strided", "rearranging"),
+    # Slices left: three of the head's decoding per level. Joins left: four of the neck, SPPF, the C3s, the decoding.
+    [("yolov5n", 7, 9), ("yolov5n-spd", 7, 9)],
+)
+def test_graph_moves_no_data_to_downsample(tmp_path: Path, name: str, strided: int, rearranging: int) -> None:
+    model = DetectionModel(load_architecture(name), class_count=3)
+    write_onnx(fused(model), tmp_path / "a.onnx", ExportSettings(FRAME))
+    nodes = onnx.load(tmp_path / "a.onnx").graph.node
+    kinds = Counter(node.op_type for node in nodes)
+    strides = [
+        tuple(a.ints) for node in nodes for a in node.attribute if node.op_type == "Conv" and a.name == "strides"
+    ]
+    assert strides.count((2, 2)) == strided
+    assert kinds["SpaceToDepth"] == 0 and kinds["BatchNormalization"] == 0
+    assert kinds["Slice"] == rearranging
+    assert kinds["Concat"] == 17, "as many as YOLOv5n, none for space-to-depth"
