@@ -12,10 +12,14 @@ from socketserver import TCPServer
 
 @dataclass
 class Served:
-    """One file and how it is served; ``requests`` collects the Range header of every request ('' for none)."""
+    """One file and how it is served.
+
+    ``requests`` and ``conditions`` collect Range and If-Range of every request, '' for none.
+    """
 
     content: bytes
     ranges: bool = True
+    shift: int = 0  # bytes by which a range begins too late
     tag: str = '"v1"'  # ETag
     cuts: list[int] = field(default_factory=list)  # bytes after which the n-th answer breaks off
     statuses: list[int] = field(default_factory=list)  # the first answers, instead of the file
@@ -23,6 +27,7 @@ class Served:
     length: bool = True  # state Content-Length
     content_type: str = "application/octet-stream"
     requests: list[str] = field(default_factory=list)
+    conditions: list[str] = field(default_factory=list)
 
     def changed_to(self, content: bytes, tag: str) -> None:
         self.content, self.tag = content, tag
@@ -48,6 +53,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         wanted = self.headers.get("Range", "")
         served.requests.append(wanted)
+        served.conditions.append(self.headers.get("If-Range", ""))
         if served.statuses:
             self.send_error(served.statuses.pop(0))
             return
@@ -58,7 +64,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         start = 0
         if wanted and served.ranges and self.headers.get("If-Range", served.tag) == served.tag:
-            start = int(wanted.removeprefix("bytes=").removesuffix("-"))
+            start = int(wanted.removeprefix("bytes=").removesuffix("-")) + served.shift
             if start >= len(served.content):
                 self.send_error(416)
                 return

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import threading
+import urllib.error
+import urllib.request
+from http.client import HTTPMessage
 from pathlib import Path
 
 import pytest
@@ -11,6 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.runtime.loopback import Served, closed_port_address, loopback_server
+from utils.runtime import downloads
 from utils.runtime.downloads import Patience, fetch
 from utils.user_error import UserError
 
@@ -94,15 +99,23 @@ def test_without_ranges_it_starts_over(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("tag", ['"v2"', ""])
-def test_halves_of_two_files_are_never_joined(tmp_path: Path, tag: str) -> None:
+@pytest.mark.parametrize(("tag", "more"), [('"v2"', b""), ("", b"longer")])
+def test_halves_of_two_files_are_never_joined(tmp_path: Path, tag: str, more: bytes) -> None:
     served = Served(CONTENT, cuts=[1000] * 3, tag='"v1"' if tag else "")
-    newer = CONTENT[::-1] + b"longer"
+    newer = CONTENT[::-1] + more
     with loopback_server({"a": served}) as server:
         refused(server.url("a"), tmp_path / "a")
         served.changed_to(newer, tag)
         fetch(server.url("a"), tmp_path / "a", patience=QUICK)
     assert (tmp_path / "a").read_bytes() == newer
+
+
+@pytest.mark.parametrize(("tag", "condition"), [('"v1"', '"v1"'), ('W/"v1"', "")])
+def test_only_a_strong_tag_vouches_for_equal_bytes(tmp_path: Path, tag: str, condition: str) -> None:
+    served = Served(CONTENT, tag=tag, cuts=[1000])
+    with loopback_server({"a": served}) as server:
+        fetch(server.url("a"), tmp_path / "a", patience=QUICK)
+    assert served.conditions == ["", condition]
 
 
 def test_the_part_of_another_address_is_not_used(tmp_path: Path) -> None:
@@ -112,6 +125,14 @@ def test_the_part_of_another_address_is_not_used(tmp_path: Path) -> None:
         fetch(server.url("b"), tmp_path / "x", patience=QUICK)
     assert (tmp_path / "x").read_bytes() == CONTENT[::-1]
     assert files["b"].requests == [""]
+
+
+def test_a_range_that_was_not_asked_for_is_not_used(tmp_path: Path) -> None:
+    served = Served(CONTENT, cuts=[1000], shift=256)
+    with loopback_server({"a": served}) as server:
+        fetch(server.url("a"), tmp_path / "a", patience=QUICK)
+    assert served.requests == ["", "bytes=1000-", ""]
+    assert (tmp_path / "a").read_bytes() == CONTENT
 
 
 def test_a_stray_part_is_not_used(tmp_path: Path) -> None:
@@ -160,10 +181,13 @@ def test_a_wrong_size_is_refused_before_the_download(tmp_path: Path) -> None:
     assert str(tmp_path / "a") in message
 
 
-@pytest.mark.parametrize("size", [10239, 10241])
-def test_a_wrong_size_is_refused_where_the_server_states_none(tmp_path: Path, size: int) -> None:
+@pytest.mark.parametrize(
+    ("size", "reason"), [(10239, "sent more than 10239 bytes"), (10241, "has 10240 bytes instead of 10241")]
+)
+def test_a_wrong_size_is_refused_where_the_server_states_none(tmp_path: Path, size: int, reason: str) -> None:
     with loopback_server({"a": Served(CONTENT, length=False)}) as server:
-        assert "bytes" in refused(server.url("a"), tmp_path / "a", size=size)
+        assert reason in refused(server.url("a"), tmp_path / "a", size=size)
+        assert names(tmp_path) == []
         fetch(server.url("a"), tmp_path / "a", size=10240, patience=QUICK)
     assert (tmp_path / "a").read_bytes() == CONTENT
 
@@ -195,12 +219,14 @@ def test_offline(tmp_path: Path) -> None:
     message = refused(url, tmp_path / "a")
     assert message.startswith(f"{url}: no connection (")
     assert message.endswith(f"put it at {tmp_path / 'a'}")
+    assert names(tmp_path) == []
 
 
 def test_a_web_page_is_not_the_file(tmp_path: Path) -> None:
     page = Served(b"<html>log in to this network</html>", content_type="text/html; charset=utf-8")
     with loopback_server({"a": page}) as server:
         assert "sent a web page, not the file" in refused(server.url("a"), tmp_path / "a")
+    assert names(tmp_path) == []
 
 
 def test_redirects_within_the_web_are_followed_with_the_range(tmp_path: Path) -> None:
@@ -215,6 +241,18 @@ def test_redirects_within_the_web_are_followed_with_the_range(tmp_path: Path) ->
 def test_other_redirects_are_not_followed(tmp_path: Path, location: str) -> None:
     with loopback_server({"a": Served(b"", location=location)}) as server:
         assert "HTTP 302 Found, a redirect that is not followed" in refused(server.url("a"), tmp_path / "a")
+
+
+@pytest.mark.parametrize(("start", "followed"), [("http", True), ("https", False)])
+def test_a_secure_address_stays_secure(start: str, followed: bool) -> None:
+    asked = urllib.request.Request(f"{start}://127.0.0.1/a")
+    answer = asked, io.BytesIO(), 302, "Found", HTTPMessage()
+    assert downloads._Redirects().redirect_request(*answer, "https://127.0.0.1/b") is not None
+    if followed:
+        assert downloads._Redirects().redirect_request(*answer, "http://127.0.0.1/b") is not None
+    else:
+        with pytest.raises(urllib.error.HTTPError):
+            downloads._Redirects().redirect_request(*answer, "http://127.0.0.1/b")
 
 
 @pytest.mark.parametrize(

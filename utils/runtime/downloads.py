@@ -95,9 +95,9 @@ def fetch(
             return _kept(wanted)
         _check_address(wanted)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with _locked(wanted.part) as part:
+        with _locked_part(wanted) as part:
             if target.exists():  # another process has brought it meanwhile
-                wanted.part.unlink()
+                wanted.part.unlink(missing_ok=True)
                 return _kept(wanted)
             _fill_and_verify(part, wanted, patience or Patience())
             os.fsync(part.fileno())
@@ -143,15 +143,27 @@ def _problem(wanted: _Wanted, path: Path) -> str:
 
 
 @contextmanager
-def _locked(path: Path) -> Iterator[IO[bytes]]:
-    """The file open for appending, this process alone; the ranks of a distributed run all ask for the same weights."""
+def _locked_part(wanted: _Wanted) -> Iterator[IO[bytes]]:
+    """The part open for appending, this process alone; the ranks of a distributed run all ask for the same weights."""
     while True:
-        with path.open("ab") as file:
+        with wanted.part.open("ab") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
-            # The one who held the lock before may have renamed the file away.
-            if path.exists() and os.path.samestat(os.fstat(file.fileno()), path.stat()):
+            if not _is_at(wanted.part, file):
+                continue  # who held the lock before has renamed or removed it
+            try:
                 yield file
-                return
+            finally:
+                if file.seek(0, os.SEEK_END) == 0:  # nothing came: leave nothing
+                    wanted.part.unlink(missing_ok=True)
+                    wanted.origin.unlink(missing_ok=True)
+            return
+
+
+def _is_at(path: Path, file: IO[bytes]) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _fill_and_verify(part: IO[bytes], wanted: _Wanted, patience: Patience) -> None:
