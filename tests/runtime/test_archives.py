@@ -110,6 +110,7 @@ def test_names_that_leave_the_folder(tmp_path: Path, kind: str, name: str, reaso
         ("link", "/etc/passwd"),
         ("link", "a/../../evil"),
         ("a/link", "../../evil"),
+        ("a/b/link", "c/../../d"),
         ("link", ".."),
         ("link", "a\\b"),
         (".", "a"),
@@ -120,19 +121,20 @@ def test_symbolic_links_out_of_the_folder(tmp_path: Path, name: str, target: str
     assert f"{name!r} is a link to {target!r}, out of the folder" in message
 
 
-@pytest.mark.parametrize("target", ["../evil", "/etc/passwd", "absent", "link", "soft", "a"])
+@pytest.mark.parametrize("target", ["../evil", "/etc/passwd", "absent", "later", "link", "soft", "a"])
 def test_hard_links_to_anything_but_a_file_of_the_archive(tmp_path: Path, target: str) -> None:
     members = [
         member("a", tarfile.DIRTYPE),
         member("soft", tarfile.SYMTYPE, "a"),
         member("link", tarfile.LNKTYPE, target),
+        member("later"),
     ]
     assert "'link' is a link to" in refused(make_tar(tmp_path / "archive", members))
 
 
 def test_a_way_out_over_several_links(tmp_path: Path) -> None:
-    # Each name stays inside when read as text; p/q/r/../.. is the folder above once p/q/r stands for the top.
-    chain = [member("p/q/r", tarfile.SYMTYPE, "../.."), member("z", tarfile.SYMTYPE, "p/q/r/../..")]
+    # Each name stays inside when read as text; p/q/r/.. is the folder above once p/q/r stands for the top.
+    chain = [member("p/q/r", tarfile.SYMTYPE, "../.."), member("k/m/z", tarfile.SYMTYPE, "../../p/q/r/..")]
     assert "out of the folder" in refused(make_tar(tmp_path / "archive", chain))
 
 
@@ -201,6 +203,12 @@ def test_a_header_that_would_fill_the_memory(tmp_path: Path) -> None:
     long_name = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=1 << 40)
     (tmp_path / "archive").write_bytes(long_name.tobuf(tarfile.GNU_FORMAT) + bytes(4096))
     assert "a header of 1099511627776 bytes" in refused(tmp_path / "archive")
+
+
+def test_headers_that_announce_headers_without_end(tmp_path: Path) -> None:
+    long_name = member("././@LongLink", tarfile.GNUTYPE_LONGNAME, size=5)
+    (tmp_path / "archive").write_bytes((long_name.tobuf(tarfile.GNU_FORMAT) + b"name".ljust(512, b"\0")) * 5000)
+    assert "recursion" in refused(tmp_path / "archive")
 
 
 def test_a_member_larger_than_the_disk(tmp_path: Path) -> None:

@@ -28,7 +28,10 @@ ZIP_STARTS = (b"PK\x03\x04", b"PK\x05\x06")
 DAMAGE = (
     OSError,
     EOFError,
+    LookupError,  # a link to a member that tarfile does not find
     ValueError,  # names that are no text, numbers that are none
+    OverflowError,
+    RecursionError,  # tarfile reads a header that announces a header within itself
     struct.error,
     zlib.error,
     lzma.LZMAError,
@@ -179,22 +182,18 @@ def _check_links(members: list[tarfile.TarInfo], survey: _Survey) -> None:
     """UserError for a link that leaves the folder, by itself or through other links.
 
     A symbolic link may go up only at its start, ``../../a/b``: as no member lies behind a link, these steps are what
-    they seem. A hard link has to be another name of a file in the archive.
+    they seem. A hard link has to be another name of a file that comes before it in the archive.
     """
     links = [member for member in members if member.issym() or member.islnk()]
     if not links:
         return
-    files = {_parts(member.name) for member in members if member.isreg()}
-    for member in links:
-        if member.islnk():
-            inside = ".." not in member.linkname.split("/") and _parts(member.linkname) in files
-        else:
-            steps = [step for step in member.linkname.split("/") if step not in ("", ".")]
-            up = steps.count("..")
-            depth = len(_parts(member.name)) - 1
-            inside = not member.linkname.startswith("/") and ".." not in steps[up:] and up <= depth
-        if not inside or "\\" in member.linkname or "\0" in member.linkname:
-            raise survey.refusal(f"the member {member.name!r} is a link to {member.linkname!r}, out of the folder")
+    files: set[tuple[str, ...]] = set()  # up to the member looked at
+    for member in members:
+        if member.isreg():
+            files.add(_parts(member.name))
+        elif not member.isdir() and not _stays_inside(member, files):
+            where = "out of the folder or to no file in it"
+            raise survey.refusal(f"the member {member.name!r} is a link to {member.linkname!r}, {where}")
     symbolic = [_parts(member.name) for member in links if member.issym()]
     behind = set(symbolic)
     if len(behind) < len(symbolic):
@@ -204,6 +203,17 @@ def _check_links(members: list[tarfile.TarInfo], survey: _Survey) -> None:
         last = len(parts) - 1 if member.issym() else len(parts)  # a link is not behind itself
         if any(parts[:depth] in behind for depth in range(1, last + 1)):
             raise survey.refusal(f"the member {member.name!r} lies behind a link")
+
+
+def _stays_inside(link: tarfile.TarInfo, files: set[tuple[str, ...]]) -> bool:
+    name = link.linkname
+    steps = _parts(name)
+    if name.startswith("/") or "\\" in name or "\0" in name:
+        return False
+    if link.islnk():
+        return steps in files
+    up = steps.count("..")
+    return ".." not in steps[up:] and up <= len(_parts(link.name)) - 1
 
 
 def _progress(members: list[Any], survey: _Survey) -> Iterable[Any]:
