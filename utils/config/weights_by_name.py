@@ -38,7 +38,7 @@ def find_weights(name: str, *, patience: Patience | None = None) -> Path:
     except OSError as error:  # no permission, or too long for a name
         raise UserError(f"{name}: cannot be read: {error.strerror}") from error
     beside_the_code = REPOSITORY / "weights" / given.name
-    if given == Path(given.name) and beside_the_code.is_file():
+    if beside_the_code.is_file():
         return beside_the_code
     base = os.environ.get(MIRROR, "").strip() or RELEASE
     return fetch(f"{base.rstrip('/')}/{given.name}", given, size=SIZES.get(given.name), patience=patience)
