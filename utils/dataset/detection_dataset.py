@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import numpy as np
@@ -52,11 +53,7 @@ class DetectionDataset:
         path = self.index.paths[index]
         image = read_image(path, reduction)
         height, width = self.source_size(index)
-        # A reduced picture is rounded up by OpenCV's JPEG reader and down by some of its other readers.
-        if (
-            abs(image.shape[0] * reduction - height) >= reduction
-            or abs(image.shape[1] * reduction - width) >= reduction
-        ):
+        if image.shape[:2] != (math.ceil(height / reduction), math.ceil(width / reduction)):
             raise ImageReadError(f"{path}: its size is no longer {width} x {height}; the file has changed")
         return image
 

@@ -64,7 +64,11 @@ class DetectionLoader:
         except UserError as error:
             # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
             message = str(error).strip().splitlines()[-1]
-            raise UserError(message.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")) from error
+            message = message.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+            # Its own traceback holds the iterator in a cycle; collected as one, the workers would not hear of the end
+            # and the program would wait five seconds for them.
+            error.__traceback__ = None
+            raise UserError(message) from None
 
 
 def open_dataset(
