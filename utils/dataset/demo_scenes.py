@@ -227,6 +227,14 @@ def _mask(polygon: np.ndarray, height: int, width: int) -> np.ndarray:
     return mask.astype(bool)
 
 
+def _window(mask: np.ndarray) -> tuple[slice, slice]:
+    """The smallest window that holds all of a mask (H, W)."""
+    rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
+    if not len(rows):
+        return slice(0, 0), slice(0, 0)
+    return slice(int(rows[0]), int(rows[-1]) + 1), slice(int(columns[0]), int(columns[-1]) + 1)
+
+
 def _shape(rng: np.random.Generator, kind: int, scale: float) -> tuple[np.ndarray, float]:
     """Outline (K, 2) around the origin, nose towards +x, and length in pixels."""
     if kind == VEHICLE:
@@ -389,6 +397,8 @@ def _trees(scene: Scene, rng: np.random.Generator, count: int) -> None:
     """Tree crowns, some of which cover a part of an object, never so much that it could not be told."""
     height, width = scene.taken.shape
     masks = [_mask(outline, height, width) for _, outline in scene.outlines]
+    windows = [_window(mask) for mask in masks]  # where each object lies, so that few pixels are counted
+    sizes = [int(mask.sum()) for mask in masks]
     hidden = np.zeros((height, width), bool)
     for _ in range(count):
         radius = rng.uniform(7, 17) * scene.scale
@@ -399,7 +409,10 @@ def _trees(scene: Scene, rng: np.random.Generator, count: int) -> None:
         crown = centre + np.stack((np.cos(angle), np.sin(angle)), 1) * radius * rng.uniform(0.75, 1.1, (14, 1))
         cover = _mask(crown, height, width)
         covered = hidden | cover
-        if (cover & (scene.water)).any() or any((m & covered).sum() > (1 - LEAST_VISIBLE) * m.sum() for m in masks):
+        if (cover & scene.water).any() or any(
+            (mask[window] & covered[window]).sum() > (1 - LEAST_VISIBLE) * size
+            for mask, window, size in zip(masks, windows, sizes, strict=True)
+        ):
             continue
         hidden = covered
         green = np.array((52, 84, 40), np.float32) * rng.uniform(0.7, 1.25)
