@@ -1,0 +1,216 @@
+"""Boxes and names on pictures, readable where objects are small and many."""
+
+from __future__ import annotations
+
+import importlib.util
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+
+import cv2
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+from utils.geometry.records import Batch, Detections, Labels
+
+# Okabe and Ito, "Color Universal Design" (2008), without black: told apart with every common kind of colour vision.
+# Bright hues first, as vegetation, asphalt and water are dull.
+PALETTE = (
+    (230, 159, 0),
+    (86, 180, 233),
+    (0, 158, 115),
+    (240, 228, 66),
+    (213, 94, 0),
+    (204, 121, 167),
+    (0, 114, 178),
+)
+DARK = (20, 20, 20)
+SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
+
+
+@dataclass(frozen=True, slots=True)
+class DrawingStyle:
+    """What is drawn beside the boxes."""
+
+    line_width: int | None = None  # pixels; by default from the sizes of picture and box
+    names: bool = True
+    scores: bool = True
+
+
+DEFAULT_STYLE = DrawingStyle()
+
+
+def class_color(index: int) -> tuple[int, int, int]:
+    """RGB colour of a class; colours repeat after seven classes."""
+    return PALETTE[index % len(PALETTE)]
+
+
+def draw_detections(
+    image: np.ndarray, detections: Detections, names: Sequence[str], style: DrawingStyle = DEFAULT_STYLE
+) -> np.ndarray:
+    """A copy of ``image`` (H, W, 3) uint8 RGB with detections, whose boxes are in its pixels."""
+    captions = []
+    for kind, score in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True):
+        parts = [names[kind]] if style.names else []
+        captions.append(" ".join([*parts, f"{score:.2f}"] if style.scores else parts))
+    return _draw(image, detections.boxes.cpu().numpy(), detections.classes.cpu().numpy(), captions, style)
+
+
+def draw_labels(
+    image: np.ndarray, labels: Labels, names: Sequence[str], style: DrawingStyle = DEFAULT_STYLE
+) -> np.ndarray:
+    """A copy of ``image`` (H, W, 3) uint8 RGB with ground truth, whose boxes are in its pixels."""
+    captions = [names[kind] if style.names else "" for kind in labels.classes.tolist()]
+    return _draw(image, labels.boxes, labels.classes, captions, style)
+
+
+def batch_mosaic(
+    batch: Batch,
+    names: Sequence[str],
+    predictions: Sequence[Detections] | None = None,
+    *,
+    most: int = 16,
+    longest_side: int = 1920,
+) -> np.ndarray:
+    """The first pictures of a batch side by side (H, W, 3) uint8 RGB, with their labels or with ``predictions``.
+
+    Args:
+        batch: images uint8, or float 0-1.
+        names: of the classes.
+        predictions: detections in network pixels, one per picture; those below 0.25 are left out.
+        most: pictures at most.
+        longest_side: of the result, pixels; larger mosaics are scaled down before boxes are drawn.
+    """
+    count = min(len(batch.paths), most)
+    columns = math.ceil(math.sqrt(count))
+    rows = math.ceil(count / columns)
+    scale = min(1.0, longest_side / max(columns * batch.size.width, rows * batch.size.height))
+    height, width = round(batch.size.height * scale), round(batch.size.width * scale)
+    canvas = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
+    for place in range(count):
+        image = _pixels(batch, place)
+        if scale < 1:
+            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+        if predictions is not None:
+            found = predictions[place]
+            sure = found.scores > 0.25
+            found = replace(found, boxes=found.boxes[sure], scores=found.scores[sure], classes=found.classes[sure])
+            image = draw_detections(image, replace(found, boxes=found.boxes * scale), names)
+        else:
+            own = (batch.image_index == place).cpu()
+            kinds = batch.classes.cpu()[own].numpy()
+            boxes = batch.boxes.cpu()[own].numpy() * scale
+            image = _draw(image, boxes, kinds, [names[kind] for kind in kinds], DEFAULT_STYLE)
+        image = _with_title(image, batch.paths[place].name)
+        row, column = divmod(place, columns)
+        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
+    return canvas
+
+
+def _pixels(batch: Batch, place: int) -> np.ndarray:
+    image = batch.images[place].detach().cpu()
+    if image.is_floating_point():
+        image = (image.float() * 255).round().clamp(0, 255).byte()
+    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
+
+
+def _draw(
+    image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, captions: Sequence[str], style: DrawingStyle
+) -> np.ndarray:
+    """A copy of the picture with boxes (N, 4), the first on top."""
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    height, width = image.shape[:2]
+    font_size = min(max(round(max(height, width) / 55), SMALLEST_FONT), LARGEST_FONT)
+    font = _font(font_size)
+    placer = _LabelPlacer(boxes, width, height)
+    frames = [(*map(round, box), _line_width(box, max(height, width), style)) for box in boxes.tolist()]
+    for (x1, y1, x2, y2, line), kind in reversed(list(zip(frames, classes.tolist(), strict=True))):
+        # The line runs outside the box: of a 10 px object nothing is covered. A dark seam parts it from light ground.
+        for grow, color in ((line + 1, DARK), (line, class_color(kind))):
+            outline = (x1 - grow, y1 - grow, max(x2, x1) + grow - 1, max(y2, y1) + grow - 1)
+            pen.rectangle(outline, outline=color, width=grow if color == DARK else line)
+    for (x1, y1, x2, y2, line), kind, caption in zip(frames, classes.tolist(), captions, strict=True):
+        if not caption:
+            continue
+        text_width, text_height = math.ceil(font.getlength(caption)) + 4, font_size + 4
+        left, top = placer.place((x1 - line, y1 - line, x2 + line, y2 + line), text_width, text_height)
+        color = class_color(kind)
+        pen.rectangle((left, top, left + text_width - 1, top + text_height - 1), fill=color)
+        pen.text((left + 2, top + text_height / 2), caption, fill=_text_color(color), font=font, anchor="lm")
+    return np.array(picture)
+
+
+def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) -> int:
+    """Line width in pixels: thicker on large pictures, thinner on small objects."""
+    if style.line_width is not None:
+        return style.line_width
+    shorter = min(box[2] - box[0], box[3] - box[1])
+    return max(1, min(round(longest_side / 320), round(shorter / 12)))
+
+
+class _LabelPlacer:
+    """Finds room for captions: outside their box, off other boxes and off other captions."""
+
+    def __init__(self, boxes: np.ndarray, width: int, height: int) -> None:
+        self.boxes = boxes.reshape(-1, 4).astype(np.float64)
+        self.taken = np.zeros((0, 4))
+        self.width, self.height = width, height
+
+    def place(self, box: tuple[float, float, float, float], text_width: int, text_height: int) -> tuple[float, float]:
+        """Left and top of a caption for a box. Above is preferred, then below, right, left, inside."""
+        x1, y1, x2, y2 = box
+        above, below = y1 - text_height, y2 + 1
+        spots = np.array(
+            [
+                (x1, above),
+                (x1, below),
+                (x2 - text_width, above),
+                (x2 - text_width, below),
+                (x2 + 1, y1),
+                (x1 - text_width, y1),
+                (x1, y1),
+            ]
+        )
+        # Captions stay in the picture, even if that pushes them onto their own box.
+        spots = spots.clip(0, (max(self.width - text_width, 0), max(self.height - text_height, 0)))
+        spots = np.concatenate((spots, spots + (text_width, text_height)), axis=1)
+        hidden = _overlap(spots, self.boxes) + 3 * _overlap(spots, self.taken)
+        chosen = spots[int(hidden.argmin())]
+        self.taken = np.concatenate((self.taken, chosen[None]))
+        return float(chosen[0]), float(chosen[1])
+
+
+def _overlap(spots: np.ndarray, boxes: np.ndarray) -> np.ndarray:
+    """Square pixels (S,) that each spot (S, 4) shares with boxes (N, 4)."""
+    corner = np.maximum(spots[:, None, :2], boxes[None, :, :2])
+    other = np.minimum(spots[:, None, 2:], boxes[None, :, 2:])
+    shared: np.ndarray = (other - corner).clip(min=0).prod(axis=2).sum(axis=1)
+    return shared
+
+
+def _text_color(ground: tuple[int, int, int]) -> tuple[int, int, int]:
+    red, green, blue = ground
+    return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else (255, 255, 255)
+
+
+def _with_title(image: np.ndarray, title: str) -> np.ndarray:
+    """The picture with its file name in the lower left corner and a thin frame."""
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    font = _font(SMALLEST_FONT + 2)
+    height = picture.height
+    pen.rectangle((0, height - 16, font.getlength(title) + 6, height), fill=DARK)
+    pen.text((3, height - 8), title, fill=(255, 255, 255), font=font, anchor="lm")
+    pen.rectangle((0, 0, picture.width - 1, height - 1), outline=(255, 255, 255))
+    return np.array(picture)
+
+
+@lru_cache(maxsize=8)
+def _font(size: int) -> ImageFont.FreeTypeFont:
+    """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters."""
+    found = importlib.util.find_spec("matplotlib")  # finds the package without the time of importing it
+    assert found is not None and found.origin is not None, "matplotlib is a requirement"
+    return ImageFont.truetype(str(Path(found.origin).parent / "mpl-data/fonts/ttf/DejaVuSans.ttf"), size)

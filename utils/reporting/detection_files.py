@@ -1,0 +1,116 @@
+"""Detections as files: YOLO label rows, COCO results, one picture per object."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.geometry.boxes import clip_boxes, xyxy_to_cxcywh, xyxy_to_xywh
+from utils.geometry.records import Detections
+from utils.runtime.atomic_files import write_text
+
+CROP_GAIN = 1.02  # a crop is the box enlarged by this factor ...
+CROP_MARGIN = 10  # ... and by so many pixels in width and height
+
+
+def label_rows(detections: Detections, *, with_scores: bool) -> list[str]:
+    """Rows ``class cx cy w h [score]``, coordinates as parts of the picture's width and height, six digits."""
+    width, height = detections.size.width, detections.size.height
+    boxes = xyxy_to_cxcywh(detections.boxes.cpu().numpy().astype(np.float64)) / (width, height, width, height)
+    columns = [detections.classes.cpu().numpy()[:, None], boxes]
+    if with_scores:
+        columns.append(detections.scores.cpu().numpy().astype(np.float64)[:, None])
+    return [" ".join(f"{number:g}" for number in row) for row in np.concatenate(columns, axis=1).tolist()]
+
+
+def write_label_file(path: Path, detections: Detections, *, with_scores: bool) -> None:
+    """Write the rows of one picture; like YOLOv5, no file for a picture in which nothing was found."""
+    if len(detections):
+        path.write_text("\n".join(label_rows(detections, with_scores=with_scores)) + "\n", encoding="utf-8")
+
+
+def image_id(path: Path) -> int | str:
+    """COCO's image id: the number that the file is named with, otherwise its name without extension."""
+    return int(path.stem) if path.stem.isdecimal() else path.stem
+
+
+def coco_results(
+    detections: Detections, image: int | str, category_ids: Sequence[int] | None = None
+) -> list[dict[str, object]]:
+    """Entries of a COCO results file for one picture.
+
+    Args:
+        detections: boxes in source pixels.
+        image: the picture's id.
+        category_ids: COCO's id of each class; the class index where not given.
+
+    Returns:
+        ``image_id, category_id, bbox (x y w h), score``, pixels rounded to 3 decimals and scores to 5.
+    """
+    boxes = xyxy_to_xywh(detections.boxes.cpu().numpy().astype(np.float64)).round(3).tolist()
+    rows = zip(detections.classes.tolist(), boxes, detections.scores.tolist(), strict=True)
+    return [
+        {
+            "image_id": image,
+            "category_id": kind if category_ids is None else category_ids[kind],
+            "bbox": box,
+            "score": round(score, 5),
+        }
+        for kind, box, score in rows
+    ]
+
+
+def write_coco_results(path: Path, entries: Sequence[dict[str, object]]) -> None:
+    """Write a COCO results file whole."""
+    write_text(path, json.dumps(list(entries)))
+
+
+def write_crops(
+    folder: Path, image: np.ndarray, detections: Detections, names: Sequence[str], stem: str
+) -> tuple[Path, ...]:
+    """Write every detection of ``image`` (H, W, 3) RGB as ``folder/<class>/<stem>.jpg``, ``<stem>2.jpg``, ...
+
+    Boxes are in pixels of ``image``; crops have a small margin.
+    """
+    paths = []
+    centres = xyxy_to_cxcywh(detections.boxes.cpu().numpy())
+    sizes = centres[:, 2:] * CROP_GAIN + CROP_MARGIN
+    corners = np.concatenate((centres[:, :2] - sizes / 2, centres[:, :2] + sizes / 2), axis=1)
+    corners = clip_boxes(corners, *image.shape[:2]).astype(int)
+    for kind, (x1, y1, x2, y2) in zip(detections.classes.tolist(), corners.tolist(), strict=True):
+        if x2 <= x1 or y2 <= y1:
+            continue  # the box lies outside the picture
+        path = _free_path(folder / _folder_name(names[kind]), stem)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_picture(path, image[y1:y2, x1:x2])
+        paths.append(path)
+    return tuple(paths)
+
+
+def write_picture(path: Path, image: np.ndarray) -> None:
+    """Write a picture (H, W, 3) uint8 RGB in the format that the name's extension says.
+
+    Raises:
+        OSError: it cannot be written there.
+    """
+    done, coded = cv2.imencode(path.suffix, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    if not done:
+        raise OSError(f"{path}: cannot be coded as {path.suffix}")
+    path.write_bytes(coded.tobytes())
+
+
+def _folder_name(name: str) -> str:
+    """A class name as one folder: what means something in a path becomes an underscore."""
+    return re.sub(r"[/\\:\0]", "_", name).strip(". ") or "_"
+
+
+def _free_path(folder: Path, stem: str) -> Path:
+    path, number = folder / f"{stem}.jpg", 2
+    while path.exists():
+        path, number = folder / f"{stem}{number}.jpg", number + 1
+    return path
