@@ -45,15 +45,17 @@ DAMAGE = (
     zipfile.BadZipFile,
 )
 MODULE_DEPTH_LIMIT = 40
+VALUE_LIMIT = 1_000_000  # a few nested references can spell more values than any memory holds
 
 
 class _ZipStorages:
+    """Stays open until it is collected: a model has hundreds of storages, and opening reads the whole directory."""
+
     def __init__(self, path: Path, root: str) -> None:
-        self._path, self._root = path, root
+        self._archive, self._root = zipfile.ZipFile(path), root
 
     def read(self, key: str) -> bytes:
-        with zipfile.ZipFile(self._path) as archive:
-            return archive.read(f"{self._root}data/{key}")
+        return self._archive.read(f"{self._root}data/{key}")
 
 
 class PickledFile:
@@ -61,6 +63,7 @@ class PickledFile:
 
     def __init__(self, path: Path, content: Any, storages: StorageSource) -> None:
         self.path, self.content, self._storages = path, content, storages
+        self._values_left = VALUE_LIMIT
 
     def tensor(self, record: TensorRecord) -> Tensor:
         """The tensor of a record, floating point as float32, contiguous, owning its memory."""
@@ -82,8 +85,7 @@ class PickledFile:
 
     def plain(self, value: Any, depth: int = 0) -> Any:
         """``value`` with every record replaced by its tensor; stand-ins and ignored values become None."""
-        if depth > MODULE_DEPTH_LIMIT:
-            raise UserError(f"{self.path}: nested more than {MODULE_DEPTH_LIMIT} levels deep; not a checkpoint")
+        self._count(depth)
         if isinstance(value, TensorRecord):
             return self.tensor(value)
         if isinstance(value, dict):
@@ -92,6 +94,11 @@ class PickledFile:
             return [self.plain(each, depth + 1) for each in value]
         return value if value is None or isinstance(value, (bool, int, float, str)) else None
 
+    def _count(self, depth: int) -> None:
+        self._values_left -= 1
+        if depth > MODULE_DEPTH_LIMIT or self._values_left < 0:
+            raise UserError(f"{self.path}: refused, nested too deep or too often for a checkpoint")
+
     def state_dict(self, module: StandIn) -> dict[str, Tensor]:
         """Parameters and buffers of a pickled module by their dotted names, as ``nn.Module.state_dict`` would give."""
         found: dict[str, Tensor] = {}
@@ -99,8 +106,7 @@ class PickledFile:
         return found
 
     def _collect(self, module: StandIn, prefix: str, found: dict[str, Tensor]) -> None:
-        if prefix.count(".") > MODULE_DEPTH_LIMIT:
-            raise UserError(f"{self.path}: modules nested more than {MODULE_DEPTH_LIMIT} levels deep; not a model")
+        self._count(prefix.count("."))
         volatile = module.attributes.get("_non_persistent_buffers_set")
         for group in ("_parameters", "_buffers"):
             for name, record in _mapping(module.attributes.get(group)).items():

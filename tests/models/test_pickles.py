@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from models.pickles import read_pickled
 from models.restricted_unpickler import TensorRecord
@@ -174,5 +176,50 @@ def test_endless_nesting_is_refused(tmp_path: Path) -> None:
     for _ in range(200):
         nested = {"deeper": nested}
     file = read_pickled(write_archive(tmp_path / "deep.pt", pickle.dumps(nested)))
-    with pytest.raises(UserError, match="levels deep"):
+    with pytest.raises(UserError, match="nested too deep"):
         file.plain(file.content)
+
+
+def test_few_bytes_that_spell_endless_values_are_refused(tmp_path: Path) -> None:
+    values: Any = ["x"]
+    for _ in range(35):
+        values = [values, values]
+    file = read_pickled(write_archive(tmp_path / "bomb.pt", pickle.dumps(values)))
+    with pytest.raises(UserError, match="too often"):
+        file.plain(file.content)
+
+
+def test_modules_that_contain_themselves_are_refused(tmp_path: Path) -> None:
+    # A stand-in whose _modules holds it twice: m = C(); m.__dict__ = {"_modules": {"a": m, "b": m}}
+    program = (
+        b"\x80\x02cmodels.yolo\nModel\n)\x81q\x00}X\x08\x00\x00\x00_modules"
+        b"}(X\x01\x00\x00\x00ah\x00X\x01\x00\x00\x00bh\x00usb."
+    )
+    file = read_pickled(write_archive(tmp_path / "loop.pt", program))
+    with pytest.raises(UserError, match="nested too deep"):
+        file.state_dict(file.content)
+
+
+DAMAGED = (
+    pickle.dumps({"model": OrderedDict(a=[1, 2.5, "text"], b=(None, True)), "names": ["cat", "dog"]}, 2),
+    record_program("(I2\nt", "(I1\nt"),
+)
+
+
+@settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    program=st.sampled_from(DAMAGED),
+    changes=st.lists(st.tuples(st.floats(0, 1, exclude_max=True), st.integers(0, 255)), min_size=1, max_size=4),
+)
+def test_damaged_programs_end_in_one_line_or_in_content(
+    program: bytes, changes: list[tuple[float, int]], tmp_path: Path
+) -> None:
+    damaged = bytearray(program)
+    for place, value in changes:
+        damaged[int(place * len(damaged))] = value
+    path = write_archive(tmp_path / "damaged.pt", bytes(damaged), {"0": bytes(16)})
+    try:
+        file = read_pickled(path)
+        file.plain(file.content)
+    except UserError as error:
+        assert "\n" not in str(error)
