@@ -8,10 +8,22 @@ from pathlib import Path
 from tests.training.test_early_stopping import records
 from utils.reporting.epoch_log import write_results_csv
 
-YOLOV5_COLUMNS = (
-    "epoch train/box_loss train/obj_loss train/cls_loss metrics/precision metrics/recall metrics/mAP_0.5 "
-    "metrics/mAP_0.5:0.95 val/box_loss val/obj_loss val/cls_loss x/lr0 x/lr1 x/lr2"
-).split()
+YOLOV5_COLUMNS = [
+    "epoch",
+    "train/box_loss",
+    "train/obj_loss",
+    "train/cls_loss",
+    "metrics/precision",
+    "metrics/recall",
+    "metrics/mAP_0.5",
+    "metrics/mAP_0.5:0.95",
+    "val/box_loss",
+    "val/obj_loss",
+    "val/cls_loss",
+    "x/lr0",
+    "x/lr1",
+    "x/lr2",
+]
 
 
 def test_columns_and_rows(tmp_path: Path) -> None:
