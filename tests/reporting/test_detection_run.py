@@ -1,0 +1,137 @@
+"""A detection run: each flag's effect on the files of the run folder, on pictures and video."""
+
+from __future__ import annotations
+
+import logging
+from collections import Counter
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from tests.exporting.small_model import write_small_checkpoint
+from utils.config.command_line import parse_command_line
+from utils.config.run_config import DetectConfig
+from utils.reporting.detection_run import DetectionSummary, run_detection
+from utils.user_error import UserError
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A working folder with weights, three pictures, one that is broken, and a video of two of them."""
+    folder = tmp_path_factory.mktemp("detect")
+    write_small_checkpoint(folder / "small.pt")
+    (folder / "pictures").mkdir()
+    rng = np.random.default_rng(0)
+    pictures = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(3)]
+    for name, picture in zip(("a.png", "b.png", "a.jpg"), pictures, strict=True):
+        cv2.imwrite(str(folder / "pictures" / name), picture)
+    (folder / "pictures" / "broken.jpg").write_bytes(b"no picture")
+    writer = cv2.VideoWriter(str(folder / "v.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (96, 64))
+    for picture in (pictures[0], pictures[1], pictures[0]):
+        writer.write(picture)
+    writer.release()
+    return folder
+
+
+def detect(folder: Path, *flags: object, weights: str = "small.pt") -> DetectionSummary:
+    """What a run gives; ``flags`` as on the command line, paths seen from ``folder``."""
+    words = ["--weights", folder / weights, "--img", 96, "--conf", 0.5, "--project", folder / "runs", *flags]
+    return run_detection(parse_command_line(DetectConfig, list(map(str, words)), prog="detect.py", description=""))
+
+
+def rows(file: Path) -> np.ndarray:
+    return np.loadtxt(file, ndmin=2)
+
+
+@pytest.fixture(scope="module")
+def labelled(folder: Path) -> Path:
+    return detect(folder, "--source", folder / "pictures", "--save-txt", "--save-conf", "--save-crop").folder
+
+
+def test_annotated_pictures_labels_and_crops(folder: Path, labelled: Path) -> None:
+    # Two pictures share a stem: neither's files overwrite the other's.
+    assert sorted(path.name for path in labelled.glob("*.*")) == ["a.jpg", "a2.png", "b.png"]
+    assert sorted(path.name for path in (labelled / "labels").iterdir()) == ["a.txt", "a2.txt", "b.txt"]
+    found = rows(labelled / "labels" / "b.txt")
+    assert found.shape[1] == 6 and len(found) > 1
+    assert (found[:, 5] > 0.5).all() and (np.diff(found[:, 5]) <= 0).all()
+    crops = Counter(path.parent.name for path in (labelled / "crops").glob("*/b*.jpg"))
+    assert sum(crops.values()) == len(found)
+    original, drawn = cv2.imread(str(folder / "pictures" / "b.png")), cv2.imread(str(labelled / "b.png"))
+    assert original is not None and drawn is not None
+    assert drawn.shape == original.shape and (drawn != original).any()
+
+
+def test_summary_and_skipped_file(folder: Path, labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    summary = detect(folder, "--source", folder / "pictures", "--nosave")
+    assert summary.frames == 3
+    assert len(summary.skipped) == 1 and "broken.jpg" in summary.skipped[0]
+    assert sum(count for _, count in summary.objects) == sum(len(rows(f)) for f in (labelled / "labels").iterdir())
+    assert caplog.messages[-1] == f"results in {summary.folder}"
+    assert list(summary.folder.iterdir()) == []
+
+
+def test_scores_stay_out_of_label_files_unless_asked_for(folder: Path, labelled: Path) -> None:
+    run = detect(folder, "--source", folder / "pictures" / "b.png", "--save-txt", "--nosave").folder
+    np.testing.assert_array_equal(rows(run / "labels" / "b.txt"), rows(labelled / "labels" / "b.txt")[:, :5])
+
+
+def test_thresholds_and_filters_reach_suppression(folder: Path, labelled: Path) -> None:
+    everything = rows(labelled / "labels" / "b.txt")
+    common = ("--source", folder / "pictures" / "b.png", "--save-txt", "--save-conf", "--nosave", "--iou", 0.01)
+    kind = int(everything[0, 0])
+    run = detect(folder, *common, "--classes", kind, "--max-det", 2).folder
+    found = rows(run / "labels" / "b.txt")
+    assert 0 < len(found) <= 2 and set(found[:, 0]) == {kind}
+    assert len(np.unique(everything[:, 0])) > 1
+    separate, agnostic = (detect(folder, *common, *flag) for flag in ((), ("--agnostic-nms",)))
+    assert sum(count for _, count in agnostic.objects) < sum(count for _, count in separate.objects)
+
+
+def test_what_is_drawn(folder: Path) -> None:
+    common = ("--source", folder / "pictures" / "b.png", "--max-det", 1)
+    plain, bare, thick = (
+        cv2.imread(str(detect(folder, *common, *flags).folder / "b.png"))
+        for flags in ((), ("--hide-labels", "--hide-conf"), ("--hide-labels", "--hide-conf", "--line-thickness", 6))
+    )
+    original = cv2.imread(str(folder / "pictures" / "b.png"))
+    assert original is not None and plain is not None and bare is not None and thick is not None
+    changed = [(picture != original).any(axis=2).sum() for picture in (plain, bare, thick)]
+    assert changed[0] > changed[1] > 0, "a label covers more than the box alone"
+    assert changed[2] > changed[1], "a thick line covers more than a thin one"
+
+
+def test_video_gives_the_boxes_of_its_pictures(folder: Path, labelled: Path) -> None:
+    run = detect(folder, "--source", folder / "v.avi", "--save-txt", "--save-conf").folder
+    assert sorted(path.name for path in (run / "labels").iterdir()) == ["v_0.txt", "v_1.txt", "v_2.txt"]
+    np.testing.assert_array_equal(rows(run / "labels" / "v_1.txt"), rows(labelled / "labels" / "b.txt"))
+    capture = cv2.VideoCapture(str(run / "v.mp4"))
+    assert capture.get(cv2.CAP_PROP_FPS) == 10 and capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
+    assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (96, 64)
+    run = detect(folder, "--source", folder / "v.avi", "--save-txt", "--nosave", "--vid-stride", 2).folder
+    assert sorted(path.name for path in (run / "labels").iterdir()) == ["v_0.txt", "v_2.txt"]
+
+
+def test_size_is_rounded_to_the_stride(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    detect(folder, "--source", folder / "pictures" / "b.png", "--img", 90, 99, "--nosave")
+    assert any("taking 96x104 px, multiples of the stride 8" in line for line in caplog.messages)
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "line"),
+    [
+        (("--source", "nowhere"), 1, "nowhere: no such file or folder"),
+        (("--source", "0"), 1, "0: webcams, streams and screens cannot be read"),
+        (("--source", "{folder}/pictures/broken.jpg"), 1, "broken.jpg: none of 1 files could be read"),
+        (("--source", "{folder}/pictures", "--classes", 3), 2, "--classes 3: the model has classes 0 to 2"),
+        (("--source", "{folder}/pictures", "--weights", "none.pt"), 1, "none.pt: no such weights file"),
+    ],
+)
+def test_mistakes_are_one_line(folder: Path, flags: tuple[object, ...], code: int, line: str) -> None:
+    with pytest.raises(UserError) as error:
+        detect(folder, *(str(word).format(folder=folder) for word in flags))
+    assert error.value.exit_code == code
+    assert line in str(error.value) and "\n" not in str(error.value)
