@@ -45,7 +45,7 @@ DAMAGE = (
     zipfile.BadZipFile,
 )
 MODULE_DEPTH_LIMIT = 40
-VALUE_LIMIT = 1_000_000  # a few nested references can spell more values than any memory holds
+VALUE_LIMIT = 200_000  # a few nested references can spell more values than any memory holds
 
 
 class _ZipStorages:

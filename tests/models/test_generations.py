@@ -122,14 +122,18 @@ def spd_authors() -> tuple[DetectionModel, Any]:
 MAKERS = [checkpoint_5, checkpoint_6, checkpoint_7, trained, bare_module, leaky, spd_authors]
 
 
-@pytest.mark.parametrize("write", [write_zip, write_stream, write_tar])
-@pytest.mark.parametrize("make", MAKERS)
+@pytest.mark.parametrize(
+    ("write", "make"),
+    [
+        *((write_zip, make) for make in MAKERS),
+        *((write_stream, make) for make in (checkpoint_5, trained, spd_authors)),
+        *((write_tar, make) for make in (checkpoint_5, spd_authors)),
+    ],
+)
 def test_every_generation_gives_its_function_back(
-    make: Callable[[], tuple[DetectionModel, Any]], write: Callable[[Any, Path], None], tmp_path: Path
+    write: Callable[[Any, Path], None], make: Callable[[], tuple[DetectionModel, Any]], tmp_path: Path
 ) -> None:
     model, content = make()
-    if write is write_tar and make is trained:
-        content = {"ema": content["ema"], "epoch": 7}  # numpy and pathlib are younger than the tar format
     write(content, tmp_path / "some.pt")
     again = load_model(tmp_path / "some.pt")
     assert again.names == ("cat", "dog")
