@@ -3,6 +3,7 @@
 python export.py --weights best.pt --include onnx                                  one picture of 640 x 640
 python export.py --weights best.pt --include torchscript onnx openvino --img 480 640
 python export.py --weights best.pt --include onnx --dynamic --simplify             any batch and size
+python export.py --weights best.pt --include onnx --nms --data my.yaml             suppressed boxes, checked on pictures
 """
 
 from __future__ import annotations
@@ -10,13 +11,15 @@ from __future__ import annotations
 import sys
 
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import ExportConfig
+from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig
 from utils.runtime.console_log import run_verb
 
 
 def main() -> None:
     assert __doc__ is not None
-    config = parse_command_line(ExportConfig, sys.argv[1:], prog="export.py", description=__doc__)
+    config = parse_command_line(
+        FullExportConfig, sys.argv[1:], prog="export.py", description=__doc__, refused=REFUSED_FLAGS
+    )
     # After parsing, so that --help and a wrong flag answer at once.
     from utils.exporting.export_run import run_export
 

@@ -43,15 +43,12 @@ def test_exported_files_work_in_the_other_scripts(folder: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("flags", "code", "line"),
+    ("flags", "line"),
     [
-        (("--include", "tflite"), 2, "error: --include tflite: not written here; export onnx"),
-        (("--include", "onnx", "--opset", 11), 2, "error: small.onnx: not written, --opset 11: "),
-        (("--img", 64, 96, 128), 2, "--imgsz 64 96 128"),
-        (("--weights", "none.pt"), 1, "error: none.pt: no such weights file"),
+        (("--include", "tflite"), "error: --include tflite: not written here; export onnx"),
+        (("--half",), "error: export.py: --half: files are written in fp32"),
     ],
 )
-def test_mistakes_are_one_line(folder: Path, flags: tuple[object, ...], code: int, line: str) -> None:
-    result = run_script("export.py", "--weights", "small.pt", *flags, folder=folder, expect=code)
-    assert line in result.stderr
-    assert not list(folder.glob(".small*")), "nothing temporary stays"
+def test_wrong_usage_is_one_line(folder: Path, flags: tuple[object, ...], line: str) -> None:
+    result = run_script("export.py", "--weights", "small.pt", *flags, folder=folder, expect=2)
+    assert result.stderr.startswith(line) and result.stderr.count("\n") == 1

@@ -13,7 +13,10 @@ from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel, load_architecture
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
+from tests.small_dataset import write_small_dataset
+from utils.config.command_line import parse_command_line
 from utils.exporting import export_run
+from utils.exporting.export_flags import FullExportConfig
 from utils.exporting.export_run import ExportFormat, check_formats, export_model, format_table
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.onnx import write_onnx
@@ -131,3 +134,40 @@ def test_graph_moves_no_data_to_downsample(tmp_path: Path, name: str, strided: i
     assert kinds["SpaceToDepth"] == 0 and kinds["BatchNormalization"] == 0
     assert kinds["Slice"] == rearranging
     assert kinds["Concat"] == 17, "as many as YOLOv5n, none for space-to-depth"
+
+
+def run(folder: Path, *flags: object) -> list[export_run.ExportedFile]:
+    words = ["--weights", folder / "a.pt", *flags]
+    return export_run.run_export(parse_command_line(FullExportConfig, list(map(str, words)), prog="", description=""))
+
+
+@pytest.mark.parametrize(
+    ("flags", "line"),
+    [
+        (("--include", "tflite"), "--include tflite: not written here; export onnx"),
+        (("--include", "onnx", "--opset", 11), r"a\.onnx: not written, --opset 11: this graph cannot"),
+        (("--img", 64, 96, 128), "--imgsz 64 96 128"),
+        (("--include", "torchscript", "--nms"), "--nms with --include torchscript"),
+    ],
+)
+def test_wrong_usage_leaves_nothing(tmp_path: Path, flags: tuple[object, ...], line: str) -> None:
+    write_small_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(UsageError, match=line):
+        run(tmp_path, *flags)
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.slow
+def test_flags_reach_the_file(tmp_path: Path) -> None:
+    """Checked on the pictures of a data set; suppression as the flags say."""
+    write_small_checkpoint(tmp_path / "a.pt")
+    dataset = write_small_dataset(tmp_path / "data")
+    flags = ("--nms", "--conf", 0.7, "--topk-all", 30, "--topk-per-class", 2, "--data", dataset, "--batch", 2)
+    (file,) = run(tmp_path, "--include", "onnx", "--img", 60, 90, "--simplify", *flags)
+    backend = load_backend(file.path, CPU)
+    assert (backend.frame, backend.batch_size) == (FRAME, 2), "rounded up to the stride"
+    found = backend.predict(torch.rand(2, 3, *FRAME))
+    kept = found.objectness > 0
+    assert found.boxes.shape == (2, 30, 4) and kept.any()
+    assert (found.objectness[kept] > 0.7).all()
+    assert (found.class_probs * kept[..., None]).sum(1).max() <= 2

@@ -16,9 +16,12 @@ import torch
 from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel
-from utils.config.run_config import ExportConfig, square_or_rectangle
+from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.run_config import square_or_rectangle
 from utils.config.weights_by_name import find_weights
-from utils.exporting.export_settings import ExportSettings
+from utils.dataset.image_files import list_images, read_image
+from utils.exporting.export_flags import FullExportConfig
+from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.onnx import write_onnx
 from utils.exporting.onnx_suppression import embed_suppression
 from utils.exporting.openvino import write_openvino
@@ -37,6 +40,8 @@ from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
+
+CHECKED_PICTURES = 8
 
 Writer = Callable[[DetectionModel, Path, ExportSettings], None]
 
@@ -80,7 +85,7 @@ class ExportedFile:
     runtime_ms: float  # per batch, the file in its runtime
 
 
-def run_export(config: ExportConfig) -> list[ExportedFile]:
+def run_export(config: FullExportConfig) -> list[ExportedFile]:
     """Export as ``config`` says; a table of the files and how they compare with the model goes to the log.
 
     Raises:
@@ -94,8 +99,10 @@ def run_export(config: ExportConfig) -> list[ExportedFile]:
         dynamic=config.dynamic,
         simplify=config.simplify,
         opset=config.opset,
+        suppression=_suppression(config),
     )
-    files = export_model(find_weights(config.weights), config.include, settings, device)
+    pictures = _pictures(config.data) if config.data else []
+    files = export_model(find_weights(config.weights), config.include, settings, device, pictures)
     LOGGER.info("%s", format_table(files))
     LOGGER.info("exported: %s", ", ".join(str(file.path) for file in files))
     return files
@@ -151,6 +158,25 @@ def format_table(files: Sequence[ExportedFile]) -> str:
             f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}{file.runtime_ms:>9.1f}  {file.path}"
         )
     return "\n".join(lines)
+
+
+def _suppression(config: FullExportConfig) -> EmbeddedSuppression | None:
+    if not config.nms:
+        return None
+    return EmbeddedSuppression(
+        conf_thres=config.conf_thres,
+        iou_thres=config.iou_thres,
+        topk_per_class=config.topk_per_class,
+        topk_all=config.topk_all,
+        agnostic=config.agnostic_nms,
+    )
+
+
+def _pictures(data: str) -> list[np.ndarray]:
+    """Some pictures of the data set's val part, spread over it."""
+    dataset = read_dataset_yaml(find_dataset_yaml(data))
+    paths = list_images(dataset.val)
+    return [read_image(path) for path in paths[:: max(len(paths) // CHECKED_PICTURES, 1)][:CHECKED_PICTURES]]
 
 
 def _export_one(
