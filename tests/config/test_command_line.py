@@ -67,6 +67,7 @@ def test_a_mistake_is_one_line_that_names_it(argv: tuple[str, ...], words: tuple
 
 
 # Flag -> default, as YOLOv5 v7.0 has them.
+IMGSZ = "imgsz"
 YOLOV5_DEFAULTS: dict[type, dict[str, object]] = {
     TrainConfig: {
         "weights": "yolov5s.pt",
@@ -131,7 +132,7 @@ YOLOV5_DEFAULTS: dict[type, dict[str, object]] = {
 
 @pytest.mark.parametrize("config_type", list(YOLOV5_DEFAULTS), ids=lambda t: t.__name__)
 def test_yolov5_flags_and_defaults(config_type: type) -> None:
-    config = parse_command_line(config_type, [], prog="verb.py", description="")
+    config: object = parse_command_line(config_type, [], prog="verb.py", description="")
     expected = YOLOV5_DEFAULTS[config_type]
     assert {name: getattr(config, name) for name in expected} == expected
 
@@ -139,8 +140,8 @@ def test_yolov5_flags_and_defaults(config_type: type) -> None:
 @pytest.mark.parametrize("config_type", list(YOLOV5_DEFAULTS), ids=lambda t: t.__name__)
 def test_all_spellings_of_the_picture_size(config_type: type) -> None:
     for spelling in ("--imgsz", "--img", "--img-size"):
-        size = parse_command_line(config_type, [spelling, "320"], prog="verb.py", description="").imgsz
-        assert size in (320, (320,))
+        config: object = parse_command_line(config_type, [spelling, "320"], prog="verb.py", description="")
+        assert getattr(config, IMGSZ) in (320, (320,))
 
 
 def test_one_side_or_height_and_width() -> None:

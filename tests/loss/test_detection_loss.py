@@ -52,15 +52,13 @@ def test_no_objects_leaves_only_objectness() -> None:
 
 def test_of_two_objects_at_one_place_the_last_sets_the_objectness_target() -> None:
     loss = one_level_loss(1, replace(GAINS, box=0.0))
-    logits = torch.zeros(1, 1, 4, 4, 6)
     exact, small = [12.0, 12, 28, 28], [16.0, 16, 24, 24]  # both in cell (2, 2); IoU with the prediction 1 and 1/4
     goals = []
     for boxes in ([exact, small], [small, exact]):
         batch = batch_of([np.array(boxes)], height=32, width=32)
         # With logits 0 the gradient of mean BCE is (1/2 - target) / 16.
-        logits.grad = None
-        logits.requires_grad_(True)
-        loss(HeadMaps((logits,)), batch).objectness.backward()
+        logits = torch.zeros(1, 1, 4, 4, 6, requires_grad=True)
+        loss(HeadMaps((logits,)), batch).objectness.backward()  # type: ignore[no-untyped-call]
         assert logits.grad is not None
         goals.append(0.5 - 16 * logits.grad[0, 0, 2, 2, 4].item())
     assert goals == pytest.approx([0.25, 1.0], abs=1e-3)
@@ -173,7 +171,7 @@ def test_gradients_positives_and_groups_equal_the_original() -> None:
     positives = [len(loss.targets(level, raw, batch).classes) for level, raw in enumerate(maps.levels)]
     assert positives == figures["positives_per_level"]
 
-    (loss(maps, batch).total * 3).backward()
+    (loss(maps, batch).total * 3).backward()  # type: ignore[no-untyped-call]
     norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}
     assert set(norms) == set(figures["grad_norms"])
     for name, expected in figures["grad_norms"].items():

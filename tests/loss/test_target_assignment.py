@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from hypothesis import given, settings
@@ -13,7 +15,7 @@ from utils.loss.target_assignment import assign_targets
 ANCHORS = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
 
 
-def places(boxes: list[list[float]], anchors: torch.Tensor = ANCHORS) -> list[tuple[int, int, int]]:
+def places(boxes: Sequence[Sequence[float]], anchors: torch.Tensor = ANCHORS) -> list[tuple[int, int, int]]:
     """(anchor, row, column) of one 80 x 64 picture at stride 8."""
     batch = batch_of([np.array(boxes, dtype=np.float32)], height=64, width=80)
     targets = assign_targets(batch, anchors, stride=8, grid=(8, 10), anchor_threshold=4.0)

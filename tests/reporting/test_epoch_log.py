@@ -10,19 +10,10 @@ from utils.reporting.epoch_log import write_results_csv
 
 YOLOV5_COLUMNS = [
     "epoch",
-    "train/box_loss",
-    "train/obj_loss",
-    "train/cls_loss",
-    "metrics/precision",
-    "metrics/recall",
-    "metrics/mAP_0.5",
-    "metrics/mAP_0.5:0.95",
-    "val/box_loss",
-    "val/obj_loss",
-    "val/cls_loss",
-    "x/lr0",
-    "x/lr1",
-    "x/lr2",
+    *(f"train/{part}_loss" for part in ("box", "obj", "cls")),
+    *("metrics/precision", "metrics/recall", "metrics/mAP_0.5", "metrics/mAP_0.5:0.95"),
+    *(f"val/{part}_loss" for part in ("box", "obj", "cls")),
+    *("x/lr0", "x/lr1", "x/lr2"),
 ]
 
 

@@ -29,7 +29,7 @@ def test_running_statistics_are_averaged_and_counters_left() -> None:
     norm = nn.BatchNorm1d(1)
     average = WeightAverage(norm, decay=0.0)
     norm.running_mean = torch.full((1,), 5.0)
-    norm.num_batches_tracked += 7
+    norm.num_batches_tracked = torch.tensor(7)
     average.update(norm)
     assert average.model.running_mean is not None and average.model.running_mean.item() == 5.0
     assert not average.model.training

@@ -75,7 +75,7 @@ class DetectionLoss:
         self.strides = strides
         self.class_count = class_count
         self.gains = gains
-        self.balance = OBJECTNESS_BALANCE.get(len(strides), OBJECTNESS_BALANCE_MORE_LEVELS)
+        self.balance: tuple[float, ...] = OBJECTNESS_BALANCE.get(len(strides), OBJECTNESS_BALANCE_MORE_LEVELS)
 
     def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts:
         """Mean loss per picture; multiply by the batch size for the sum that YOLOv5 optimizes."""
