@@ -86,6 +86,13 @@ def test_torchscript_metadata_and_rows(tmp_path: Path) -> None:
     torch.testing.assert_close(found.class_probs[2, 0], torch.tensor([0.3, 0.9]))
 
 
+@pytest.mark.filterwarnings("ignore")
+@pytest.mark.parametrize("text", ["{", "[1]", '{"shape": [1, 3, 640]}', '{"shape": [1, 3, "a", 640]}'])
+def test_damaged_torchscript_metadata_is_an_error(tmp_path: Path, text: str) -> None:
+    with pytest.raises(UserError, match=r"a\.torchscript: its config\.txt is not the JSON of a detector"):
+        load_backend(write_torchscript(tmp_path / "a.torchscript", text), CPU)
+
+
 def test_names_come_from_elsewhere_only_if_the_file_has_none(tmp_path: Path) -> None:
     named = write_onnx(tmp_path / "named.onnx", {"names": "['a', 'b']"})
     bare = write_onnx(tmp_path / "bare.onnx", {})

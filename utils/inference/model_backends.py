@@ -152,7 +152,7 @@ class GraphBackend:
             self._name_classes(None)
             predictions = suppressed_predictions(outputs, len(self.names))
         else:
-            rows = next(iter(outputs.values()))
+            rows = next(iter(outputs.values())).float()  # files in half precision are decoded in full
             self._name_classes(rows.shape[2] - 5)
             predictions = Predictions(cxcywh_to_xyxy(rows[..., :4]), rows[..., 4], rows[..., 5:])
         return Predictions(*(tensor[: len(images)] for tensor in predictions))
@@ -197,12 +197,7 @@ def _open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
     except RuntimeError as error:
         raise UserError(f"{path}: not a readable TorchScript file ({_first_line(error)})") from None
     module.eval()
-    text: str | bytes = extra[TORCHSCRIPT_METADATA]
-    try:
-        metadata = json.loads(text) if text else {}
-    except ValueError:
-        raise UserError(f"{path}: its {TORCHSCRIPT_METADATA} is not JSON") from None
-    shape = metadata.get("shape") or [1, 3, 640, 640]
+    metadata, shape = _torchscript_metadata(path, extra[TORCHSCRIPT_METADATA])
     fixed = not metadata.get("dynamic", False)
 
     @torch.inference_mode()
@@ -214,9 +209,20 @@ def _open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
         run=run,
         names=_names(path, metadata.get("names")),
         stride=_stride(path, metadata.get("stride")),
-        frame=FrameSize(int(shape[2]), int(shape[3])) if fixed else None,
-        batch_size=int(shape[0]) if fixed else None,
+        frame=FrameSize(shape[2], shape[3]) if fixed else None,
+        batch_size=shape[0] if fixed else None,
     )
+
+
+def _torchscript_metadata(path: Path, text: str | bytes) -> tuple[dict[str, Any], list[int]]:
+    """The JSON in an archive and the input shape (B, 3, H, W) that it names; 640 x 640 where it names none."""
+    try:
+        metadata = json.loads(text) if text else {}
+        shape = [int(side) for side in metadata.get("shape") or (1, 3, 640, 640)]
+        _, _, _, _ = shape
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: its {TORCHSCRIPT_METADATA} is not the JSON of a detector") from None
+    return metadata, shape
 
 
 def _open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
