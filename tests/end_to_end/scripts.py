@@ -15,8 +15,8 @@ def command(script: str, *arguments: object) -> list[str]:
 
 
 def environment() -> dict[str, str]:
-    """The tests' own, with the repository's packages findable for `python -m`."""
-    return os.environ | {"PYTHONPATH": str(REPOSITORY)}
+    """The tests' own, with the repository's packages findable for `python -m`, and one thread of arithmetic."""
+    return os.environ | {"PYTHONPATH": str(REPOSITORY), "OMP_NUM_THREADS": "1"}
 
 
 def run_script(script: str, *arguments: object, folder: Path, expect: int = 0) -> subprocess.CompletedProcess[str]:
