@@ -7,6 +7,8 @@
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+# bf16 halves the demo's training time on processors that multiply it natively; elsewhere it would be refused.
+DEMO_PRECISION := $(shell grep -qs -e avx512_bf16 -e amx_bf16 /proc/cpuinfo && echo bf16 || echo fp32)
 READY := $(VENV)/.installed-for-yolov5-spd
 
 .PHONY: demo test check acceptance install
@@ -21,12 +23,14 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 demo: $(READY)
 	$(BIN)/python -m utils.dataset.demo_scenes
 	$(BIN)/python train.py --weights '' --cfg yolov5n-spd.yaml --data demo-scenes.yaml --hyp data/hyps/hyp.demo.yaml \
-		--img 320 --epochs 12 --batch-size 16 --workers 2 --project runs/demo --name train --exist-ok
+		--optimizer AdamW --precision $(DEMO_PRECISION) --img 320 --epochs 16 --batch-size 8 --workers 2 \
+		--project runs/demo --name train --exist-ok
 	$(BIN)/python val.py --weights runs/demo/train/weights/best.pt --data demo-scenes.yaml --img 320 --workers 2 \
 		--project runs/demo --name val --exist-ok
 	$(BIN)/python detect.py --weights runs/demo/train/weights/best.pt --source data/images --img 640 \
 		--project runs/demo --name detect --exist-ok
 	$(BIN)/python export.py --weights runs/demo/train/weights/best.pt --include onnx --img 320
+	@echo "AP, AP50, AP_S: runs/demo/val/metrics.json; annotated pictures: runs/demo/detect; ONNX: runs/demo/train/weights/best.onnx"
 
 check: $(READY)
 	$(BIN)/ruff check .
