@@ -10,11 +10,19 @@ import yaml
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.onnx import write_onnx
+from utils.user_error import UserError
 
 
 def write_openvino(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
-    """Write ``model`` (in evaluation mode) to the new folder ``path``, weights in fp32, by way of ONNX."""
-    import openvino  # loads a large shared library
+    """Write ``model`` (in evaluation mode) to the new folder ``path``, weights in fp32, by way of ONNX.
+
+    Raises:
+        UserError: OpenVINO is not installed.
+    """
+    try:
+        import openvino  # loads a large shared library
+    except ImportError:
+        raise UserError("it needs OpenVINO (pip install openvino)") from None
 
     path.mkdir()
     stem = path.name.removesuffix("_openvino_model")
