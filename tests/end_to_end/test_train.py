@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 import signal
 import subprocess
 import time
@@ -75,8 +76,10 @@ def test_killed_in_an_epoch_and_resumed_ends_where_the_uninterrupted_run_ends(
     ) as process:
         assert process.stderr is not None
         text = ""
-        while "epoch 1/2:" not in text or "3/6" not in text.rsplit("epoch 1/2:", 1)[1]:
-            text += process.stderr.read(1)
+        while not re.search(r"epoch 1/2:[^\r]* [1-5]/6 ", text):
+            character = process.stderr.read(1)
+            assert character, f"the run ended before it could be killed:\n{text}"
+            text += character
         process.send_signal(signal.SIGKILL)
     assert process.returncode == -signal.SIGKILL
     assert len((run / "results.csv").read_text().splitlines()) == 2  # header and epoch 0

@@ -54,8 +54,10 @@ def hold_run_directory(folder: Path) -> Iterator[None]:
     """
     with (folder / ".lock").open("a+", encoding="utf-8") as lock:
         try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
+            # A record lock is the process's own. flock would pass to the loading workers, who outlive a killed run
+            # by some seconds.
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
             lock.seek(0)
             raise UserError(
                 f"{folder}: another run (process {lock.read().strip() or 'unknown'}) writes there"
