@@ -16,7 +16,6 @@ class TrainConfig:
 
     weights: str = flag("yolov5s.pt", "weights to start from; '' starts from random ones", group="Model")
     cfg: str = flag("", "architecture YAML; '' takes the architecture of --weights", group="Model")
-    freeze: tuple[str, ...] = flag(("0",), "layers to freeze: a count, a list, or names", group="Model")
 
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     imgsz: int = flag(640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32)
