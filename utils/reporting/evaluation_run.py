@@ -46,7 +46,7 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("evaluating %s on the %s part of %s, %s", weights, config.task, dataset.file, describe_device(device))
 
-    names = ("item",) if config.single_cls else backend.names
+    names = ("item",) * dataset.class_count if config.single_cls else backend.names
     results = CocoResults()
     observers = [BatchPictures(folder, names), results]
     if config.save_txt:

@@ -243,17 +243,18 @@ def write_beginning(run: TrainingRun) -> None:
 
 def draw_beginning(run: TrainingRun) -> None:
     """Pictures of what is learned from: object sizes, and the first batches as the model will see them."""
-    dataset, names = run.pictures.training.dataset, run.learner.model.names
+    dataset = run.pictures.training.dataset
     classes = dataset.index.rows[:, 0].astype(int)
     plot_label_sizes(run.folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
     run.pictures.training.set_epoch(0)
     for number, batch in enumerate(run.pictures.training.first(PICTURED_BATCHES)):
-        write_picture(run.folder / f"train_batch{number}.jpg", batch_mosaic(batch, names))
+        write_picture(run.folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
 
 
 def finish(run: TrainingRun) -> None:
     """Evaluate the best weights once more, with pictures, and close the run's checkpoint."""
-    config, names = run.state.config, run.learner.model.names
+    config, dataset = run.state.config, run.pictures.evaluation.dataset
+    names = ("item",) * len(dataset.names) if config.single_cls else dataset.names  # of the labels, whatever is learned
     chosen = run.best if run.best.is_file() else run.last
     model = placed(load_model(chosen), run.learner.device)
     observers = [] if config.noplots else [BatchPictures(run.folder, names)]
