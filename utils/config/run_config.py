@@ -69,6 +69,10 @@ class ValConfig:
     max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1)
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    half: bool = flag(False, "compute the network in half precision (fp16)", group="Run")
+    as_yolov5: bool = flag(
+        False, "round as YOLOv5's own validation does, for figures that compare with its own", group="Run"
+    )
     verbose: bool = flag(False, "print the figures of every class", group="Output")
     save_txt: bool = flag(False, "write detections as YOLO label files", group="Output")
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")

@@ -22,6 +22,7 @@ from utils.evaluation.coco_average_precision import (
 from utils.evaluation.confusion_matrix import ConfusionMatrix
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, LossFigures, SpeedFigures
 from utils.evaluation.match_detections import match_detections
+from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
@@ -39,6 +40,7 @@ class EvaluationSettings:
     nms: NmsSettings = VALIDATION_NMS
     single_cls: bool = False  # all classes, found and true, count as one
     precision: torch.dtype = torch.float32  # arithmetic of the forward pass
+    halved_padding: bool = False  # boxes go back as in YOLOv5's own validation (see yolov5_rounding)
     progress: bool = True  # show a bar
 
 
@@ -139,7 +141,8 @@ def evaluate(
                 labels = loader.dataset.source_labels(index)
                 if settings.single_cls:
                     labels = replace(labels, classes=np.zeros_like(labels.classes))
-                detections = detections.cpu().to_source(letterbox)
+                way_back = halved_padding(letterbox) if settings.halved_padding else letterbox
+                detections = detections.cpu().to_source(way_back)
                 tally.add(path, detections, labels)
                 for observer in observers:
                     observer.on_picture(index, path, detections, labels)

@@ -33,8 +33,8 @@ class LetterboxTransform:
     network: FrameSize
     scale_x: float
     scale_y: float
-    pad_left: int
-    pad_top: int
+    pad_left: float
+    pad_top: float
 
     def to_network(self, boxes: Rows) -> Rows:
         """Source boxes (N, 4) xyxy to network pixels."""

@@ -6,19 +6,22 @@ import logging
 from dataclasses import asdict
 from pathlib import Path
 
+import torch
+
 from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
 from utils.config.run_config import ValConfig
 from utils.config.weights_by_name import find_weights
 from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset
-from utils.evaluation.evaluate import EvaluationReport, EvaluationSettings, evaluate
+from utils.evaluation.evaluate import Detector, EvaluationReport, EvaluationSettings, evaluate
+from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import multiple_of_stride
-from utils.inference.model_backends import DetectionBackend, load_backend
+from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
 from utils.reporting.evaluation_observers import BatchPictures, CocoResults, LabelFiles, write_evaluation_plots
 from utils.reporting.metrics_file import format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.device import describe_device, select_device
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -38,11 +41,19 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
             f"{weights}: has {len(backend.names)} classes, but {dataset.file} names {dataset.class_count}; "
             "they must be of the same data set"
         )
+    if (config.half or config.as_yolov5) and not isinstance(backend, TorchBackend):
+        flag = "--half" if config.half else "--as-yolov5"
+        raise UsageError(f"{flag} --weights {weights}: only for .pt files; an exported file has its own arithmetic")
     loader = split_loader(config, dataset, backend)
     settings = EvaluationSettings(
         nms=NmsSettings(config.conf_thres, config.iou_thres, config.max_det, multi_label=True),
         single_cls=config.single_cls,
+        precision=torch.float16 if config.half else torch.float32,
+        halved_padding=config.as_yolov5,
     )
+    detector: Detector = backend
+    if config.as_yolov5 and isinstance(backend, TorchBackend):
+        detector = HalfPrecisionDetector(backend.model)
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("evaluating %s on the %s part of %s, %s", weights, config.task, dataset.file, describe_device(device))
 
@@ -51,7 +62,7 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
     observers = [BatchPictures(folder, names), results]
     if config.save_txt:
         observers.append(LabelFiles(folder / "labels", with_scores=config.save_conf))
-    report = evaluate(backend, loader, settings, device, observers=observers)
+    report = evaluate(detector, loader, settings, device, observers=observers)
 
     LOGGER.info("%s\n%s", format_table(report, verbose=config.verbose), speed_line(report))
     write_metrics(folder / "metrics.json", report, weights, asdict(config))
