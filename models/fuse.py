@@ -118,13 +118,12 @@ def fused_by_measurement(
 def folded_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     """Weight (O, ...) and bias (O,) of the convolution that equals a bias-free convolution followed by ``norm``.
 
-    ``y = (Wx - mean) gamma / sqrt(var + eps) + beta``; computed in float64, given back in the weight's dtype.
+    ``y = (Wx - mean) gamma / sqrt(var + eps) + beta``, in the weight's own precision.
     """
     assert norm.running_mean is not None and norm.running_var is not None
-    gain = norm.weight.double() / torch.sqrt(norm.running_var.double() + norm.eps)
-    bias = norm.bias.double() - norm.running_mean.double() * gain
-    scaled = weight.double() * gain.view(-1, *[1] * (weight.dim() - 1))
-    return scaled.to(weight.dtype), bias.to(weight.dtype)
+    deviation = torch.sqrt(norm.running_var + norm.eps)
+    gain = (norm.weight / deviation).view(-1, *[1] * (weight.dim() - 1))
+    return weight * gain, norm.bias - norm.weight * norm.running_mean / deviation
 
 
 def fold_layers(module: nn.Module, *, strided: bool = True) -> None:

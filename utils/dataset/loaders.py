@@ -16,7 +16,7 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
 from utils.dataset.label_cache import read_label_index
-from utils.dataset.samplers import TrainingSampler, evaluation_batches, fixed_frames, rectangular_frames
+from utils.dataset.samplers import SortKind, TrainingSampler, evaluation_batches, fixed_frames, rectangular_frames
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch
 from utils.user_error import UserError
@@ -95,6 +95,7 @@ def evaluation_loader(
     *,
     stride: int = 32,
     frame: FrameSize | None = None,
+    sort: SortKind = "stable",
 ) -> DetectionLoader:
     """Letterboxed batches with their ``letterboxes``, every picture once over all ranks.
 
@@ -102,9 +103,10 @@ def evaluation_loader(
         image_size: pictures are scaled so that their longer side has this many pixels.
         stride: rectangular frames are multiples of it.
         frame: one frame for all pictures instead of rectangular ones (models with a fixed input size).
+        sort: of the pictures by shape, see `evaluation_batches`.
     """
     sizes = dataset.index.sizes
-    batches = evaluation_batches(sizes, settings.batch_size)
+    batches = evaluation_batches(sizes, settings.batch_size, sort)
     if frame is None:
         frames = rectangular_frames(sizes, batches, image_size, stride)
     else:

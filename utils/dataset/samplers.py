@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
+from typing import Literal
 
 import numpy as np
 from torch.utils.data import Sampler
@@ -49,13 +50,18 @@ class TrainingSampler(Sampler[list[SampleKey]]):
             yield keys[start : start + self._batch_size]
 
 
-def evaluation_batches(sizes: np.ndarray, batch_size: int) -> list[np.ndarray]:
+SortKind = Literal["stable", "quicksort"]
+
+
+def evaluation_batches(sizes: np.ndarray, batch_size: int, sort: SortKind = "stable") -> list[np.ndarray]:
     """Rows of the data set per batch, pictures of like shape together: sorted by height / width.
 
     Args:
         sizes: (F, 2) height, width.
+        sort: NumPy's "quicksort", which YOLOv5 uses, leaves pictures of equal shape in an order that depends on the
+            processor; which batch such a picture falls in decides its frame.
     """
-    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind="stable")
+    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind=sort)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 

@@ -143,13 +143,13 @@ def evaluate(
                     labels = replace(labels, classes=np.zeros_like(labels.classes))
                 way_back = halved_padding(letterbox) if settings.halved_padding else letterbox
                 detections = detections.cpu().to_source(way_back)
-                tally.add(path, detections, labels)
+                tally.add(_Picture(index, labels, detections), path)
                 for observer in observers:
                     observer.on_picture(index, path, detections, labels)
-    if not tally.labels:
+    if not tally.pictures:
         raise UserError("nothing to evaluate: the split has no pictures")
     mean_loss = LossFigures(*np.mean(losses, axis=0).tolist()) if losses else None
-    return tally.report(mean_loss, clock.per_picture(len(tally.labels)))
+    return tally.report(mean_loss, clock.per_picture(len(tally.pictures)))
 
 
 def _forward(
@@ -196,38 +196,48 @@ class _Clock:
         return SpeedFigures(**{name: 1000 * seconds / pictures for name, seconds in self.seconds.items()})
 
 
+@dataclass(frozen=True, slots=True)
+class _Picture:
+    """What is there and what was found, in source pixels."""
+
+    index: int  # in the data set
+    labels: Labels
+    detections: Detections
+
+
 class _Tally:
-    """What was found and what is there, picture by picture."""
+    """The pictures seen so far."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self.labels: list[Labels] = []
-        self.detections: list[Detections] = []
-        self.correct: list[np.ndarray] = []
+        self.pictures: list[_Picture] = []
         self.confusion = ConfusionMatrix(len(names))
 
-    def add(self, path: Path, detections: Detections, labels: Labels) -> None:
+    def add(self, picture: _Picture, path: Path) -> None:
+        labels = picture.labels
         if len(labels) and labels.classes.max() >= len(self.names):
             raise UserError(
                 f"{path}: its labels name class {labels.classes.max()}, "
                 f"but the model has {len(self.names)} classes (0 to {len(self.names) - 1})"
             )
-        self.labels.append(labels)
-        self.detections.append(detections)
-        self.correct.append(match_detections(detections, labels))
-        self.confusion.add(detections, labels)
+        self.pictures.append(picture)
+        self.confusion.add(picture.detections, labels)
 
     def report(self, loss: LossFigures | None, speed_ms: SpeedFigures) -> EvaluationReport:
-        findings = findings_from_detections(self.detections)
+        # Detections of equal score rank by picture: in the data set's order, whatever the batches were.
+        pictures = sorted(self.pictures, key=lambda picture: picture.index)
+        truth = [picture.labels for picture in pictures]
+        found = [picture.detections for picture in pictures]
+        findings = findings_from_detections(found)
         curves = precision_recall(
-            np.concatenate(self.correct),
+            np.concatenate([match_detections(own, labels) for own, labels in zip(found, truth, strict=True)]),
             findings.scores,
             findings.classes,
-            np.concatenate([labels.classes for labels in self.labels]),
+            np.concatenate([labels.classes for labels in truth]),
         )
-        coco = coco_figures(truth_from_labels(self.labels), findings)
+        coco = coco_figures(truth_from_labels(truth), findings)
         pictures_with = np.zeros(len(self.names), dtype=np.int64)
-        for labels in self.labels:
+        for labels in truth:
             pictures_with[np.unique(labels.classes)] += 1
         per_class = tuple(
             ClassReport(
@@ -250,7 +260,7 @@ class _Tally:
             map50_95=_mean(curves.ap),
             coco=coco.summary,
             per_class=per_class,
-            images=len(self.labels),
+            images=len(pictures),
             objects=int(curves.objects.sum()),
             loss=loss,
             speed_ms=speed_ms,

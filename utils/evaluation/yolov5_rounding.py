@@ -1,39 +1,27 @@
 """YOLOv5's own rounding, for figures that compare with its published ones to the third decimal.
 
 Its ``val.run`` computes in half precision down to the corners of a box, where coordinates beyond 256 and 512 pixels
-have steps of 1/4 and 1/2 pixel, and leads boxes back through half the padding even where that is half a pixel more
-than the padding applied. Neither is wanted for its own sake: the default here is float32 and the true padding.
+have steps of 1/4 and 1/2 pixel; it convolves in channels-first order; it leaves pictures of equal shape in the order of
+NumPy's quicksort; and it leads boxes back through half the padding even where that is half a pixel more than the
+padding applied. None of it is wanted for its own sake: the default here is float32, a stable order, the true padding.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Protocol
 
 import torch
 
-from models.head import Detect
+from models.yolo import DetectionModel
 from utils.geometry.letterbox import LetterboxTransform
 from utils.geometry.records import HeadMaps, Predictions
-
-
-class HeadedModel(Protocol):
-    """A detector whose head can be reached."""
-
-    @property
-    def names(self) -> tuple[str, ...]: ...
-
-    @property
-    def head(self) -> Detect: ...
-
-    def __call__(self, images: torch.Tensor) -> HeadMaps: ...
 
 
 class HalfPrecisionDetector:
     """The detector in float16 from its first convolution to the product of objectness and class."""
 
-    def __init__(self, model: HeadedModel) -> None:
-        self.model = model
+    def __init__(self, model: DetectionModel) -> None:
+        self.model = model.to(memory_format=torch.contiguous_format)
         self.names = model.names
 
     def predict(self, images: torch.Tensor) -> Predictions:
@@ -42,7 +30,7 @@ class HalfPrecisionDetector:
         The objectness is 1 and the class probabilities are the whole scores, because their product is rounded too.
         """
         with torch.autocast(images.device.type, dtype=torch.float16):
-            maps = self.model(images)
+            maps: HeadMaps = self.model(images.contiguous())
         rows = torch.cat([self._level_rows(level, logits.half()) for level, logits in enumerate(maps.levels)], dim=1)
         centres, half_sizes = rows[..., :2], rows[..., 2:4] / 2
         boxes = torch.cat((centres - half_sizes, centres + half_sizes), dim=-1)

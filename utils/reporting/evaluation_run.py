@@ -12,6 +12,7 @@ from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_datas
 from utils.config.run_config import ValConfig
 from utils.config.weights_by_name import find_weights
 from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset
+from utils.dataset.samplers import SortKind
 from utils.evaluation.evaluate import Detector, EvaluationReport, EvaluationSettings, evaluate
 from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import multiple_of_stride
@@ -85,4 +86,5 @@ def split_loader(config: ValConfig, dataset: DatasetSpec, backend: DetectionBack
     if backend.frame is not None:
         imgsz = max(backend.frame)
     settings = LoaderSettings(config.batch_size, workers=config.workers)
-    return evaluation_loader(pictures, imgsz, settings, stride=backend.stride, frame=backend.frame)
+    sort: SortKind = "quicksort" if config.as_yolov5 else "stable"
+    return evaluation_loader(pictures, imgsz, settings, stride=backend.stride, frame=backend.frame, sort=sort)
