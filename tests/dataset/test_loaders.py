@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from itertools import pairwise
 from pathlib import Path
 
@@ -91,6 +92,14 @@ def test_collate_counts_objects_and_keeps_channels_last() -> None:
 
 
 @pytest.mark.slow
+def test_no_more_workers_than_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    dataset = small_dataset(tmp_path, count=2)
+    for asked, given in ((8, 3), (2, 2), (0, 0)):
+        loader = evaluation_loader(dataset, 64, LoaderSettings(2, workers=asked))
+        assert loader._batches.num_workers == given
+
+
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path, count=7, outlines=True)
     hyp = Hyperparameters(mixup=0.5, copy_paste=0.5, degrees=10, mosaic=0.8)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,14 +117,16 @@ def evaluation_loader(
 
 
 def _torch_loader(samples: Any, batch_sampler: Any, settings: LoaderSettings) -> DataLoader[Any]:
+    # More processes than processors only cost memory and start-up time.
+    workers = min(settings.workers, os.cpu_count() or 1)
     return DataLoader(
         samples,
         batch_sampler=batch_sampler,
-        num_workers=settings.workers,
+        num_workers=workers,
         collate_fn=collate,
         pin_memory=settings.pin_memory,
         worker_init_fn=_limit_threads,
-        persistent_workers=settings.workers > 0,
+        persistent_workers=workers > 0,
     )
 
 
