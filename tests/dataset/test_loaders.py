@@ -91,7 +91,6 @@ def test_collate_counts_objects_and_keeps_channels_last() -> None:
     assert batch.images[:, 0, 0, 0].tolist() == [5, 6, 7]
 
 
-@pytest.mark.slow
 def test_no_more_workers_than_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "cpu_count", lambda: 3)
     dataset = small_dataset(tmp_path, count=2)
@@ -100,6 +99,7 @@ def test_no_more_workers_than_processors(tmp_path: Path, monkeypatch: pytest.Mon
         assert loader._batches.num_workers == given
 
 
+@pytest.mark.slow
 def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path, count=7, outlines=True)
     hyp = Hyperparameters(mixup=0.5, copy_paste=0.5, degrees=10, mosaic=0.8)
