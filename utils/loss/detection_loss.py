@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -60,6 +61,29 @@ class LossGains:
         )
 
 
+class RowsAndObjectness(torch.autograd.Function):
+    """The two parts of a level's raw map that have a loss: its assigned rows, and the objectness of every place.
+
+    Taken as two slices of the map, each would get a gradient of the whole map's size, most of it zeros, and the two
+    would be added. Here one gradient is made and both are written into it.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, logits: torch.Tensor, *place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Logits (B, A, H, W, 5 + C) and four indices (P,) to rows (P, 5 + C) and objectness (B, A, H, W), float32."""
+        ctx.save_for_backward(*place)
+        ctx.layout = logits.shape, logits.stride()  # the map itself need not live on
+        ctx.dtype = logits.dtype
+        return logits[place].float(), logits[..., 4].to(torch.float32, copy=True)
+
+    @staticmethod
+    def backward(ctx: Any, rows: torch.Tensor, objectness: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The map's gradient, in its own memory order, out of the two parts' gradients."""
+        gradient = torch.empty_strided(*ctx.layout, dtype=ctx.dtype, device=rows.device).zero_()
+        gradient[..., 4] = objectness
+        return gradient.index_put_(ctx.saved_tensors, rows.to(ctx.dtype), accumulate=True), None, None, None, None
+
+
 class DetectionLoss:
     """Loss of the raw head maps against a batch's labels.
 
@@ -83,17 +107,17 @@ class DetectionLoss:
         box, objectness, classification = zero, zero, zero
         for level, logits in enumerate(maps.levels):
             targets = self.targets(level, logits, batch)
-            goal = torch.zeros(logits.shape[:4], dtype=torch.float32, device=logits.device)  # (B, A, H, W)
+            place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
+            rows, every_objectness = RowsAndObjectness.apply(logits, *place)  # (P, 5 + C), (B, A, H, W)
+            goal = torch.zeros_like(every_objectness)
             if len(targets.classes):
-                place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
-                rows = logits[place].float()  # (P, 5 + C)
                 iou = complete_iou(self.decode_cells(rows[:, :4], level, targets.anchor), targets.boxes_cells)
                 box = box + (1 - iou).mean()
                 goal = self._objectness_goal(goal, targets, iou.detach().clamp(min=0))
                 if self.class_count > 1:
                     classification = classification + self._classification(rows[:, 5:], targets.classes)
             weight = self.gains.objectness_positive
-            objectness = objectness + self._cross_entropy(logits[..., 4].float(), goal, weight) * self.balance[level]
+            objectness = objectness + self._cross_entropy(every_objectness, goal, weight) * self.balance[level]
         return LossParts(
             box=box * self.gains.box,
             objectness=objectness * self.gains.objectness,
