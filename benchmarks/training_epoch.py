@@ -1,0 +1,51 @@
+"""train.py: seconds per epoch after the first, and peak memory, ours beside a YOLOv5 checkout.
+
+The time of an epoch is the difference between a run of one epoch and one of three, halved, so that the start of the
+program, the label scan and the last evaluation count for nothing.
+
+python -m benchmarks.training_epoch --peer ~/yolov5 --weights yolov5n.pt --data coco128.yaml --precision fp32 bf16
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+from pathlib import Path
+
+from benchmarks.measuring import Command, alternate_processes, print_ratios, python
+
+FEW, MANY = 1, 3
+
+
+def main() -> None:
+    """Train in turn, print the ratios of time and memory."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--peer", type=Path, help="folder of a YOLOv5 checkout")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--data", type=Path, required=True, help="dataset YAML whose path: is absolute")
+    parser.add_argument("--img", default="320")
+    parser.add_argument("--batch-size", default="16")
+    parser.add_argument("--workers", default="1")
+    parser.add_argument("--precision", nargs="*", default=["fp32"], help="of ours, one row each")
+    parser.add_argument("--rounds", type=int, default=3)
+    flags = parser.parse_args()
+    with tempfile.TemporaryDirectory() as runs:
+        common = ["--weights", flags.weights.resolve(), "--data", flags.data.resolve(), "--img", flags.img]
+        common += ["--batch-size", flags.batch_size, "--workers", flags.workers, "--noval", "--noplots"]
+        common += ["--noautoanchor", "--project", runs]
+        commands: dict[str, Command] = {}
+        for epochs in (FEW, MANY):
+            own = ["train.py", *common, "--epochs", str(epochs)]
+            commands |= {f"ours, {p} {epochs}": python(*own, "--precision", p) for p in flags.precision}
+            if flags.peer:
+                commands[f"peer {epochs}"] = python(*own, folder=flags.peer)
+        done = alternate_processes(commands, flags.rounds)
+    names = [name.removesuffix(f" {FEW}") for name in done if name.endswith(f" {FEW}")]
+    seconds = {name: (done[f"{name} {MANY}"].seconds - done[f"{name} {FEW}"].seconds) / (MANY - FEW) for name in names}
+    memory = {name: done[f"{name} {MANY}"].peak_mib for name in names}
+    print_ratios(f"train.py, {flags.img} pixels, batch {flags.batch_size}, an epoch", seconds, names[-1])
+    print_ratios("peak memory of the training process", memory, names[-1], unit="MiB")
+
+
+if __name__ == "__main__":
+    main()
