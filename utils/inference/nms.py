@@ -5,10 +5,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import torch
-from torchvision.ops import nms
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections, Predictions
+from utils.runtime.torchvision_operators import nms
 
 MAX_CANDIDATES = 30_000  # (box, class) pairs of one picture that enter suppression, best first
 CLASS_OFFSET = 7680.0  # pixels between the frames of two classes, so that boxes of different classes never overlap
@@ -96,7 +96,7 @@ def _first_survivors(boxes: torch.Tensor, scores: torch.Tensor, iou_thres: float
     """
     head = 4 * count
     while True:
-        kept: torch.Tensor = nms(boxes[:head], scores[:head], iou_thres)
+        kept = nms(boxes[:head], scores[:head], iou_thres)
         if len(kept) >= count or head >= len(boxes):
             return kept[:count]
         head *= 4
