@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
-from utils.exporting.verification import Difference, compare, compare_suppressed, verification_inputs
+from utils.exporting.verification import TOLERANCE, Difference, compare, compare_suppressed, verification_inputs
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
 from utils.user_error import UserError
@@ -52,10 +52,10 @@ def test_largest_difference(other: Constant, pixels: float, probability: float) 
 def test_not_a_number_is_never_within_tolerance() -> None:
     nan = float("nan")
     broken = Constant([[nan, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.5], [[1.0, 0], [0.5, 0.9]])
-    assert not compare(broken, MODEL, PICTURE).within_tolerance()
+    assert not compare(broken, MODEL, PICTURE).within(TOLERANCE)
     # ... nor when a later picture is fine again
-    assert not compare(broken, MODEL, PICTURE * 2).within_tolerance()
-    assert Difference(0.01, 1e-5).within_tolerance()
+    assert not compare(broken, MODEL, PICTURE * 2).within(TOLERANCE)
+    assert Difference(0.01, 1e-5).within(TOLERANCE)
 
 
 def test_other_number_of_places_is_an_error() -> None:
@@ -75,7 +75,7 @@ def test_moved_or_renamed_detection_after_suppression_is_seen() -> None:
     same = Constant([[10.0, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.45], [[1.0, 0], [0, 1.0]])
     moved = Constant([[10.0, 10, 20, 20], [30, 30, 50, 53]], [0.9, 0.45], [[1.0, 0], [0, 1.0]])
     renamed = Constant([[10.0, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.45], [[1.0, 0], [1.0, 0]])
-    assert compare_suppressed(same, MODEL, suppression, PICTURE).within_tolerance()
+    assert compare_suppressed(same, MODEL, suppression, PICTURE).within(TOLERANCE)
     assert compare_suppressed(moved, MODEL, suppression, PICTURE).pixels == 3
     assert compare_suppressed(renamed, MODEL, suppression, PICTURE).pixels == float("inf")
 

@@ -69,6 +69,7 @@ class ValConfig:
     max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1)
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
     half: bool = flag(False, "compute the network in half precision (fp16)", group="Run")
     as_yolov5: bool = flag(
         False, "round as YOLOv5's own validation does, for figures that compare with its own", group="Run"
@@ -108,6 +109,7 @@ class DetectConfig:
     agnostic_nms: bool = flag(False, "suppress across classes", group="Detections")
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
     save_txt: bool = flag(False, "write detections as YOLO label files", group="Output")
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
     save_crop: bool = flag(False, "write every detection as a picture of its own", group="Output")

@@ -9,11 +9,11 @@ from utils.config.run_config import ExportConfig
 
 # Flags of YOLOv5 that change nothing here or lead to what is not written here.
 REFUSED_FLAGS = {
-    "--half": "files are written in fp32, which is what a CPU computes in; convert the ONNX file for a GPU",
-    "--int8": "files are written in fp32; quantize the ONNX or OpenVINO file with its own tools",
     "--optimize": "mobile TorchScript is not written; export onnx",
     "--keras": "TensorFlow models are not written; export onnx and convert it with onnx2tf",
     "--workspace": "TensorRT engines are not written; export onnx and give trtexec its --memPoolSize",
+    "--verbose": "TensorRT engines are not written; trtexec has its own --verbose",
+    "--inplace": "the decoding that is exported never writes in place",
 }
 
 
@@ -21,6 +21,8 @@ REFUSED_FLAGS = {
 class FullExportConfig(ExportConfig):
     """Settings of ``export.py``."""
 
+    half: bool = flag(False, "weights in FP16 (onnx, openvino)", group="Output")
+    int8: bool = flag(False, "quantize to INT8 with the pictures of --data (onnx, openvino)", group="Output")
     data: str = flag("", "dataset YAML whose pictures the check uses; '' takes noise", group="Check")
     nms: bool = flag(False, "embed suppression in the ONNX graph", group="Suppression")
     agnostic_nms: bool = flag(False, "one class per box, suppressed across classes", group="Suppression")

@@ -6,7 +6,7 @@ import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -16,17 +16,21 @@ import torch
 from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
 from utils.config.run_config import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import list_images, read_image
 from utils.exporting.export_flags import FullExportConfig
-from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
+from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
+from utils.exporting.half_precision import halve_onnx, halve_openvino
 from utils.exporting.onnx import write_onnx
 from utils.exporting.onnx_suppression import embed_suppression
 from utils.exporting.openvino import write_openvino
+from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data, quantize_onnx, quantize_openvino
 from utils.exporting.torchscript import write_torchscript
 from utils.exporting.verification import (
+    HALF_TOLERANCE,
+    TOLERANCE,
     Difference,
     compare,
     compare_suppressed,
@@ -44,20 +48,24 @@ LOGGER = logging.getLogger(__name__)
 CHECKED_PICTURES = 8
 
 Writer = Callable[[DetectionModel, Path, ExportSettings], None]
+Halver = Callable[[Path, Path], None]
+Quantizer = Callable[[Path, Path, Iterator[np.ndarray]], None]
 
 
 @dataclass(frozen=True, slots=True)
 class ExportFormat:
-    """A format that is written here: the end of the file's name and the function that writes it."""
+    """A format that is written here: the end of the file's name and the functions that write it."""
 
     ending: str
     write: Writer
+    halve: Halver | None = None  # from the fp32 file
+    quantize: Quantizer | None = None  # from the fp32 file
 
 
 FORMATS = {
     "torchscript": ExportFormat(".torchscript", write_torchscript),
-    "onnx": ExportFormat(".onnx", write_onnx),
-    "openvino": ExportFormat(OPENVINO_SUFFIX, write_openvino),
+    "onnx": ExportFormat(".onnx", write_onnx, halve_onnx, quantize_onnx),
+    "openvino": ExportFormat(OPENVINO_SUFFIX, write_openvino, halve_openvino, quantize_openvino),
 }
 
 # Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
@@ -83,6 +91,7 @@ class ExportedFile:
     difference: Difference
     model_ms: float  # per batch, PyTorch with folded layers
     runtime_ms: float  # per batch, the file in its runtime
+    accuracy: tuple[Accuracy, Accuracy] | None = None  # of the model and of the file, where bits were given up
 
 
 def run_export(config: FullExportConfig) -> list[ExportedFile]:
@@ -100,9 +109,12 @@ def run_export(config: FullExportConfig) -> list[ExportedFile]:
         simplify=config.simplify,
         opset=config.opset,
         suppression=_suppression(config),
+        precision=_precision(config),
     )
-    pictures = _pictures(config.data) if config.data else []
-    files = export_model(find_weights(config.weights), config.include, settings, device, pictures)
+    dataset = read_dataset_yaml(find_dataset_yaml(config.data)) if config.data else None
+    pictures = _pictures(dataset) if dataset else []
+    int8_data = Int8Data.of(dataset) if dataset and config.int8 else None
+    files = export_model(find_weights(config.weights), config.include, settings, device, pictures, int8_data)
     LOGGER.info("%s", format_table(files))
     LOGGER.info("exported: %s", ", ".join(str(file.path) for file in files))
     return files
@@ -128,8 +140,9 @@ def export_model(
     settings: ExportSettings,
     device: torch.device,
     pictures: Sequence[np.ndarray] = (),
+    int8_data: Int8Data | None = None,
 ) -> list[ExportedFile]:
-    """Write the detector in ``weights`` in every format, beside it, under its stem.
+    """Write the detector in ``weights`` in every format, beside it, under its stem (INT8: with ``_int8`` behind it).
 
     A file gets its final name only after it was loaded in its runtime and compared with the model on ``pictures``
     (H, W, 3) uint8 RGB (noise without any), suppression included if embedded.
@@ -139,6 +152,10 @@ def export_model(
     """
     if settings.suppression is not None and (unable := [name for name in formats if name != "onnx"]):
         raise UsageError(f"--nms with --include {unable[0]}: suppression can be embedded in onnx only")
+    if settings.precision != "fp32" and settings.suppression is not None:
+        raise UsageError("--nms with --half or --int8: suppression is embedded in fp32 graphs only")
+    if settings.precision != "fp32" and (unable := [name for name in formats if FORMATS[name].halve is None]):
+        raise UsageError(f"--include {unable[0]}: in fp32 only; --half and --int8 are for onnx and openvino")
     if weights.suffix != ".pt":
         raise UsageError(f"--weights {weights}: only a .pt file can be exported")
     model = fused(load_model(weights)).eval().to(device)
@@ -146,7 +163,7 @@ def export_model(
     if frame != settings.frame:
         LOGGER.warning("--imgsz: taking %dx%d px, multiples of the stride %d", *frame, model.stride)
         settings = replace(settings, frame=frame)
-    return [_export_one(weights, model, name, settings, pictures) for name in check_formats(formats)]
+    return [_export_one(weights, model, name, settings, pictures, int8_data) for name in check_formats(formats)]
 
 
 def format_table(files: Sequence[ExportedFile]) -> str:
@@ -157,6 +174,13 @@ def format_table(files: Sequence[ExportedFile]) -> str:
             f"{file.format:<12}{file.megabytes:>8.1f}{file.difference.pixels:>11.1e}"
             f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}{file.runtime_ms:>9.1f}  {file.path}"
         )
+    for file in files:
+        if file.accuracy is not None:
+            before, after = file.accuracy
+            lines.append(
+                f"{file.path.name}: AP {before.ap:.4f} -> {after.ap:.4f}, AP_S {before.ap_small:.4f} -> "
+                f"{after.ap_small:.4f} on the val part"
+            )
     return "\n".join(lines)
 
 
@@ -172,18 +196,30 @@ def _suppression(config: FullExportConfig) -> EmbeddedSuppression | None:
     )
 
 
-def _pictures(data: str) -> list[np.ndarray]:
+def _precision(config: FullExportConfig) -> ExportPrecision:
+    if config.half and config.int8:
+        raise UsageError("--half with --int8: take one of the two")
+    if config.int8 and not config.data:
+        raise UsageError("--int8 needs --data: a dataset YAML with pictures to calibrate on and to judge by")
+    return "int8" if config.int8 else "fp16" if config.half else "fp32"
+
+
+def _pictures(dataset: DatasetSpec) -> list[np.ndarray]:
     """Some pictures of the data set's val part, spread over it."""
-    dataset = read_dataset_yaml(find_dataset_yaml(data))
     paths = list_images(dataset.val)
     return [read_image(path) for path in paths[:: max(len(paths) // CHECKED_PICTURES, 1)][:CHECKED_PICTURES]]
 
 
 def _export_one(
-    weights: Path, model: DetectionModel, name: str, settings: ExportSettings, pictures: Sequence[np.ndarray]
+    weights: Path,
+    model: DetectionModel,
+    name: str,
+    settings: ExportSettings,
+    pictures: Sequence[np.ndarray],
+    int8_data: Int8Data | None,
 ) -> ExportedFile:
     chosen = FORMATS[name]
-    final = weights.with_name(weights.stem + chosen.ending)
+    final = weights.with_name(weights.stem + ("_int8" if settings.precision == "int8" else "") + chosen.ending)
     # Beside the final place: on the same file system, so that the last step is one rename.
     with tempfile.TemporaryDirectory(dir=weights.parent, prefix=f".{final.name}.") as folder:
         fresh = Path(folder) / final.name
@@ -192,12 +228,17 @@ def _export_one(
         try:
             chosen.write(model, fresh, settings)
             exported = _verified(fresh, reference, name, settings, pictures)
+            if settings.precision == "fp16":
+                exported = _halved(exported, reference, settings, pictures)
+            elif settings.precision == "int8":
+                assert int8_data is not None  # run_export has made it
+                exported = _quantized(exported, reference, settings, int8_data)
         except UserError as error:
             raise type(error)(f"{final}: not written, {error}".replace(f"{folder}/", "")) from None
         if final.is_dir():
             shutil.rmtree(final)
         exported.path.replace(final)
-    return ExportedFile(name, final, exported.megabytes, exported.difference, exported.model_ms, exported.runtime_ms)
+    return replace(exported, path=final)
 
 
 def _verified(
@@ -210,12 +251,12 @@ def _verified(
     if backend.names != reference.names or backend.stride != reference.stride:
         raise UserError("its names or stride are not those of the model")
     difference = compare(backend, reference, inputs)
-    _check(difference)
+    _check(difference, TOLERANCE)
     if settings.suppression is not None:
         raw, fresh = fresh, fresh.with_stem(f"{fresh.stem}-suppressed")
         embed_suppression(raw, fresh, settings.suppression)
         suppressing = load_backend(fresh, device)
-        _check(compare_suppressed(suppressing, backend, settings.suppression, inputs))
+        _check(compare_suppressed(suppressing, backend, settings.suppression, inputs), TOLERANCE)
         backend = suppressing
     return ExportedFile(
         format=name,
@@ -227,8 +268,60 @@ def _verified(
     )
 
 
-def _check(difference: Difference) -> None:
-    if not difference.within_tolerance():
+def _halved(
+    exported: ExportedFile, reference: TorchBackend, settings: ExportSettings, pictures: Sequence[np.ndarray]
+) -> ExportedFile:
+    """The FP16 form of a verified file, compared with the model like it."""
+    halve = FORMATS[exported.format].halve
+    assert halve is not None  # export_model has refused the others
+    target = _second_place(exported.path)
+    halve(exported.path, target)
+    inputs = verification_inputs(settings, reference.stride, pictures, reference.device)
+    backend = load_backend(target, reference.device)
+    difference = compare(backend, reference, inputs)
+    _check(difference, HALF_TOLERANCE)
+    return replace(
+        exported,
+        path=target,
+        megabytes=size_in_megabytes(target),
+        difference=difference,
+        runtime_ms=fastest_milliseconds(backend, inputs[0]),
+    )
+
+
+def _quantized(
+    exported: ExportedFile, reference: TorchBackend, settings: ExportSettings, data: Int8Data
+) -> ExportedFile:
+    """The INT8 form of a verified file, judged by AP: eight bits change every number, what counts is what is found."""
+    quantize = FORMATS[exported.format].quantize
+    assert quantize is not None  # export_model has refused the others
+    target = _second_place(exported.path)
+    quantize(exported.path, target, data.batches(settings))
+    backend = load_backend(target, reference.device)
+    before = data.accuracy(reference, settings, reference.device)
+    after = data.accuracy(backend, settings, reference.device)
+    if before.ap - after.ap > LARGEST_LOSS:
+        raise UserError(f"INT8 lowers AP from {before.ap:.4f} to {after.ap:.4f}, by more than {LARGEST_LOSS}")
+    inputs = verification_inputs(settings, reference.stride, [], reference.device)
+    return replace(
+        exported,
+        path=target,
+        megabytes=size_in_megabytes(target),
+        difference=compare(backend, reference, inputs),
+        runtime_ms=fastest_milliseconds(backend, inputs[0]),
+        accuracy=(before, after),
+    )
+
+
+def _second_place(path: Path) -> Path:
+    """The same name in a new folder beside ``path``."""
+    folder = path.with_name("reduced")
+    folder.mkdir()
+    return folder / path.name
+
+
+def _check(difference: Difference, tolerance: Difference) -> None:
+    if not difference.within(tolerance):
         raise UserError(
             f"it differs from PyTorch by {difference.pixels:.3g} px and {difference.probability:.3g} of a probability"
         )

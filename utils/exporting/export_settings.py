@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from utils.geometry.letterbox import FrameSize
+
+ExportPrecision = Literal["fp32", "fp16", "int8"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,7 @@ class ExportSettings:
     simplify: bool = False
     opset: int = 17
     suppression: EmbeddedSuppression | None = None  # ONNX only
+    precision: ExportPrecision = "fp32"  # the others: ONNX and OpenVINO only
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

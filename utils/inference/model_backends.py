@@ -26,7 +26,7 @@ from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
 from utils.runtime.device import placed
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -65,7 +65,11 @@ class DetectionBackend(Protocol):
 
 
 def load_backend(
-    weights: Path, device: torch.device, *, fallback_names: Callable[[], tuple[str, ...]] | None = None
+    weights: Path,
+    device: torch.device,
+    *,
+    fallback_names: Callable[[], tuple[str, ...]] | None = None,
+    dnn: bool = False,
 ) -> DetectionBackend:
     """The detector in ``weights``, ready to predict.
 
@@ -73,15 +77,18 @@ def load_backend(
         weights: a file or folder ending in one of ``READABLE``.
         device: where to compute; a runtime without this device falls back to the CPU and says so.
         fallback_names: called for the class names if the file has none; without it they are ``class0``, ...
+        dnn: run an ONNX file in OpenCV's DNN module instead of ONNX Runtime.
 
     Raises:
         UserError: no such file, an ending that no runtime here reads, or a damaged file.
     """
     if not weights.exists():
         raise UserError(f"{weights}: no such model file")
+    if dnn and weights.suffix != ".onnx":
+        raise UsageError(f"--dnn --weights {weights}: OpenCV's DNN module is for .onnx files here")
     if weights.suffix == ".pt":
         return TorchBackend(fused(load_model(weights)), device)
-    opener = _opener(weights)
+    opener = _open_onnx_in_opencv if dnn else _opener(weights)
     if opener is None:
         raise UserError(f"{weights}: not a model file that can be run here; known endings are {READABLE}")
     graph = opener(weights, device)
@@ -253,6 +260,38 @@ def _open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
 
     properties = session.get_modelmeta().custom_metadata_map
     batch_size, frame = _fixed_sizes(entry.shape)
+    return RuntimeGraph(
+        run=run,
+        names=_names(path, properties.get("names")),
+        stride=_stride(path, properties.get("stride")),
+        frame=frame,
+        batch_size=batch_size,
+    )
+
+
+def _open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
+    import cv2
+    import onnx  # for the metadata, which OpenCV does not give
+    from google.protobuf.message import DecodeError
+
+    if device.type != "cpu":
+        LOGGER.warning("%s: OpenCV's DNN module runs on the CPU", path)
+    try:
+        graph = onnx.load(path)
+        network = cv2.dnn.readNetFromONNX(str(path))
+    except (cv2.error, DecodeError) as error:
+        raise UserError(f"{path}: not an ONNX model that OpenCV can read ({_first_line(error)})") from None
+    sides = graph.graph.input[0].type.tensor_type.shape.dim
+    batch_size, frame = _fixed_sizes([side.dim_value or side.dim_param for side in sides])
+    if batch_size is None or frame is None:
+        raise UserError(f"{path}: its input has free sides; OpenCV's DNN module needs an export without --dynamic")
+    name = graph.graph.output[0].name
+    properties = {entry.key: entry.value for entry in graph.metadata_props}
+
+    def run(images: torch.Tensor) -> Tensors:
+        network.setInput(np.ascontiguousarray(images.cpu().numpy()))
+        return {name: torch.from_numpy(np.array(network.forward()))}
+
     return RuntimeGraph(
         run=run,
         names=_names(path, properties.get("names")),

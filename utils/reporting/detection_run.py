@@ -48,7 +48,9 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     """
     device = select_device(config.device)
     source = open_source(config.source, config.vid_stride)
-    backend = load_backend(find_weights(config.weights), device, fallback_names=lambda: _names_of_data(config.data))
+    backend = load_backend(
+        find_weights(config.weights), device, fallback_names=lambda: _names_of_data(config.data), dnn=config.dnn
+    )
     _check_classes(config.classes, backend)
     nms = NmsSettings(
         config.conf_thres, config.iou_thres, config.max_det, agnostic=config.agnostic_nms, classes=config.classes

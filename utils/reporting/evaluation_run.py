@@ -36,7 +36,7 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
     device = select_device(config.device)
     dataset = read_dataset_yaml(find_dataset_yaml(config.data))
     weights = find_weights(config.weights)
-    backend = load_backend(weights, device, fallback_names=lambda: dataset.names)
+    backend = load_backend(weights, device, fallback_names=lambda: dataset.names, dnn=config.dnn)
     if not config.single_cls and len(backend.names) != dataset.class_count:
         raise UserError(
             f"{weights}: has {len(backend.names)} classes, but {dataset.file} names {dataset.class_count}; "
