@@ -9,12 +9,12 @@ import cv2
 import numpy as np
 from torch.utils.data import Dataset, Sampler
 
+from utils.config.run_config import QUAD
 from utils.dataset.detection_dataset import AugmentedPictures, SampleKey
 from utils.dataset.mixup import join_labels
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels, Sample
 
-PICTURES = 4  # per image
 ENLARGED = 0.5  # share of the images that show one picture enlarged
 _DRAW = 4  # tells this draw from those of the sample with the same epoch and position
 
@@ -31,8 +31,8 @@ class QuadBatches(Sampler[list[tuple[SampleKey, ...]]]):
 
     def __iter__(self) -> Iterator[list[tuple[SampleKey, ...]]]:
         for batch in self._batches:
-            whole = len(batch) // PICTURES * PICTURES
-            fours = [tuple(batch[start : start + PICTURES]) for start in range(0, whole, PICTURES)]
+            whole = len(batch) // QUAD * QUAD
+            fours = [tuple(batch[start : start + QUAD]) for start in range(0, whole, QUAD)]
             yield fours + [(key,) for key in batch[whole:]]
 
 
@@ -48,7 +48,7 @@ class QuadPictures(Dataset):
 
     def __getitem__(self, keys: tuple[SampleKey, ...]) -> Sample:
         rng = np.random.default_rng((self._seed, keys[0].epoch, keys[0].position, _DRAW))
-        if len(keys) < PICTURES or rng.random() < ENLARGED:
+        if len(keys) < QUAD or rng.random() < ENLARGED:
             return enlarged(self._samples[keys[0]])
         return side_by_side([self._samples[key] for key in keys])
 
