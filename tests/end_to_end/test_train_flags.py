@@ -90,9 +90,10 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
             seen += 1
         return loss(self, maps, batch)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(type(run.learner.loss), "__call__", watched)
-    write_beginning(run)
-    run_to_the_end(run)
+    with monkeypatch.context() as patch:
+        patch.setattr(type(run.learner.loss), "__call__", watched)
+        write_beginning(run)
+        run_to_the_end(run)
     with (run.folder / "results.csv").open() as file:
         table = [[cell.strip() for cell in row] for row in csv.reader(file)]
     rows = [{name: float(cell) for name, cell in zip(table[0], row, strict=True)} for row in table[1:]]
@@ -222,7 +223,7 @@ def test_patience(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         session, "patience_exhausted", lambda records, patience: bool(records) and not asked.append(patience)
     )
     folder = train(replace(base, epochs=3, patience=7))
-    assert asked == [7, 7]
+    assert asked and set(asked) == {7}
     assert len((folder / "results.csv").read_text().splitlines()) == 2  # header and one epoch
 
 
@@ -258,11 +259,11 @@ def test_batch_size_from_the_memory_is_16_on_the_cpu(base: TrainConfig, caplog: 
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(base: TrainConfig, tmp_path: Path) -> None:
-    hyp = tmp_path / "hyp.yaml"
-    hyp.write_text("lr0: 10.0\nwarmup_epochs: 0\nobj: 100.0\nbox: 100.0\nnominal_batch: 1\n")
-    config = replace(base, hyp=str(hyp), epochs=30, noval=True, project=str(tmp_path))
-    with pytest.raises(UserError, match=r"epoch \d+, step \d+: the loss is not finite .*last\.pt") as caught:
-        train(config)
+    run = new_run(replace(base, project=str(tmp_path)))
+    write_beginning(run)
+    torch.nn.init.constant_(next(run.learner.model.parameters()), math.inf)
+    with pytest.raises(UserError, match=r"epoch 0, step 0: the loss is not finite .*last\.pt") as caught:
+        run_to_the_end(run)
     message = str(caught.value)
     assert "\n" not in message
     named = Path(message.rsplit(" ", 1)[1])
