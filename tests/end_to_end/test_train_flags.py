@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -22,7 +23,10 @@ from tests.small_dataset import write_small_dataset
 from utils.config.run_config import TrainConfig
 from utils.dataset.picture_cache import MappedPictures, MemoryPictures
 from utils.geometry.records import Batch, HeadMaps
+from utils.reporting.epoch_log import EpochRecord
 from utils.training import session
+from utils.training.checkpoint import RunState, write_checkpoint
+from utils.training.learner import Learner
 from utils.training.session import new_run, run_to_the_end, train, write_beginning
 from utils.user_error import UserError
 
@@ -204,10 +208,13 @@ def test_save_period(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None
 
 def test_nosave(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
-    write = session.write_checkpoint
-    monkeypatch.setattr(
-        session, "write_checkpoint", lambda path, *a, **k: (written.append(path.name), write(path, *a, **k))
-    )
+    write = write_checkpoint
+
+    def watched(path: Path, learner: Learner, state: RunState, *, resumable: bool) -> None:
+        written.append(path.name)
+        write(path, learner, state, resumable=resumable)
+
+    monkeypatch.setattr(session, "write_checkpoint", watched)
     trial(replace(base, nosave=True), monkeypatch)
     assert written == ["last.pt", "best.pt", "last.pt", "last.pt"]  # the beginning, the last epoch, the end
 
@@ -219,9 +226,12 @@ def test_seed(base: TrainConfig, plain: Trial, monkeypatch: pytest.MonkeyPatch) 
 
 def test_patience(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(
-        session, "patience_exhausted", lambda records, patience: bool(records) and not asked.append(patience)
-    )
+
+    def after_one_epoch(records: Sequence[EpochRecord], patience: int) -> bool:
+        asked.append(patience)
+        return len(records) == 1
+
+    monkeypatch.setattr(session, "patience_exhausted", after_one_epoch)
     folder = train(replace(base, epochs=3, patience=7))
     assert asked and set(asked) == {7}
     assert len((folder / "results.csv").read_text().splitlines()) == 2  # header and one epoch
