@@ -89,7 +89,7 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
     def watched(self: object, maps: HeadMaps, batch: Batch) -> object:
         nonlocal seen
         if batch.letterboxes[0] is None:  # a training batch
-            frames.append(tuple(batch.size))
+            frames.append((batch.size.height, batch.size.width))
             pictures[seen // run.learner.schedule.steps_per_epoch] += [path.name for path in batch.paths]
             seen += 1
         return loss(self, maps, batch)  # type: ignore[arg-type]
