@@ -11,13 +11,15 @@ from __future__ import annotations
 import sys
 
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import TrainConfig
+from utils.config.run_config import REFUSED_TRAIN_FLAGS, TrainConfig
 from utils.runtime.console_log import run_verb
 
 
 def main() -> None:
     assert __doc__ is not None
-    config = parse_command_line(TrainConfig, sys.argv[1:], prog="train.py", description=__doc__)
+    config = parse_command_line(
+        TrainConfig, sys.argv[1:], prog="train.py", description=__doc__, refused=REFUSED_TRAIN_FLAGS
+    )
     # After parsing, so that --help and a wrong flag answer at once.
     from utils.training.session import train
 

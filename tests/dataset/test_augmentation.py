@@ -220,7 +220,7 @@ def test_neighbouring_tiles_leave_no_gap() -> None:
 
 def test_where_no_tile_lies_it_is_grey() -> None:
     source = OneRectangle([(50, 100)], [(0, 0, 5, 5)])
-    tile = letterbox_tile(source, 0, 64)
+    tile = letterbox_tile(source, 0, FrameSize(64, 64))
     image, _, _ = draw_tiles(source, [tile], FrameSize(64, 64), View(1, 0, 0, FrameSize(64, 64)))
     assert (image[:16] == PAD_VALUE).all()
     assert (image[48:] == PAD_VALUE).all()

@@ -8,6 +8,7 @@ from utils.config.command_line import flag
 from utils.user_error import UsageError
 
 IMGSZ_ALIASES = ("--img", "--img-size")
+QUAD = 4  # pictures that --quad puts into one image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,20 +18,51 @@ class TrainConfig:
     weights: str = flag("yolov5s.pt", "weights to start from; '' starts from random ones", group="Model")
     cfg: str = flag("", "architecture YAML; '' takes the architecture of --weights", group="Model")
 
+    freeze: tuple[str, ...] = flag(
+        ("0",),
+        "layers whose parameters stay: a number freezes the first so many; several numbers, or names, those layers",
+        group="Model",
+    )
+    noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Model")
+
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     imgsz: int = flag(640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32)
-    batch_size: int = flag(16, "pictures per batch over all processes", group="Data", at_least=1)
+    batch_size: int = flag(
+        16, "pictures per batch over all processes; -1 takes what the GPU holds", group="Data", at_least=-1
+    )
     workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
+    cache: str | None = flag(
+        None,
+        "keep decoded pictures: in memory (ram, also when the value is left out) or in one file (disk)",
+        group="Data",
+        choices=("ram", "disk"),
+        lone_value="ram",
+    )
     single_cls: bool = flag(False, "train all classes as one", group="Data")
+    rect: bool = flag(
+        False, "batches of pictures of like shape, padded no further than to a rectangle; no mosaic", group="Data"
+    )
+    image_weights: bool = flag(
+        False, "draw pictures by how badly their classes were found in the last evaluation", group="Data"
+    )
+    quad: bool = flag(False, "four pictures, or one enlarged, per image of twice the size", group="Data")
+    multi_scale: bool = flag(False, "vary the picture size by half from batch to batch", group="Data")
 
     hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
     epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0)
     optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
+    cos_lr: bool = flag(False, "learning rate along a cosine instead of a line", group="Recipe")
+    label_smoothing: float = flag(
+        0.0,
+        "epsilon of smoothed class targets; above 0 it replaces that of the hyp YAML",
+        group="Recipe",
+        at_least=0,
+        at_most=0.5,
+    )
     patience: int = flag(
         100, "epochs without a better fitness before stopping; 0 never stops", group="Recipe", at_least=0
     )
     seed: int = flag(0, "seed of every random choice", group="Recipe", at_least=0)
-    noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Recipe")
     precision: str = flag(
         "auto",
         "arithmetic: auto is fp16 on CUDA, fp32 on CPU",
@@ -42,12 +74,36 @@ class TrainConfig:
     resume: bool | str = flag(
         False, "continue the newest run, or that of the given last.pt", group="Run", lone_value=True
     )
-    project: str = flag("runs/train", "folder of runs", group="Run")
-    name: str = flag("exp", "name of this run's folder", group="Run")
-    exist_ok: bool = flag(False, "use the folder even if it is there", group="Run")
-    nosave: bool = flag(False, "write checkpoints only after the last epoch", group="Run")
     noval: bool = flag(False, "evaluate only after the last epoch", group="Run")
-    noplots: bool = flag(False, "draw no pictures", group="Run")
+
+    project: str = flag("runs/train", "folder of runs", group="Output")
+    name: str = flag("exp", "name of this run's folder", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+    nosave: bool = flag(False, "write checkpoints only after the last epoch", group="Output")
+    save_period: int = flag(
+        -1, "also keep the weights of every n-th epoch, as weights/epochN.pt; below 1 none", group="Output", at_least=-1
+    )
+    noplots: bool = flag(False, "draw no pictures", group="Output")
+
+    def __post_init__(self) -> None:
+        if self.batch_size == 0:
+            raise UsageError("--batch-size 0: must be at least 1, or -1 for what the GPU holds")
+        if self.rect and self.image_weights:
+            raise UsageError("--rect --image-weights: one fixes the order by shape, the other draws it; leave one out")
+        if self.quad and self.batch_size % QUAD and self.batch_size != -1:
+            raise UsageError(f"--quad --batch-size {self.batch_size}: must be a multiple of {QUAD}")
+
+
+# Flags of YOLOv5's train.py that belong to services, and what does the same here.
+REFUSED_TRAIN_FLAGS = {
+    "--bucket": "there is no upload to a cloud bucket; copy the run's folder with the bucket's own tool (gsutil cp -r)",
+    "--entity": "set the environment variable WANDB_ENTITY, which the W&B library reads itself",
+    "--upload-dataset": "data sets are not uploaded; use `wandb artifact put FOLDER`",
+    "--bbox-interval": "no boxes go to W&B; every run draws them to val_batch*.jpg (without --noplots)",
+    "--artifact-alias": "name the data set's YAML with --data; `wandb artifact get NAME:ALIAS` fetches an artifact",
+    "--ndjson-console": "the figures of every epoch are in the run's results.csv",
+    "--ndjson-file": "the figures of every epoch are in the run's results.csv",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

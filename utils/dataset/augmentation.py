@@ -1,4 +1,4 @@
-"""One augmented training picture: mosaic or letterbox, copy-paste, warp, mixup, colour, flips."""
+"""One augmented training picture: mosaic or letterbox, copy-paste, warp, mixup, colour, flips, rare pixel changes."""
 
 from __future__ import annotations
 
@@ -19,12 +19,13 @@ from utils.dataset.mosaic import (
     mosaic9_tiles,
     mosaic_tiles,
 )
+from utils.dataset.pixel_changes import change_pixels, draw_pixel_changes
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
 
 
 class Augmentation:
-    """The recipe of `Hyperparameters` for square pictures of ``side`` pixels.
+    """The recipe of `Hyperparameters` for square pictures of ``side`` pixels, or for frames of any shape.
 
     All randomness of a call comes from the generator given to it.
     """
@@ -36,33 +37,41 @@ class Augmentation:
         self._hyp = hyp
         self._ranges = WarpRanges(hyp.degrees, hyp.translate, hyp.scale, hyp.shear, hyp.perspective)
 
-    def __call__(self, index: int, rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
-        """Picture ``index`` (side, side, 3) uint8 RGB, augmented, and the objects left in it."""
+    def __call__(
+        self, index: int, rng: np.random.Generator, frame: FrameSize | None = None
+    ) -> tuple[np.ndarray, Labels]:
+        """Picture ``index`` (side, side, 3) uint8 RGB, augmented, and the objects left in it.
+
+        With ``frame`` the picture alone fills a frame of that size (height, width): no mosaic, no mixup.
+        """
         hyp = self._hyp
-        if rng.random() < hyp.mosaic:
-            image, labels = self._warped(*self._mosaic(index, rng), rng)
+        square = FrameSize(self._side, self._side)
+        if frame is None and rng.random() < hyp.mosaic:
+            image, labels = self._mosaic(index, square, rng)
             if rng.random() < hyp.mixup:
                 partner = int(rng.integers(self._picture_count))
-                image, labels = mix((image, labels), self._warped(*self._mosaic(partner, rng), rng), rng)
+                image, labels = mix((image, labels), self._mosaic(partner, square, rng), rng)
         else:
-            tile = letterbox_tile(self._source, index, self._side)
-            image, labels = self._warped([tile], self._side, rng)
+            frame = frame or square
+            image, labels = self._warped([letterbox_tile(self._source, index, frame)], frame, frame, rng)
         image = jitter_color(image, draw_jitter(rng, hyp.hsv_h, hyp.hsv_s, hyp.hsv_v))
         left_right, up_down = bool(rng.random() < hyp.fliplr), bool(rng.random() < hyp.flipud)
         image = flip_image(image, left_right=left_right, up_down=up_down)
+        image = change_pixels(image, draw_pixel_changes(rng))
         return image, flip_labels(labels, left_right=left_right, up_down=up_down)
 
-    def _mosaic(self, index: int, rng: np.random.Generator) -> tuple[list[Tile], int]:
-        """Tiles of a mosaic that holds ``index``, in a random order, and the side of their canvas."""
+    def _mosaic(self, index: int, output: FrameSize, rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
+        """A mosaic that holds ``index``, its tiles in a random order, on a canvas of twice the side, warped."""
         nine = bool(rng.random() < self._hyp.mosaic9)
         partners = rng.integers(self._picture_count, size=8 if nine else 3).tolist()
         members = rng.permutation([index, *partners]).tolist()
         layout = mosaic9_tiles if nine else mosaic_tiles
-        return layout(self._source, members, self._side, rng), 2 * self._side
+        canvas = FrameSize(2 * self._side, 2 * self._side)
+        return self._warped(layout(self._source, members, self._side, rng), canvas, output, rng)
 
-    def _warped(self, tiles: list[Tile], canvas_side: int, rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
-        canvas = FrameSize(canvas_side, canvas_side)
-        output = FrameSize(self._side, self._side)
+    def _warped(
+        self, tiles: list[Tile], canvas: FrameSize, output: FrameSize, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Labels]:
         warp = draw_warp(rng, self._ranges, canvas, output)
         pastes = self._hyp.copy_paste > 0 and len(tiles) > 1
         if warp.is_axis_aligned and not pastes:

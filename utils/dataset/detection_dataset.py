@@ -11,7 +11,9 @@ from torch.utils.data import Dataset
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
 from utils.dataset.image_files import ImageReadError, read_image
+from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex
+from utils.dataset.picture_cache import CacheKind, PictureCache, cache_pictures
 from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, resize_to_long_side
 from utils.geometry.records import Labels, Sample
 
@@ -27,9 +29,16 @@ class SampleKey(NamedTuple):
 class DetectionDataset:
     """Pictures and ground truth of one split, as they are on disk."""
 
-    def __init__(self, index: LabelIndex, names: tuple[str, ...]) -> None:
+    def __init__(self, index: LabelIndex, names: tuple[str, ...], cache: PictureCache | None = None) -> None:
         self.index = index
         self.names = names
+        self._cache = cache
+
+    def cached(self, kind: CacheKind, *, long_side: int | None = None, title: str = "") -> DetectionDataset:
+        """The same split with its pictures decoded once and kept; see `cache_pictures`."""
+        folder = cache_folder_of(self.index.paths[0])
+        cache = cache_pictures(self.index, kind, folder, long_side=long_side, title=title)
+        return DetectionDataset(self.index, self.names, cache)
 
     def __len__(self) -> int:
         return len(self.index)
@@ -46,9 +55,13 @@ class DetectionDataset:
     def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
         """Picture ``index`` (H, W, 3) uint8 RGB, reduced by 2, 4 or 8 where that leaves ``scale`` of its size.
 
+        A cached picture comes as it was cached, whatever the scale.
+
         Raises:
             ImageReadError: it is gone, or has another size than when it was indexed.
         """
+        if self._cache is not None:
+            return self._cache.image(index)
         reduction = max((r for r in (2, 4, 8) if r * scale <= 1), default=1)
         path = self.index.paths[index]
         image = read_image(path, reduction)
@@ -59,11 +72,17 @@ class DetectionDataset:
 
 
 class AugmentedPictures(Dataset):
-    """Training samples: square, augmented; item (epoch, position, index) is the same in every process."""
+    """Training samples, augmented; item (epoch, position, index) is the same in every process.
 
-    def __init__(self, dataset: DetectionDataset, side: int, hyp: Hyperparameters, seed: int) -> None:
+    They are squares of ``side`` pixels, or fill ``frames`` (F, 2), height and width for each picture.
+    """
+
+    def __init__(
+        self, dataset: DetectionDataset, side: int, hyp: Hyperparameters, seed: int, frames: np.ndarray | None = None
+    ) -> None:
         self._dataset = dataset
         self._seed = seed
+        self._frames = frames
         self._augmentation = Augmentation(dataset, len(dataset), side, hyp)
 
     def __len__(self) -> int:
@@ -72,7 +91,8 @@ class AugmentedPictures(Dataset):
     def __getitem__(self, key: SampleKey) -> Sample:
         epoch, position, index = key
         rng = np.random.default_rng((self._seed, epoch, position))
-        image, labels = self._augmentation(index, rng)
+        frame = None if self._frames is None else FrameSize(*self._frames[index].tolist())
+        image, labels = self._augmentation(index, rng, frame)
         return Sample(image, labels, None, self._dataset.index.paths[index], index)
 
 

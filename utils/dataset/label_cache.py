@@ -190,14 +190,16 @@ def _index(records: _Records, class_count: int, sources: Sequence[Path]) -> Labe
 def _cache_file(sources: Sequence[Path], first_image: Path, folder: Path | None) -> Path:
     labels = label_path(first_image).parent
     key = zlib.crc32(json.dumps([str(source.resolve()) for source in sources]).encode())
-    name = f"{labels.name}-{key:08x}.cache.npz"
-    if folder is not None:
-        return folder / name
-    beside = labels.parent
+    return (folder or cache_folder_of(first_image)) / f"{labels.name}-{key:08x}.cache.npz"
+
+
+def cache_folder_of(first_image: Path) -> Path:
+    """Where caches of a split lie: beside its labels folder, or in the user's cache where that is read-only."""
+    beside = label_path(first_image).parent.parent
     # A folder without any write permission is to stay as it is, even for root, whom permissions do not stop.
     if beside.is_dir() and beside.stat().st_mode & 0o222 and os.access(beside, os.W_OK):
-        return beside / name
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov5-spd" / name
+        return beside
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "yolov5-spd"
 
 
 def _read_cache(file: Path) -> _Records | None:

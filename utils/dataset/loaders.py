@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import cv2
+import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
@@ -17,7 +18,15 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
 from utils.dataset.label_cache import read_label_index
-from utils.dataset.samplers import SortKind, TrainingSampler, evaluation_batches, fixed_frames, rectangular_frames
+from utils.dataset.quad import QuadBatches, QuadPictures
+from utils.dataset.samplers import (
+    RectangularSampler,
+    SortKind,
+    TrainingSampler,
+    evaluation_batches,
+    fixed_frames,
+    rectangular_frames,
+)
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch
 from utils.user_error import UserError
@@ -38,7 +47,10 @@ class DetectionLoader:
     """An iterable of `Batch`, once through the split per iteration."""
 
     def __init__(
-        self, dataset: DetectionDataset, batches: DataLoader[Any], sampler: TrainingSampler | None = None
+        self,
+        dataset: DetectionDataset,
+        batches: DataLoader[Any],
+        sampler: TrainingSampler | RectangularSampler | None = None,
     ) -> None:
         self.dataset = dataset
         self._batches = batches
@@ -48,10 +60,13 @@ class DetectionLoader:
         """Number of batches."""
         return len(self._batches)
 
-    def set_epoch(self, epoch: int) -> None:
-        """Choose the order and the augmentation of the iterations to come (training)."""
+    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
+        """Choose the order and the augmentation of the iterations to come (training).
+
+        With ``weights`` (F,) pictures are drawn in proportion to them.
+        """
         if self._sampler is not None:
-            self._sampler.set_epoch(epoch)
+            self._sampler.set_epoch(epoch, weights)
 
     def first(self, count: int) -> Iterator[Batch]:
         """The first batches of the iteration to come, made in this process, for a look at them."""
@@ -80,13 +95,42 @@ def open_dataset(
     return DetectionDataset(index, names)
 
 
+@dataclass(frozen=True, slots=True)
+class TrainingShape:
+    """What images a training batch is made of."""
+
+    rect: bool = False  # rectangles that suit the batch's pictures, instead of squares
+    quad: bool = False  # four pictures per image, see `QuadPictures`
+    stride: int = 32  # rectangles are multiples of it
+
+
 def training_loader(
-    dataset: DetectionDataset, image_size: int, hyp: Hyperparameters, seed: int, settings: LoaderSettings
+    dataset: DetectionDataset,
+    image_size: int,
+    hyp: Hyperparameters,
+    seed: int,
+    settings: LoaderSettings,
+    shape: TrainingShape = TrainingShape(),
 ) -> DetectionLoader:
-    """Augmented square batches of ``image_size`` pixels; call ``set_epoch`` before each epoch."""
-    sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
-    samples = AugmentedPictures(dataset, image_size, hyp, seed)
-    return DetectionLoader(dataset, _torch_loader(samples, sampler, settings), sampler)
+    """Augmented batches, square with sides of ``image_size`` pixels unless ``shape`` says otherwise.
+
+    Call ``set_epoch`` before each epoch.
+    """
+    sampler: TrainingSampler | RectangularSampler
+    if shape.rect:
+        sizes = dataset.index.sizes
+        batches = evaluation_batches(sizes, settings.batch_size * settings.world)
+        frames = rectangular_frames(sizes, batches, image_size, shape.stride, pad=0.0)
+        sampler = RectangularSampler(batches, seed, rank=settings.rank, world=settings.world)
+        samples = AugmentedPictures(dataset, image_size, hyp, seed, frames)
+    else:
+        sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
+        samples = AugmentedPictures(dataset, image_size, hyp, seed)
+    if shape.quad:
+        loader = _torch_loader(QuadPictures(samples, seed), QuadBatches(sampler), settings)
+    else:
+        loader = _torch_loader(samples, sampler, settings)
+    return DetectionLoader(dataset, loader, sampler)
 
 
 def evaluation_loader(

@@ -54,11 +54,11 @@ class View(NamedTuple):
     size: FrameSize
 
 
-def letterbox_tile(source: PictureSource, index: int, side: int) -> Tile:
-    """One picture in the middle of a square canvas that it fills in its longer direction."""
+def letterbox_tile(source: PictureSource, index: int, canvas: FrameSize) -> Tile:
+    """One picture in the middle of a canvas that it fills in one direction."""
     height, width = source.source_size(index)
-    scale = side / max(height, width)
-    return Tile(index, scale, (side - width * scale) / 2, (side - height * scale) / 2)
+    scale = min(canvas.height / height, canvas.width / width)
+    return Tile(index, scale, (canvas.width - width * scale) / 2, (canvas.height - height * scale) / 2)
 
 
 def mosaic_tiles(source: PictureSource, four: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:

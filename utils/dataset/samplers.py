@@ -29,9 +29,12 @@ class TrainingSampler(Sampler[list[SampleKey]]):
         self._rank = rank
         self._world = world
         self._epoch = 0
+        self._shares: np.ndarray | None = None
 
-    def set_epoch(self, epoch: int) -> None:
+    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
+        """Choose the epoch; with ``weights`` (F,) pictures are drawn in proportion to them, with replacement."""
         self._epoch = epoch
+        self._shares = None if weights is None else weights / weights.sum()
 
     def __len__(self) -> int:
         """Batches of this rank, the last one possibly smaller."""
@@ -43,11 +46,51 @@ class TrainingSampler(Sampler[list[SampleKey]]):
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch = self._epoch
-        order = np.random.default_rng((self._seed, epoch)).permutation(self._picture_count)
+        rng = np.random.default_rng((self._seed, epoch))
+        if self._shares is None:
+            order = rng.permutation(self._picture_count)
+        else:
+            order = rng.choice(self._picture_count, self._picture_count, p=self._shares)
         positions = range(self._rank, self._positions * self._world, self._world)
         keys = [SampleKey(epoch, position, int(order[position % len(order)])) for position in positions]
         for start in range(0, len(keys), self._batch_size):
             yield keys[start : start + self._batch_size]
+
+
+class RectangularSampler(Sampler[list[SampleKey]]):
+    """Fixed batches of pictures of like shape, in an order drawn per epoch (``--rect``).
+
+    Args:
+        batches: pictures of each batch over all ranks, as from `evaluation_batches`.
+        seed: of the order.
+    """
+
+    def __init__(self, batches: list[np.ndarray], seed: int, *, rank: int = 0, world: int = 1) -> None:
+        super().__init__()
+        self._batches = batches
+        self._seed = seed
+        self._rank = rank
+        self._world = world
+        self._epoch = 0
+
+    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
+        """Choose the epoch; a fixed order cannot be weighted."""
+        if weights is not None:
+            raise ValueError("rectangular batches are fixed")
+        self._epoch = epoch
+
+    def __len__(self) -> int:
+        return len(self._batches)
+
+    def __iter__(self) -> Iterator[list[SampleKey]]:
+        order = np.random.default_rng((self._seed, self._epoch)).permutation(len(self._batches))
+        position = 0
+        for number in order:
+            # A batch that the ranks do not divide evenly goes on from its start.
+            batch = np.resize(self._batches[number], math.ceil(len(self._batches[number]) / self._world) * self._world)
+            own = range(self._rank, len(batch), self._world)
+            yield [SampleKey(self._epoch, position + place, int(batch[place])) for place in own]
+            position += len(batch)
 
 
 SortKind = Literal["stable", "quicksort"]

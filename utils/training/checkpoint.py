@@ -30,6 +30,7 @@ class RunState:
     hyp: Hyperparameters
     records: tuple[EpochRecord, ...]  # of every finished epoch
     finished: bool
+    class_ap: tuple[float, ...] = ()  # mAP50-95 per class in the last evaluation, 0 before it
 
 
 def versions() -> dict[str, str]:
@@ -56,6 +57,7 @@ def write_checkpoint(path: Path, learner: Learner, state: RunState, *, resumable
         "hyp": state.hyp.to_dict(),
         "records": [record.as_dict() for record in state.records],
         "finished": state.finished,
+        "class_ap": list(state.class_ap),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -97,6 +99,7 @@ def run_state(content: dict[str, Any]) -> RunState:
         hyp=Hyperparameters(**content["hyp"]),
         records=tuple(EpochRecord(**record) for record in content["records"]),
         finished=content["finished"],
+        class_ap=tuple(content.get("class_ap", ())),
     )
 
 

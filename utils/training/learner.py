@@ -9,6 +9,7 @@ import torch
 from models.yolo import DetectionModel
 from utils.loss.detection_loss import DetectionLoss
 from utils.training.learning_rate import LearningRateSchedule
+from utils.training.multi_scale import MultiScale
 from utils.training.weight_average import WeightAverage
 
 
@@ -24,3 +25,5 @@ class Learner:
     average: WeightAverage[DetectionModel]
     device: torch.device
     precision: torch.dtype
+    multi_scale: MultiScale | None = None
+    pictures_per_image: int = 1  # more with --quad

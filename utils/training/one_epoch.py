@@ -19,6 +19,10 @@ from utils.user_error import UserError
 GRADIENT_NORM_LIMIT = 10.0
 
 
+class NonFiniteLoss(UserError):
+    """A loss that is NaN or infinite, after which the weights are worth nothing."""
+
+
 class EpochOutcome(NamedTuple):
     """Mean losses per picture (box, objectness, classes) and the learning rates of the last step."""
 
@@ -32,7 +36,7 @@ def train_one_epoch(
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 
     Raises:
-        UserError: the loss is not finite.
+        NonFiniteLoss: of a batch.
     """
     model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
     model.train()
@@ -42,10 +46,12 @@ def train_one_epoch(
         rates = learner.schedule.at(epoch, step)
         set_rates(optimizer, rates.groups, rates.momentum)
         batch = batch.on(learner.device)
+        if learner.multi_scale is not None:
+            batch = batch.resized(learner.multi_scale.frame(batch.size, epoch, step))
         with autocast(learner.device, learner.precision):
             maps = model(batch.images)
         parts = learner.loss(maps, batch)
-        scaler.scale(parts.total * len(batch.paths)).backward()  # type: ignore[no-untyped-call]
+        scaler.scale(parts.total * len(batch.paths) * learner.pictures_per_image).backward()  # type: ignore[no-untyped-call]
         meter.add(parts, epoch, step)
         waiting += 1
         if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
@@ -74,12 +80,12 @@ class LossMeter:
         """Count one batch's loss.
 
         Raises:
-            UserError: it is NaN or infinite, which no later step mends.
+            NonFiniteLoss: it is NaN or infinite, which no later step mends.
         """
         values = torch.stack(parts).tolist()
         if not all(map(math.isfinite, values)):
             shown = ", ".join(f"{name} {value:g}" for name, value in zip(parts._fields, values, strict=True))
-            raise UserError(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
+            raise NonFiniteLoss(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
         self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
         self.count += 1
 

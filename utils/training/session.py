@@ -6,6 +6,7 @@ import logging
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 from tqdm import tqdm
@@ -14,8 +15,18 @@ from models.weights import load_model
 from models.yolo import DetectionModel
 from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
 from utils.config.hyperparameters import find_hyperparameters, read_hyperparameters
-from utils.config.run_config import TrainConfig
-from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset, training_loader
+from utils.config.run_config import QUAD, TrainConfig
+from utils.dataset.loaders import (
+    DetectionLoader,
+    LoaderSettings,
+    TrainingShape,
+    evaluation_loader,
+    open_dataset,
+    training_loader,
+)
+from utils.dataset.picture_cache import CacheKind
+from utils.dataset.picture_weights import picture_weights
+from utils.dataset.pixel_changes import albumentations_installed
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
 from utils.geometry.letterbox import multiple_of_stride
 from utils.loss.detection_loss import DetectionLoss, LossGains
@@ -30,6 +41,7 @@ from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, placed, resolve_precision, select_device
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
+from utils.training.batch_size import fitting_batch_size
 from utils.training.checkpoint import (
     RunState,
     checkpoint_to_resume,
@@ -41,9 +53,11 @@ from utils.training.checkpoint import (
     write_checkpoint,
 )
 from utils.training.early_stopping import best_epoch, patience_exhausted
+from utils.training.freezing import freeze_layers
 from utils.training.learner import Learner
 from utils.training.learning_rate import LearningRateSchedule
-from utils.training.one_epoch import train_one_epoch
+from utils.training.multi_scale import MultiScale
+from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
 from utils.training.optimizer import build_optimizer
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
@@ -107,7 +121,13 @@ def new_run(config: TrainConfig) -> TrainingRun:
     if imgsz != config.imgsz:
         LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
     config = replace(config, imgsz=imgsz)
-    state = RunState(config=config, hyp=hyp, records=(), finished=False)
+    if config.label_smoothing:
+        hyp = replace(hyp, label_smoothing=config.label_smoothing)
+    if config.batch_size == -1:
+        precision = resolve_precision(config.precision, device)
+        size = fitting_batch_size(model, imgsz, device, precision, multiple_of=QUAD if config.quad else 1)
+        config = replace(config, batch_size=size)
+    state = RunState(config=config, hyp=hyp, records=(), finished=False, class_ap=(0.0,) * len(names))
     pictures = open_pictures(dataset, state, model.stride)
     if not config.noautoanchor:
         fit_anchors(model, pictures.training.dataset, config.imgsz, hyp.anchor_t)
@@ -139,6 +159,8 @@ def resumed_run(checkpoint: Path, config: TrainConfig) -> TrainingRun:
 def run_to_the_end(run: TrainingRun) -> Path:
     """The epochs that are left, the last evaluation, and a line that says where the results are."""
     config = run.state.config
+    if not albumentations_installed():
+        LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
     LOGGER.info("training on %s, results in %s", describe_device(run.learner.device), run.folder)
     with stop_requests() as stop:
         for epoch in range(len(run.state.records), config.epochs):
@@ -159,21 +181,29 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
     """
     config, is_last = run.state.config, epoch == run.state.config.epochs - 1
     reseed_torch(config.seed, epoch)
-    run.pictures.training.set_epoch(epoch)
+    run.pictures.training.set_epoch(epoch, drawing_weights(run))
     with tqdm(total=len(run.pictures.training), desc=f"epoch {epoch}/{config.epochs - 1}", leave=False) as progress:
-        outcome = train_one_epoch(run.learner, run.pictures.training, epoch, progress, stop)
+        try:
+            outcome = train_one_epoch(run.learner, run.pictures.training, epoch, progress, stop)
+        except NonFiniteLoss as error:
+            raise UserError(f"{error}; the last good checkpoint is {run.last}") from error
     if outcome is None:
         assert stop.signal_number is not None
         raise Stopped(stop.signal_number, f"stopped in epoch {epoch}; go on with: python train.py --resume {run.last}")
     report = evaluate_average(run) if is_last or not config.noval else None
     record = epoch_record(epoch, outcome.losses, outcome.rates, report)
     run.state = replace(run.state, records=(*run.state.records, record))
+    if report is not None:
+        found = {row.index: row.map50_95 for row in report.per_class}
+        run.state = replace(run.state, class_ap=tuple(found.get(i, 0.0) for i in range(len(run.state.class_ap))))
     LOGGER.info("%s", record.line())
     best = best_epoch(run.state.records)
     if is_last or not config.nosave:
         if best is record or best is None:
             write_checkpoint(run.best, run.learner, run.state, resumable=False)
         write_checkpoint(run.last, run.learner, run.state, resumable=True)
+    if config.save_period > 0 and epoch % config.save_period == 0:
+        write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.learner, run.state, resumable=False)
     write_results_csv(run.folder / "results.csv", run.state.records)
 
 
@@ -184,10 +214,22 @@ def open_pictures(dataset: DatasetSpec, state: RunState, stride: int) -> Picture
     judge = replace(learn, batch_size=config.batch_size * 2)  # no gradients to hold
     classes = dataset.names
     train, val = open_dataset(dataset.train, classes, title="train"), open_dataset(dataset.val, classes, title="val")
+    if config.cache is not None:
+        kind: CacheKind = "ram" if config.cache == "ram" else "disk"
+        train = train.cached(kind, long_side=config.imgsz, title="train")
+        val = val.cached(kind, title="val")  # as on disk, so that no figure changes
+    shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
     return Pictures(
-        training_loader(train, config.imgsz, state.hyp, config.seed, learn),
+        training_loader(train, config.imgsz, state.hyp, config.seed, learn, shape),
         evaluation_loader(val, config.imgsz, judge, stride=stride),
     )
+
+
+def drawing_weights(run: TrainingRun) -> np.ndarray | None:
+    """How often each picture is drawn with ``--image-weights``; None for each once."""
+    if not run.state.config.image_weights:
+        return None
+    return picture_weights(run.pictures.training.dataset.index, np.array(run.state.class_ap))
 
 
 def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, device: torch.device) -> Learner:
@@ -198,7 +240,10 @@ def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, de
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     model = placed(model, device)
-    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size)
+    frozen = freeze_layers(model, config.freeze)
+    if frozen:
+        LOGGER.info("frozen: %d parameter tensors, %s to %s", len(frozen), frozen[0], frozen[-1])
+    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size, config.cos_lr)
     gains = LossGains.from_hyperparameters(hyp).scaled(
         levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
     )
@@ -213,6 +258,8 @@ def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, de
         average=WeightAverage(model),
         device=device,
         precision=precision,
+        multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
+        pictures_per_image=QUAD if config.quad else 1,
     )
 
 
@@ -246,7 +293,7 @@ def draw_beginning(run: TrainingRun) -> None:
     dataset = run.pictures.training.dataset
     classes = dataset.index.rows[:, 0].astype(int)
     plot_label_sizes(run.folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
-    run.pictures.training.set_epoch(0)
+    run.pictures.training.set_epoch(0, drawing_weights(run))
     for number, batch in enumerate(run.pictures.training.first(PICTURED_BATCHES)):
         write_picture(run.folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
 

@@ -1,0 +1,85 @@
+"""The batch size that a device holds (``--batch-size -1``)."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import torch
+
+from models.yolo import DetectionModel
+from utils.runtime.device import autocast, placed
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+DEFAULT = 16  # without a GPU, whose memory is the measure
+MEMORY_SHARE = 0.8  # of the memory that is free
+TRIED = (1, 2, 4, 8, 16)
+
+
+def fitting_batch_size(
+    model: DetectionModel, imgsz: int, device: torch.device, precision: torch.dtype, *, multiple_of: int = 1
+) -> int:
+    """Pictures of ``imgsz`` pixels per batch that fill ``MEMORY_SHARE`` of a GPU's free memory; 16 on the CPU.
+
+    Raises:
+        UserError: not even ``multiple_of`` pictures fit.
+    """
+    if device.type != "cuda":
+        LOGGER.info("--batch-size -1: measures the memory of a GPU; on the CPU it is %d", DEFAULT)
+        return DEFAULT
+    free, _ = torch.cuda.mem_get_info(device)
+    copy = placed(model, device)
+    measured = measured_bytes(lambda count: _step_bytes(copy, imgsz, count, precision))
+    size = largest_batch(measured, int(free * MEMORY_SHARE)) // multiple_of * multiple_of
+    if size < 1:
+        raise UserError(f"--batch-size -1: {free / 2**30:.1f} GiB of free memory are too little at --imgsz {imgsz}")
+    LOGGER.info("--batch-size -1: %d pictures take %.0f %% of the free memory", size, 100 * MEMORY_SHARE)
+    return size
+
+
+def measured_bytes(step_bytes: Callable[[int], int]) -> dict[int, int]:
+    """Peak memory of a training step for growing batches, up to the first that does not fit."""
+    measured: dict[int, int] = {}
+    for count in TRIED:
+        try:
+            measured[count] = step_bytes(count)
+        except torch.OutOfMemoryError:
+            break
+    return measured
+
+
+def largest_batch(measured: Mapping[int, int], budget: int) -> int:
+    """The batch size whose memory, on the line through those ``measured`` (pictures -> bytes), is ``budget`` bytes.
+
+    With a single measurement memory is taken as proportional to the batch; without any the answer is 0.
+    """
+    if not measured:
+        return 0
+    counts, sizes = list(measured), list(measured.values())
+    if len(counts) == 1:
+        return budget * counts[0] // sizes[0]
+    slope, intercept = np.polyfit(counts, sizes, 1)
+    return max(int((budget - intercept) // slope), 0) if slope > 0 else max(counts)
+
+
+def _step_bytes(model: DetectionModel, imgsz: int, count: int, precision: torch.dtype) -> int:
+    """Peak bytes on a GPU of one forward and backward pass over black pictures."""
+    device = next(model.parameters()).device
+    torch.cuda.empty_cache()
+    torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
+    was_training, state = model.training, {name: value.clone() for name, value in model.named_buffers()}
+    model.train()
+    try:
+        images = torch.zeros(count, 3, imgsz, imgsz, device=device).to(memory_format=torch.channels_last)
+        with autocast(device, precision):
+            levels = model(images).levels
+        torch.stack([level.float().mean() for level in levels]).sum().backward()  # type: ignore[no-untyped-call]
+        return int(torch.cuda.max_memory_allocated(device)) - before
+    finally:
+        model.zero_grad()
+        model.train(was_training)
+        for name, value in model.named_buffers():  # the batch norms have seen black pictures
+            value.copy_(state[name])
