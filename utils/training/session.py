@@ -101,6 +101,7 @@ def new_run(config: TrainConfig) -> TrainingRun:
     dataset = read_dataset_yaml(find_dataset_yaml(config.data))
     names = ("item",) if config.single_cls else dataset.names
     device = select_device(config.device)
+    resolve_precision(config.precision, device)  # a wrong one is refused before pictures are read
     reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
     model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
     imgsz = multiple_of_stride(config.imgsz, model.stride)
