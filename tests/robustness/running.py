@@ -35,9 +35,9 @@ class Outcome:
         return [part for part in parts if part and not re.search(r"\|\s+\d+/\d+ \[|\d+\w* \[\d\d:", part)]
 
 
-def run(script: str, *arguments: object, folder: Path) -> Outcome:
+def run(script: object, *arguments: object, folder: Path) -> Outcome:
     """``python SCRIPT.py ARGUMENTS`` in ``folder``; an exception that is no user's mistake comes out as it is."""
-    verb = importlib.import_module(script).main
+    verb = importlib.import_module(str(script)).main
     output, errors = io.StringIO(), io.StringIO()
     argv, here = sys.argv, Path.cwd()
     sys.argv = [f"{script}.py", *map(str, arguments)]

@@ -44,7 +44,8 @@ class _Collector:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         for item in items:
             for mark in item.iter_markers("case"):
-                self.rows.append(Row(*mark.args, test=item.nodeid))
+                area, case, outcome = mark.args
+                self.rows.append(Row(area, case, outcome, item.nodeid))
 
 
 def collected_rows() -> list[Row]:

@@ -69,17 +69,27 @@ CASES = (
     usage("a device that is none", "detect --weights {weights} --device tpu", "--device tpu: not a device"),
     usage("several devices", "detect --weights {weights} --device 0,1", "start with torchrun"),
     usage("a negative device", "detect --weights {weights} --device -1", "--device -1: not a device"),
-    usage(
-        "a device in other digits", "detect --weights {weights} --device ²", "--device ²: not a device"
-    ),
+    usage("a device in other digits", "detect --weights {weights} --device ²", "--device ²: not a device"),
     usage("a class that the model has not", "detect --weights {weights} --source {pictures} --classes 3", "0 to 2"),
     usage("export.py: unknown format", "export --weights {weights} --include onxn", "--include onxn"),
     usage("export.py: unknown operator set", "export --opset 5", "--opset 5: must be at least"),
     usage("export.py: absurd operator set", "export --opset 999", "--opset 999: must be at most"),
+    Refusal(AREA, "a weights name too long", "val --weights {long} --data {data}", "File name too long"),
+    Refusal(AREA, "a dataset name too long", "val --weights {weights} --data {long}", "File name too long"),
+    Refusal(AREA, "an architecture name too long", "train --weights '' --cfg {long} --data {data}", "name too long"),
+    Refusal(AREA, "a hyp name too long", "train --weights {weights} --hyp {long} --data {data}", "File name too long"),
+    Refusal(AREA, "a source too long", "detect --weights {weights} --source {long}", "File name too long"),
+    Refusal(AREA, "a project too long", "detect --weights {weights} --source {pictures} --project {long}", "too long"),
+    Refusal(
+        AREA,
+        "a project that is a file",
+        "detect --weights {weights} --source {pictures} --project {data}",
+        "run's folder",
+    ),
     usage("fp16 on a CPU", "train --weights {weights} --data {data} --device cpu --precision fp16", "--precision fp16"),
-)  # fmt: skip
+)
 
 
 @pytest.mark.parametrize("refusal", [case.param() for case in CASES])
 def test_wrong_usage(refusal: Refusal, tmp_path: Path, weights: Path, data: Path) -> None:
-    refusal.check(tmp_path, weights=weights, data=data, pictures=data.parent / "images" / "val")
+    refusal.check(tmp_path, weights=weights, data=data, long="x" * 300, pictures=data.parent / "images" / "val")

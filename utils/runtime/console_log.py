@@ -39,6 +39,10 @@ def run_verb(verb: Callable[[], None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, no permission, a name too long: whatever the system refuses, in its words
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {' '.join(f'{where}{error.strerror or error}'.split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
