@@ -20,6 +20,7 @@ import torch
 from tests.exporting.small_model import small_model, write_small_checkpoint
 from tests.robustness.running import Refusal, run, slug, write
 from tests.small_dataset import write_small_dataset
+from utils.dataset.label_cache import FORMAT_VERSION
 
 pytestmark = pytest.mark.slow
 DETECT = "detect --weights {name} --source {pictures}"
@@ -251,7 +252,11 @@ def test_a_hostile_label_cache_runs_nothing(tmp_path: Path, weights: Path) -> No
     cache.write_bytes(pickle.dumps(Runs(os.system, f"touch {mark}")))
     outcome = run(*command, folder=tmp_path)
     assert outcome.code == 0 and "the label cache cannot be used" in outcome.output
-    np.savez(cache.open("wb"), version=np.int64(1), text=np.array([Runs(os.system, f"touch {mark}")], dtype=object))
+    np.savez(
+        cache.open("wb"),
+        version=np.int64(FORMAT_VERSION),
+        text=np.array([Runs(os.system, f"touch {mark}")], dtype=object),
+    )
     assert run(*command, folder=tmp_path).code == 0
     # YOLOv5's own caches are pickles beside the labels folder.
     (cache.parent / "val.cache").write_bytes(pickle.dumps(Runs(os.system, f"touch {mark}")))

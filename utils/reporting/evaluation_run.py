@@ -18,6 +18,7 @@ from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import multiple_of_stride
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
+from utils.reporting.dataset_problems import report_problems
 from utils.reporting.evaluation_observers import BatchPictures, CocoResults, LabelFiles, write_evaluation_plots
 from utils.reporting.metrics_file import format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
@@ -58,6 +59,7 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("evaluating %s on the %s part of %s, %s", weights, config.task, dataset.file, describe_device(device))
 
+    report_problems(folder, {config.task: loader.dataset.index})
     names = ("item",) * dataset.class_count if config.single_cls else backend.names
     results = CocoResults()
     observers = [BatchPictures(folder, names), results]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ def start_console_log(level: int = logging.INFO) -> None:
 
     Only the loggers of this program's packages are touched; those of libraries stay as they are.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes need not fit the console
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_LineFormatter())
     for package in OWN_PACKAGES:

@@ -21,6 +21,7 @@ from utils.geometry.letterbox import multiple_of_stride
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes, plot_results
+from utils.reporting.dataset_problems import report_problems
 from utils.reporting.detection_files import write_picture
 from utils.reporting.epoch_log import epoch_record, write_results_csv
 from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
@@ -237,6 +238,8 @@ def write_beginning(run: TrainingRun) -> None:
     (run.folder / "weights").mkdir(exist_ok=True)
     write_text(run.folder / "hyp.yaml", yaml.safe_dump(run.state.hyp.to_dict(), sort_keys=False))
     write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.state.config), sort_keys=False))
+    pictures = run.pictures
+    report_problems(run.folder, {"train": pictures.training.dataset.index, "val": pictures.evaluation.dataset.index})
     write_checkpoint(run.last, run.learner, run.state, resumable=True)
     if not run.state.config.noplots:
         draw_beginning(run)
