@@ -23,6 +23,7 @@ from utils.reporting.evaluation_observers import BatchPictures, CocoResults, Lab
 from utils.reporting.metrics_file import format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.device import describe_device, select_device
+from utils.runtime.failures import explained_failures
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -65,7 +66,8 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
     observers = [BatchPictures(folder, names), results]
     if config.save_txt:
         observers.append(LabelFiles(folder / "labels", with_scores=config.save_conf))
-    report = evaluate(detector, loader, settings, device, observers=observers)
+    with explained_failures(config.batch_size, config.imgsz):
+        report = evaluate(detector, loader, settings, device, observers=observers)
 
     LOGGER.info("%s\n%s", format_table(report, verbose=config.verbose), speed_line(report))
     write_metrics(folder / "metrics.json", report, weights, asdict(config))

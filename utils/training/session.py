@@ -29,6 +29,7 @@ from utils.reporting.metrics_file import format_table, write_metrics
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, placed, resolve_precision, select_device
+from utils.runtime.failures import explained_failures
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.checkpoint import (
@@ -46,6 +47,7 @@ from utils.training.learner import Learner
 from utils.training.learning_rate import LearningRateSchedule
 from utils.training.one_epoch import train_one_epoch
 from utils.training.optimizer import build_optimizer
+from utils.training.run_files import keep_previous, set_aside_older_run
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
 from utils.user_error import UserError
@@ -89,9 +91,14 @@ def train(config: TrainConfig) -> Path:
     if config.resume:
         checkpoint = checkpoint_to_resume(config.resume, Path(config.project))
         with hold_run_directory(checkpoint.parent.parent):
-            return run_to_the_end(resumed_run(checkpoint, config))
+            run = resumed_run(checkpoint, config)
+            if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
+                write_checkpoint(run.last, run.learner, run.state, resumable=True)
+            write_results_csv(run.folder / "results.csv", run.state.records)
+            return run_to_the_end(run)
     run = new_run(config)
     with hold_run_directory(run.folder):
+        set_aside_older_run(run.folder)
         write_beginning(run)
         return run_to_the_end(run)
 
@@ -142,13 +149,14 @@ def run_to_the_end(run: TrainingRun) -> Path:
     """The epochs that are left, the last evaluation, and a line that says where the results are."""
     config = run.state.config
     LOGGER.info("training on %s, results in %s", describe_device(run.learner.device), run.folder)
-    with stop_requests() as stop:
-        for epoch in range(len(run.state.records), config.epochs):
-            if patience_exhausted(run.state.records, config.patience):
-                LOGGER.info("no better fitness in %d epochs: stopping", config.patience)
-                break
-            run_epoch(run, epoch, stop)
-    finish(run)
+    with explained_failures(config.batch_size, config.imgsz):
+        with stop_requests() as stop:
+            for epoch in range(len(run.state.records), config.epochs):
+                if patience_exhausted(run.state.records, config.patience):
+                    LOGGER.info("no better fitness in %d epochs: stopping", config.patience)
+                    break
+                run_epoch(run, epoch, stop)
+        finish(run)
     LOGGER.info("results in %s", run.folder)
     return run.folder
 
@@ -175,6 +183,7 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
     if is_last or not config.nosave:
         if best is record or best is None:
             write_checkpoint(run.best, run.learner, run.state, resumable=False)
+        keep_previous(run.last)
         write_checkpoint(run.last, run.learner, run.state, resumable=True)
     write_results_csv(run.folder / "results.csv", run.state.records)
 
