@@ -109,7 +109,7 @@ class DetectionLoss:
             targets = self.targets(level, logits, batch)
             place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
             rows, every_objectness = RowsAndObjectness.apply(logits, *place)  # (P, 5 + C), (B, A, H, W)
-            goal = torch.zeros_like(every_objectness)
+            goal = torch.zeros_like(every_objectness, memory_format=torch.contiguous_format)
             if len(targets.classes):
                 iou = complete_iou(self.decode_cells(rows[:, :4], level, targets.anchor), targets.boxes_cells)
                 box = box + (1 - iou).mean()
