@@ -22,8 +22,10 @@ def main() -> None:
     )
     # After parsing, so that --help and a wrong flag answer at once.
     from utils.exporting.export_run import run_export
+    from utils.runtime.failures import explained_failures
 
-    run_export(config)
+    with explained_failures(config.batch_size, max(config.imgsz)):
+        run_export(config)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -86,7 +87,7 @@ class Architecture:
 
     def scaled_depth(self, number: int) -> int:
         """Repeats after the depth multiple; a single layer stays single."""
-        return max(round(number * self.depth_multiple), 1) if number > 1 else number
+        return max(round(min(number * self.depth_multiple, sys.maxsize)), 1) if number > 1 else number
 
     def with_anchor_count(self, count: int) -> Architecture:
         """The same architecture with ``count`` anchors per level, their sizes open until fitted to a data set."""
@@ -153,10 +154,13 @@ def find_architecture(name: str | Path) -> Path:
 def read_architecture(path: Path) -> Architecture:
     """The architecture in a YAML file; UserError names file, row and value of a mistake."""
     try:
-        values = yaml.safe_load(path.read_text(encoding="utf-8"))
+        values = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except OSError as error:
         raise UserError(f"{path}: cannot be read ({error.strerror})") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply") from error
+    # ValueError: PyYAML lets a date such as 2024-99-99 through to datetime; UnicodeDecodeError is one too.
+    except (yaml.YAMLError, ValueError) as error:
         raise UserError(f"{path}: not a YAML file ({' '.join(str(error).split())})") from error
     if not isinstance(values, dict):
         raise UserError(f"{path}: an architecture file is a mapping with the keys nc, anchors, backbone, head")

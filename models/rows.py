@@ -22,6 +22,8 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     for each in (nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU, nn.ELU, nn.Identity)
 }
 
+LARGEST_INTEGER = 2**20  # of any argument; above it torch's own sums of sizes overflow
+
 
 class RowArguments:
     """The arguments of one row, taken one after the other."""
@@ -50,6 +52,8 @@ class RowArguments:
         value = self._next(name, default, "a whole number")
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.wrong(name, value, f"a whole number of at least {least}")
+        if value > LARGEST_INTEGER:
+            raise self.wrong(name, value, f"a whole number of at most {LARGEST_INTEGER}")
         return value
 
     def number(self, name: str, default: float) -> float:
@@ -120,7 +124,12 @@ class RowContext:
 
     def width(self, arguments: RowArguments) -> int:
         """The output channels: the first argument, scaled by the width multiple."""
-        return self.architecture.scaled_width(arguments.integer("out"))
+        out = arguments.integer("out")
+        if not out * self.architecture.width_multiple <= LARGEST_INTEGER:
+            raise UserError(
+                f"{self.where}: width_multiple {self.architecture.width_multiple:g} makes too many channels"
+            )
+        return self.architecture.scaled_width(out)
 
 
 @dataclass(frozen=True, slots=True)

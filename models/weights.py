@@ -31,12 +31,28 @@ class ModelWeights:
     state_dict: dict[str, Tensor]
     path: Path
 
+    def give_anchors(self, model: DetectionModel) -> None:
+        """Set the file's anchors in a model of its architecture; UserError if they do not fit."""
+        try:
+            model.set_anchors(self.anchors)
+        except ValueError as error:
+            raise UserError(f"{self.path}: {error}") from error
+
 
 def read_weights(path: Path) -> ModelWeights:
     """Weights, architecture, names and anchors of a ``.pt`` file; the averaged weights where it has them.
 
-    UserError in one line for a file that is missing, damaged, hostile or without a detector.
+    UserError in one line for a file that is missing, damaged, hostile, without a detector, or with values that are
+    not finite, which would find nothing without a word.
     """
+    weights = _weights_in(path)
+    for name, tensor in (*weights.state_dict.items(), ("anchors", weights.anchors)):
+        if tensor.is_floating_point() and not torch.isfinite(tensor).all():
+            raise UserError(f"{path}: '{name}' holds values that are not finite; a training run has diverged there")
+    return weights
+
+
+def _weights_in(path: Path) -> ModelWeights:
     file = read_pickled(path)
     content = file.content
     if isinstance(content, dict) and "schema" in content:
@@ -61,7 +77,9 @@ def build_model(weights: ModelWeights) -> DetectionModel:
     except RuntimeError as error:
         reason = " ".join(str(error).split())[:300]
         raise UserError(f"{weights.path}: weights and architecture do not fit ({reason})") from error
-    model.set_anchors(weights.anchors)
+    if weights.strides != model.strides:
+        raise UserError(f"{weights.path}: strides {weights.strides}, but its architecture has {model.strides}")
+    weights.give_anchors(model)
     return model.eval()
 
 
@@ -77,11 +95,16 @@ def _own(file: PickledFile, content: Mapping[Any, Any]) -> ModelWeights:
         raise UserError(f"{path}: checkpoint whose architecture or weights are not a mapping")
     if not isinstance(content["anchors"], TensorRecord):
         raise UserError(f"{path}: checkpoint whose anchors are not a tensor")
+    strides = content["strides"]
+    if not isinstance(strides, (list, tuple)) or not all(type(each) is int for each in strides):
+        raise UserError(f"{path}: checkpoint whose strides are {str(strides)[:40]!r}, not whole numbers")
+    if not all(isinstance(record, TensorRecord) for record in state.values()):
+        raise UserError(f"{path}: checkpoint whose weights are not all tensors")
     return ModelWeights(
         architecture=Architecture.from_dict(file.plain(content["architecture"]), str(path)),
         names=_names(content["names"], path),
         anchors=file.tensor(content["anchors"]),
-        strides=tuple(int(each) for each in content["strides"]),
+        strides=tuple(strides),
         state_dict={str(name): file.tensor(record) for name, record in state.items()},
         path=path,
     )

@@ -26,6 +26,9 @@ __all__ = [
     "read_architecture",
 ]
 
+MOST_REPEATS = 200  # of one row
+MOST_LAYER_PARAMETERS = 2**30  # 4 GiB in fp32; the largest layer of yolov5x6 has 2**25
+
 
 @dataclass(frozen=True, slots=True)
 class LayerPlan:
@@ -159,12 +162,28 @@ def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[La
             repeats=architecture.scaled_depth(row.number),
             activation=activation,
         )
+        _check_size(row, context)
         built, arguments = build_layer(row.arguments, row.module, context)
         layers.append(built.module)
         channels.append(built.channels)
         reductions.append(built.reduction)
         plans.append(LayerPlan(sources, row, row.module in JOINS_MAPS, arguments, context.repeats))
     return layers, tuple(plans), tuple(channels)
+
+
+def _check_size(row: LayerRow, context: RowContext) -> None:
+    """Refuse a layer that no memory holds, before any is taken for it."""
+    if context.repeats > MOST_REPEATS:
+        raise UserError(
+            f"{context.where}: number {row.number} times depth_multiple {context.architecture.depth_multiple:g} makes "
+            f"more than {MOST_REPEATS} repeats"
+        )
+    with torch.device("meta"):
+        trial, _ = build_layer(row.arguments, row.module, context)
+    parameters = count_parameters(trial.module)
+    if parameters > MOST_LAYER_PARAMETERS:
+        arguments = ", ".join(map(str, row.arguments))
+        raise UserError(f"{context.where}: arguments {arguments} make {parameters} parameters in one layer")
 
 
 def _check_head_is_last(architecture: Architecture) -> None:

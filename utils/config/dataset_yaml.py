@@ -39,6 +39,8 @@ class DatasetSpec:
 def find_dataset_yaml(name: str | Path) -> Path:
     """``name`` as given, or the file of that name under the repository's ``data/`` (``coco128`` = ``coco128.yaml``)."""
     given = Path(name)
+    if not given.name:
+        raise UserError(f"{str(name)!r}: no such dataset YAML")
     file_name = given if given.suffix in (".yaml", ".yml") else given.with_name(given.name + ".yaml")
     for candidate in (given, REPOSITORY / given, REPOSITORY / "data" / file_name.name):
         if candidate.is_file():

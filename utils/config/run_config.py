@@ -9,6 +9,12 @@ from utils.user_error import UsageError
 
 IMGSZ_ALIASES = ("--img", "--img-size")
 QUAD = 4  # pictures that --quad puts into one image
+# Above these a value is a slip of the finger; refused at once rather than by running out of memory hours later.
+LONGEST_SIDE = 8192  # pixels
+LARGEST_BATCH = 65_536
+MOST_DETECTIONS = 30_000  # per picture: what suppression looks at
+MOST_EPOCHS = 1_000_000
+LARGEST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -26,9 +32,15 @@ class TrainConfig:
     noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Model")
 
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
-    imgsz: int = flag(640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32)
+    imgsz: int = flag(
+        640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
+    )
     batch_size: int = flag(
-        16, "pictures per batch over all processes; -1 takes what the GPU holds", group="Data", at_least=-1
+        16,
+        "pictures per batch over all processes; -1 takes what the GPU holds",
+        group="Data",
+        at_least=-1,
+        at_most=LARGEST_BATCH,
     )
     workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
     cache: str | None = flag(
@@ -49,7 +61,7 @@ class TrainConfig:
     multi_scale: bool = flag(False, "vary the picture size by half from batch to batch", group="Data")
 
     hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
-    epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0)
+    epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
     optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
     cos_lr: bool = flag(False, "learning rate along a cosine instead of a line", group="Recipe")
     label_smoothing: float = flag(
@@ -62,7 +74,7 @@ class TrainConfig:
     patience: int = flag(
         100, "epochs without a better fitness before stopping; 0 never stops", group="Recipe", at_least=0
     )
-    seed: int = flag(0, "seed of every random choice", group="Recipe", at_least=0)
+    seed: int = flag(0, "seed of every random choice", group="Recipe", at_least=0, at_most=LARGEST_SEED)
     precision: str = flag(
         "auto",
         "arithmetic: auto is fp16 on CUDA, fp32 on CPU",
@@ -112,8 +124,10 @@ class ValConfig:
 
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     weights: str = flag("yolov5s.pt", "model file: .pt, .torchscript, .onnx", group="Model")
-    batch_size: int = flag(32, "pictures per batch", group="Data", at_least=1)
-    imgsz: int = flag(640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32)
+    batch_size: int = flag(32, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
+    imgsz: int = flag(
+        640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
+    )
     task: str = flag("val", "which split of the dataset to evaluate on", group="Data", choices=("train", "val", "test"))
     workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
     single_cls: bool = flag(False, "evaluate all classes as one", group="Data")
@@ -122,7 +136,7 @@ class ValConfig:
     iou_thres: float = flag(
         0.6, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )
-    max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1)
+    max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
@@ -152,6 +166,7 @@ class DetectConfig:
         group="Data",
         aliases=IMGSZ_ALIASES,
         at_least=32,
+        at_most=LONGEST_SIDE,
         max_values=2,
     )
     vid_stride: int = flag(1, "take every n-th frame of a video", group="Data", at_least=1)
@@ -160,7 +175,7 @@ class DetectConfig:
     iou_thres: float = flag(
         0.45, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )
-    max_det: int = flag(1000, "most detections per picture", group="Detections", at_least=1)
+    max_det: int = flag(1000, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
     classes: tuple[int, ...] | None = flag(None, "keep these class ids only", group="Detections", at_least=0)
     agnostic_nms: bool = flag(False, "suppress across classes", group="Detections")
 
@@ -170,7 +185,7 @@ class DetectConfig:
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
     save_crop: bool = flag(False, "write every detection as a picture of its own", group="Output")
     nosave: bool = flag(False, "write no annotated pictures", group="Output")
-    line_thickness: int = flag(3, "line width of boxes, pixels", group="Output", at_least=1)
+    line_thickness: int = flag(3, "line width of boxes, pixels", group="Output", at_least=1, at_most=100)
     hide_labels: bool = flag(False, "draw boxes without class names", group="Output")
     hide_conf: bool = flag(False, "draw labels without scores", group="Output")
     project: str = flag("runs/detect", "folder of runs", group="Output")
@@ -190,13 +205,14 @@ class ExportConfig:
         group="Model",
         aliases=IMGSZ_ALIASES,
         at_least=32,
+        at_most=LONGEST_SIDE,
         max_values=2,
     )
-    batch_size: int = flag(1, "pictures per batch", group="Model", at_least=1)
+    batch_size: int = flag(1, "pictures per batch", group="Model", at_least=1, at_most=LARGEST_BATCH)
     device: str = flag("cpu", "cpu, 0, cuda:0", group="Run")
     dynamic: bool = flag(False, "let batch, height and width of the exported input vary", group="Output")
     simplify: bool = flag(False, "simplify the ONNX graph", group="Output")
-    opset: int = flag(17, "ONNX operator set", group="Output", at_least=11)
+    opset: int = flag(17, "ONNX operator set", group="Output", at_least=11, at_most=23)
 
 
 def square_or_rectangle(imgsz: tuple[int, ...]) -> tuple[int, int]:

@@ -23,7 +23,7 @@ _REDUCED_READ = {
     8: cv2.IMREAD_REDUCED_COLOR_8,
 }
 # Formats whose header gives the size that OpenCV will decode to, once the orientation tag is applied.
-_HEADER_FORMATS = frozenset({"JPEG", "MPO", "PNG", "BMP", "WEBP"})
+_HEADER_FORMATS = frozenset({"JPEG", "MPO", "PNG"})
 _ORIENTATION_TAG = 0x0112
 _JPEG_START = b"\xff\xd8"
 
@@ -92,7 +92,7 @@ def image_size(path: Path) -> FrameSize:
     """Height and width in pixels as `read_image` gives them, from the file's header where the format permits.
 
     Raises:
-        ImageReadError: not a readable picture, or a JPEG or PNG that is cut short.
+        ImageReadError: not a readable picture, or cut short, or a PNG with a wrong check sum.
     """
     try:
         with path.open("rb") as file, Image.open(file) as image:
@@ -104,6 +104,7 @@ def image_size(path: Path) -> FrameSize:
                 _require_ending(path, b"\xff\xd9", after_scan=True)
             elif image.format == "PNG":
                 _require_ending(path, b"IEND\xae\x42\x60\x82", after_scan=False)
+                image.verify()  # check sums; OpenCV refuses a file in which one is wrong, in the middle of a run
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise _as_read_error(path, error) from error
     return FrameSize(width, height) if _swaps_sides(exif) else FrameSize(height, width)

@@ -29,7 +29,7 @@ from utils.user_error import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 _READERS = 8
 _NO_ROWS = LabelRows(np.zeros((0, 5), np.float32), np.zeros(0, np.int32), (), 0, ())
 

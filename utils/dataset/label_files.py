@@ -56,7 +56,7 @@ def parse_labels(text: str, file: str) -> LabelRows:
     cells = [line.split() for line in lines]
     numbers = np.array([i + 1 for i, row in enumerate(cells) if row], dtype=np.int32)
     filled = [row for row in cells if row]
-    table = _box_table(filled)
+    table = _box_table(filled) if "_" not in text else None  # Python reads 0_1 as 1
     if table is not None:
         polygons: list[np.ndarray | None] = [None] * len(table)
         problems: list[LabelProblem] = []
@@ -119,7 +119,7 @@ def _parse_row(row: list[str]) -> tuple[np.ndarray, np.ndarray | None] | str:
     values = np.empty(len(row), dtype=np.float64)
     for i, cell in enumerate(row):
         try:
-            values[i] = float(cell)
+            values[i] = float(cell.replace("_", "?"))
         except ValueError:
             return f"{cell[:40]!r} is not a number"
         if not np.isfinite(values[i]):

@@ -247,7 +247,13 @@ def _open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
             LOGGER.warning("%s: this ONNX Runtime has no CUDA (pip install onnxruntime-gpu); runs on the CPU", path)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (states.Fail, states.InvalidProtobuf, states.InvalidGraph, states.NoSuchFile) as error:
+    except (
+        states.Fail,
+        states.InvalidArgument,
+        states.InvalidProtobuf,
+        states.InvalidGraph,
+        states.NoSuchFile,
+    ) as error:
         raise UserError(f"{path}: not a readable ONNX model ({_first_line(error)})") from None
     entry = session.get_inputs()[0]
     outputs = [output.name for output in session.get_outputs()]

@@ -135,6 +135,7 @@ def _draw(
     for (x1, y1, x2, y2, line), kind, caption in zip(frames, classes.tolist(), captions, strict=True):
         if not caption:
             continue
+        caption = _drawable(caption)
         text_width, text_height = math.ceil(font.getlength(caption)) + 4, font_size + 4
         left, top = placer.place((x1 - line, y1 - line, x2 + line, y2 + line), text_width, text_height)
         color = class_color(kind)
@@ -191,6 +192,11 @@ def _overlap(spots: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return shared
 
 
+def _drawable(text: str) -> str:
+    """The text without line breaks, control characters and broken encodings, which no font has."""
+    return "".join(letter if letter.isprintable() else "?" for letter in text)
+
+
 def _text_color(ground: tuple[int, int, int]) -> tuple[int, int, int]:
     red, green, blue = ground
     return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else (255, 255, 255)
@@ -201,6 +207,7 @@ def _with_title(image: np.ndarray, title: str) -> np.ndarray:
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     font = _font(SMALLEST_FONT + 2)
+    title = _drawable(title)
     height = picture.height
     pen.rectangle((0, height - 16, font.getlength(title) + 6, height), fill=DARK)
     pen.text((3, height - 8), title, fill=(255, 255, 255), font=font, anchor="lm")

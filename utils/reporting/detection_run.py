@@ -22,6 +22,7 @@ from utils.reporting.box_drawing import DrawingStyle
 from utils.reporting.detection_output import DetectionOutput, OutputChoice
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.device import describe_device, select_device
+from utils.runtime.failures import explained_failures
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -65,7 +66,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         crops=config.save_crop,
         style=DrawingStyle(line_width=config.line_thickness, names=not config.hide_labels, scores=not config.hide_conf),
     )
-    with DetectionOutput(folder, predictor, choice) as output:
+    with explained_failures(1, max(config.imgsz)), DetectionOutput(folder, predictor, choice) as output:
         summary = _detect_all(source, predictor, output, folder)
     if not summary.frames:
         raise UserError(f"{config.source}: none of {len(source.files)} files could be read")

@@ -18,10 +18,12 @@ from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import multiple_of_stride
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
+from utils.reporting.dataset_problems import report_problems
 from utils.reporting.evaluation_observers import BatchPictures, CocoResults, LabelFiles, write_evaluation_plots
 from utils.reporting.metrics_file import format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.device import describe_device, select_device
+from utils.runtime.failures import explained_failures
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -58,12 +60,14 @@ def run_evaluation(config: ValConfig) -> EvaluationReport:
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("evaluating %s on the %s part of %s, %s", weights, config.task, dataset.file, describe_device(device))
 
+    report_problems(folder, {config.task: loader.dataset.index})
     names = ("item",) * dataset.class_count if config.single_cls else backend.names
     results = CocoResults()
     observers = [BatchPictures(folder, names), results]
     if config.save_txt:
         observers.append(LabelFiles(folder / "labels", with_scores=config.save_conf))
-    report = evaluate(detector, loader, settings, device, observers=observers)
+    with explained_failures(config.batch_size, config.imgsz):
+        report = evaluate(detector, loader, settings, device, observers=observers)
 
     LOGGER.info("%s\n%s", format_table(report, verbose=config.verbose), speed_line(report))
     write_metrics(folder / "metrics.json", report, weights, asdict(config))

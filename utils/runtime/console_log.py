@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import sys
 from collections.abc import Callable
@@ -16,6 +17,8 @@ def start_console_log(level: int = logging.INFO) -> None:
 
     Only the loggers of this program's packages are touched; those of libraries stay as they are.
     """
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes need not fit the console
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_LineFormatter())
     for package in OWN_PACKAGES:
@@ -39,6 +42,10 @@ def run_verb(verb: Callable[[], None]) -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return error.exit_code
+    except OSError as error:  # a full disk, no permission, a name too long: whatever the system refuses, in its words
+        where = f"{error.filename}: " if error.filename else ""
+        print(f"error: {' '.join(f'{where}{error.strerror or error}'.split())}", file=sys.stderr)
+        return 1
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130

@@ -26,7 +26,7 @@ def select_device(name: str) -> torch.device:
         text = "0"
     if "," in text:
         raise UsageError(f"--device {name}: for several GPUs start with torchrun --nproc_per_node N")
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise UsageError(f"--device {name}: not a device; use cpu or the number of a GPU")
     if int(text) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import pickle
 import platform
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -11,12 +10,14 @@ from typing import Any
 
 import torch
 
+from models.pickles import DAMAGE
 from models.weights import SCHEMA, checkpoint_fields
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.run_config import TrainConfig
 from utils.reporting.epoch_log import EpochRecord
 from utils.runtime.atomic_files import atomic_file
 from utils.training.learner import Learner
+from utils.training.run_files import previous_of
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -84,8 +85,10 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         content = torch.load(path, map_location="cpu", weights_only=True)
     except OSError as error:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
-    except (RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise UserError(f"{path}: damaged, or not a checkpoint of train.py") from error
+    except DAMAGE as error:
+        kept = previous_of(path)
+        offer = f"; the epoch before it is whole: python train.py --resume {kept}" if kept else ""
+        raise UserError(f"{path}: damaged, or not a checkpoint of train.py{offer}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or "optimizer" not in content:
         raise UserError(f"{path}: not a checkpoint of train.py (schema {SCHEMA})")
     return content

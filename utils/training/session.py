@@ -32,6 +32,7 @@ from utils.geometry.letterbox import multiple_of_stride
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes, plot_results
+from utils.reporting.dataset_problems import report_problems
 from utils.reporting.detection_files import write_picture
 from utils.reporting.epoch_log import epoch_record, write_results_csv
 from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
@@ -39,6 +40,7 @@ from utils.reporting.metrics_file import format_table, write_metrics
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, placed, resolve_precision, select_device
+from utils.runtime.failures import explained_failures
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.batch_size import fitting_batch_size
@@ -59,6 +61,7 @@ from utils.training.learning_rate import LearningRateSchedule
 from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
 from utils.training.optimizer import build_optimizer
+from utils.training.run_files import keep_previous, set_aside_older_run
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
 from utils.user_error import UserError
@@ -102,9 +105,14 @@ def train(config: TrainConfig) -> Path:
     if config.resume:
         checkpoint = checkpoint_to_resume(config.resume, Path(config.project))
         with hold_run_directory(checkpoint.parent.parent):
-            return run_to_the_end(resumed_run(checkpoint, config))
+            run = resumed_run(checkpoint, config)
+            if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
+                write_checkpoint(run.last, run.learner, run.state, resumable=True)
+            write_results_csv(run.folder / "results.csv", run.state.records)
+            return run_to_the_end(run)
     run = new_run(config)
     with hold_run_directory(run.folder):
+        set_aside_older_run(run.folder)
         write_beginning(run)
         return run_to_the_end(run)
 
@@ -115,6 +123,7 @@ def new_run(config: TrainConfig) -> TrainingRun:
     dataset = read_dataset_yaml(find_dataset_yaml(config.data))
     names = ("item",) if config.single_cls else dataset.names
     device = select_device(config.device)
+    resolve_precision(config.precision, device)  # a wrong one is refused before pictures are read
     reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
     model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
     imgsz = multiple_of_stride(config.imgsz, model.stride)
@@ -162,13 +171,14 @@ def run_to_the_end(run: TrainingRun) -> Path:
     if not albumentations_installed():
         LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
     LOGGER.info("training on %s, results in %s", describe_device(run.learner.device), run.folder)
-    with stop_requests() as stop:
-        for epoch in range(len(run.state.records), config.epochs):
-            if patience_exhausted(run.state.records, config.patience):
-                LOGGER.info("no better fitness in %d epochs: stopping", config.patience)
-                break
-            run_epoch(run, epoch, stop)
-    finish(run)
+    with explained_failures(config.batch_size, config.imgsz):
+        with stop_requests() as stop:
+            for epoch in range(len(run.state.records), config.epochs):
+                if patience_exhausted(run.state.records, config.patience):
+                    LOGGER.info("no better fitness in %d epochs: stopping", config.patience)
+                    break
+                run_epoch(run, epoch, stop)
+        finish(run)
     LOGGER.info("results in %s", run.folder)
     return run.folder
 
@@ -201,6 +211,7 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
     if is_last or not config.nosave:
         if best is record or best is None:
             write_checkpoint(run.best, run.learner, run.state, resumable=False)
+        keep_previous(run.last)
         write_checkpoint(run.last, run.learner, run.state, resumable=True)
     if config.save_period > 0 and epoch % config.save_period == 0:
         write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.learner, run.state, resumable=False)
@@ -283,6 +294,8 @@ def write_beginning(run: TrainingRun) -> None:
     (run.folder / "weights").mkdir(exist_ok=True)
     write_text(run.folder / "hyp.yaml", yaml.safe_dump(run.state.hyp.to_dict(), sort_keys=False))
     write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.state.config), sort_keys=False))
+    pictures = run.pictures
+    report_problems(run.folder, {"train": pictures.training.dataset.index, "val": pictures.evaluation.dataset.index})
     write_checkpoint(run.last, run.learner, run.state, resumable=True)
     if not run.state.config.noplots:
         draw_beginning(run)

@@ -48,7 +48,7 @@ def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_leve
     model = DetectionModel(architecture, class_count=len(names), names=names)
     if weights is not None:
         if not source.architecture and not anchors_per_level:
-            model.set_anchors(weights.anchors)
+            weights.give_anchors(model)
         for line in transfer_weights(model, weights).lines():
             LOGGER.info(line)
     return model

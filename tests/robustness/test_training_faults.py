@@ -1,0 +1,196 @@
+"""Faults in the middle of a training run: nothing that was finished is lost, and one line says what to do."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from tests.end_to_end.scripts import command, environment
+from tests.robustness.running import Outcome, run, succeeds
+from tests.shared_data import REPOSITORY
+from tests.small_dataset import write_small_dataset
+from utils.training import one_epoch
+
+pytestmark = pytest.mark.slow
+AREA = "Faults in training"
+CFG = REPOSITORY / "tests" / "exporting" / "small-detector.yaml"
+FLAGS = ("--weights", "", "--cfg", CFG, "--img", 64, "--batch-size", 2, "--noautoanchor", "--noplots")
+
+
+@pytest.fixture
+def dataset(tmp_path: Path) -> Path:
+    return write_small_dataset(tmp_path / "small", train=4, val=2)
+
+
+def start(folder: Path, dataset: Path, *flags: object) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        command("train.py", *FLAGS, "--data", dataset, *flags),
+        cwd=folder, env=environment(), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def wait_for(path: Path, process: subprocess.Popen[str]) -> None:
+    deadline = time.monotonic() + 120
+    while not path.exists():
+        assert process.poll() is None and time.monotonic() < deadline, process.communicate()
+        time.sleep(0.02)
+
+
+def interrupted(folder: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch, error: Exception) -> Outcome:
+    """A run of three epochs that ``error`` ends in its third."""
+    real = one_epoch.train_one_epoch
+
+    def failing(learner: object, batches: object, epoch: int, *rest: object) -> object:
+        if epoch == 2:
+            raise error
+        return real(learner, batches, epoch, *rest)  # type: ignore[arg-type]
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.training.session.train_one_epoch", failing)
+        return run("train", *FLAGS, "--data", dataset, "--workers", 0, "--epochs", 3, folder=folder)
+
+
+def epochs_in(checkpoint: Path) -> int:
+    return len(torch.load(checkpoint, weights_only=True)["records"])
+
+
+MEMORY = {
+    "CUDA": torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB"),
+    "CPU": RuntimeError("[enforce fail at alloc_cpu.cpp:118] DefaultCPUAllocator: not enough memory: you tried to"),
+    "Python": MemoryError(),
+}
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param(kind, marks=pytest.mark.case(AREA, f"out of memory ({kind})", "one line names batch and size"))
+        for kind in MEMORY
+    ],
+)
+def test_out_of_memory(kind: str, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    outcome = interrupted(tmp_path, dataset, monkeypatch, MEMORY[kind])
+    assert outcome.code == 1
+    assert outcome.error_lines[-1].startswith("error: out of memory with --batch-size 2 and --imgsz 64;")
+    assert epochs_in(tmp_path / "runs" / "train" / "exp" / "weights" / "last.pt") == 2
+
+
+@pytest.mark.case(AREA, "out of memory in val.py", "one line names batch and size")
+def test_out_of_memory_in_val(tmp_path: Path, dataset: Path, weights: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object, **__: object) -> None:
+        raise MEMORY["CPU"]
+
+    monkeypatch.setattr("utils.reporting.evaluation_run.evaluate", failing)
+    outcome = run("val", "--weights", weights, "--data", dataset, "--img", 64, "--workers", 0, folder=tmp_path)
+    assert outcome.code == 1 and "out of memory with --batch-size 32 and --imgsz 64;" in outcome.error_lines[-1]
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        pytest.param(
+            damage,
+            marks=pytest.mark.case(AREA, f"last.pt {damage}", "refused; last.prev.pt is offered and ends the run"),
+        )
+        for damage in ("truncated", "emptied", "overwritten")
+    ],
+)
+def test_a_corrupted_last_checkpoint(
+    damage: str, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted(tmp_path, dataset, monkeypatch, MemoryError())
+    folder = tmp_path / "runs" / "train" / "exp"
+    last, kept = folder / "weights" / "last.pt", folder / "weights" / "last.prev.pt"
+    assert (epochs_in(last), epochs_in(kept)) == (2, 1)
+    content = last.read_bytes()
+    half = content[: len(content) // 2]
+    last.write_bytes({"truncated": half, "emptied": b"", "overwritten": bytes(len(content))}[damage])
+    outcome = run("train", "--resume", folder, "--workers", 0, folder=tmp_path)
+    assert outcome.code == 1 and len(outcome.error_lines) == 1
+    assert outcome.error_lines[0].endswith(f"the epoch before it is whole: python train.py --resume {kept}")
+    succeeds("train", "--resume", kept, "--workers", 0, folder=tmp_path)
+    assert epochs_in(last) == 3 and torch.load(last, weights_only=True)["finished"]
+    assert len((folder / "results.csv").read_text(encoding="utf-8").splitlines()) == 4
+
+
+@pytest.mark.parametrize(
+    "left",
+    [
+        pytest.param(left, marks=pytest.mark.case(AREA, f"results.csv {case}", "written whole again when resumed"))
+        for left, case in ((0, "emptied"), (40, "cut short"), (None, "removed"))
+    ],
+)
+def test_results_cut_short(left: int | None, tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    interrupted(tmp_path, dataset, monkeypatch, MemoryError())
+    results = tmp_path / "runs" / "train" / "exp" / "results.csv"
+    before = results.read_text(encoding="utf-8")
+    if left is None:
+        results.unlink()
+    else:
+        results.write_text(before[:left], encoding="utf-8")
+    succeeds("train", "--resume", "--workers", 0, folder=tmp_path)
+    after = results.read_text(encoding="utf-8")
+    assert after.startswith(before) and len(after.splitlines()) == 4
+
+
+@pytest.mark.case(AREA, "--exist-ok onto an old run", "the old run's files are kept as *.older, none passes for new")
+def test_exist_ok_onto_an_old_run(tmp_path: Path, dataset: Path) -> None:
+    flags = (*FLAGS, "--data", dataset, "--workers", 0, "--exist-ok")
+    succeeds("train", *flags, "--epochs", 2, folder=tmp_path)
+    folder = tmp_path / "runs" / "train" / "exp"
+    old = (folder / "weights" / "best.pt").read_bytes()
+    outcome = succeeds("train", *flags, "--epochs", 0, folder=tmp_path)
+    assert "files of an older run are kept as *.older" in outcome.output
+    assert (folder / "weights" / "best.pt.older").read_bytes() == old
+    assert not (folder / "weights" / "best.pt").exists() and epochs_in(folder / "weights" / "last.pt") == 0
+
+
+@pytest.mark.case(AREA, "two runs started into one folder", "the second is told which process holds it, and ends")
+def test_two_runs_in_one_folder(tmp_path: Path, dataset: Path) -> None:
+    flags = ("--workers", 0, "--exist-ok", "--noval", "--epochs", 10000, "--patience", 0)
+    with start(tmp_path, dataset, *flags) as first:
+        wait_for(tmp_path / "runs" / "train" / "exp" / "results.csv", first)
+        try:
+            outcome = run("train", *FLAGS, "--data", dataset, *flags, folder=tmp_path)
+        finally:
+            first.send_signal(signal.SIGTERM)
+            first.communicate(timeout=60)
+    assert outcome.code == 1
+    assert f"runs/train/exp: another run (process {first.pid}) writes there" in outcome.error_lines[-1]
+    assert first.returncode == 128 + signal.SIGTERM
+    assert epochs_in(tmp_path / "runs" / "train" / "exp" / "weights" / "last.pt") >= 1
+
+
+@pytest.mark.case(AREA, "a loading process killed", "one line names it; finished epochs are in last.pt and resume")
+def test_a_killed_worker(tmp_path: Path, dataset: Path) -> None:
+    folder = tmp_path / "runs" / "train" / "exp"
+    with start(tmp_path, dataset, "--workers", 1, "--epochs", 10000, "--patience", 0, "--noval") as process:
+        wait_for(folder / "results.csv", process)
+        children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split()
+        assert children
+        os.kill(int(children[0]), signal.SIGKILL)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1, errors
+    assert "Traceback" not in errors
+    assert "a loading process (" in errors.splitlines()[-1] and "--workers" in errors.splitlines()[-1]
+    assert epochs_in(folder / "weights" / "last.pt") >= 1
+
+
+@pytest.mark.case(AREA, "pictures deleted in the middle of a run", "one line names the file; finished epochs are kept")
+@pytest.mark.parametrize("workers", [0, 1])
+def test_pictures_deleted_in_mid_run(workers: int, tmp_path: Path, dataset: Path) -> None:
+    folder = tmp_path / "runs" / "train" / "exp"
+    with start(tmp_path, dataset, "--workers", workers, "--epochs", 10000, "--patience", 0, "--noval") as process:
+        wait_for(folder / "results.csv", process)
+        for path in (dataset.parent / "images" / "train").glob("*.png"):
+            path.unlink()
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 1 and "Traceback" not in errors, errors
+    assert ".png: cannot be read: No such file or directory" in errors.splitlines()[-1]
+    assert epochs_in(folder / "weights" / "last.pt") >= 1
