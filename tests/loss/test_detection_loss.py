@@ -185,16 +185,18 @@ def test_gradients_positives_and_groups_equal_the_original() -> None:
 def test_the_memory_order_of_the_maps_changes_nothing(pictures: int) -> None:
     """In training a map is a view of a channels_last convolution's output."""
     torch.manual_seed(0)
+    loss = DetectionLoss(torch.tensor([[[16.0, 16.0], [8.0, 10.0]]]), (8,), 2, GAINS)
+    loss.balance = (1.0,)
     batch = batch_of([np.array([[4, 4, 20, 28], [12.0, 12, 28, 28]])] * pictures, height=32, width=32)
-    dense = torch.randn(pictures, 1, 4, 4, 7, requires_grad=True)
-    convolved = dense.detach().permute(0, 1, 4, 2, 3).reshape(pictures, 7, 4, 4)
+    dense = torch.randn(pictures, 2, 4, 4, 7, requires_grad=True)
+    convolved = dense.detach().permute(0, 1, 4, 2, 3).reshape(pictures, 14, 4, 4)
     convolved = convolved.contiguous(memory_format=torch.channels_last).requires_grad_()
-    view = convolved.view(pictures, 1, 7, 4, 4).permute(0, 1, 3, 4, 2)
-    losses = [one_level_loss(2)(HeadMaps((maps,)), batch).total for maps in (dense, view)]
-    for loss in losses:
-        loss.backward()  # type: ignore[no-untyped-call]
-    assert losses[0].item() == pytest.approx(losses[1].item(), rel=1e-6)
+    view = convolved.view(pictures, 2, 7, 4, 4).permute(0, 1, 3, 4, 2)
+    totals = [loss(HeadMaps((maps,)), batch).total for maps in (dense, view)]
+    for total in totals:
+        total.backward()  # type: ignore[no-untyped-call]
+    assert totals[0].item() == pytest.approx(totals[1].item(), rel=1e-6)
     assert dense.grad is not None and convolved.grad is not None
-    expected = dense.grad.permute(0, 1, 4, 2, 3).reshape(pictures, 7, 4, 4)
+    expected = dense.grad.permute(0, 1, 4, 2, 3).reshape(pictures, 14, 4, 4)
     torch.testing.assert_close(convolved.grad, expected)
     assert convolved.grad.abs().sum() > 0
