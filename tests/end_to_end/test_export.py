@@ -46,7 +46,7 @@ def test_exported_files_work_in_the_other_scripts(folder: Path) -> None:
     ("flags", "line"),
     [
         (("--include", "tflite"), "error: --include tflite: not written here; export onnx"),
-        (("--half",), "error: export.py: --half: files are written in fp32"),
+        (("--optimize",), "error: export.py: --optimize: mobile TorchScript is not written"),
     ],
 )
 def test_wrong_usage_is_one_line(folder: Path, flags: tuple[object, ...], line: str) -> None:
