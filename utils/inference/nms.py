@@ -60,6 +60,9 @@ def _suppress_picture(
     """Detections out of boxes (N, 4), objectness (N,) and class probabilities (N, C) that passed the threshold."""
     box_index, scores, classes = _candidates(objectness[:, None] * class_probs, settings)
     boxes = boxes[box_index]
+    finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
+    if not finite.all():  # where the network has overflown there is no place to name
+        boxes, scores, classes = boxes[finite], scores[finite], classes[finite]
     # The offset is added in float32, as YOLOv5 does: at high class numbers it rounds the boxes a little, and figures
     # are to be equal.
     shifted = boxes if settings.agnostic else boxes + (classes.float() * CLASS_OFFSET)[:, None]
