@@ -32,7 +32,12 @@ def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
             ) from error
         lost = _LOST_WORKER.search(text)
         if lost:
-            raise UserError(
-                f"a loading process ({lost[1].strip()}) was killed, often for lack of memory; take fewer --workers"
-            ) from error
+            raise UserError(_lost_line(f" ({lost[1].strip()})")) from error
         raise
+    # A process that is killed while it hands a batch over is noticed by its broken connection first.
+    except (ConnectionResetError, ConnectionRefusedError, EOFError) as error:
+        raise UserError(_lost_line("")) from error
+
+
+def _lost_line(process: str) -> str:
+    return f"a loading process{process} was killed, often for lack of memory; take fewer --workers"
