@@ -37,6 +37,7 @@ KEYS = (
     "channel_multiple",
 )
 DEFAULT_ACTIVATION = "nn.SiLU()"
+LARGEST_COUNT = 100_000  # of classes, channels, anchors, repeats: more is a slip, and would be built for ever
 
 Argument = None | bool | int | float | str | tuple["Argument", ...]
 
@@ -178,6 +179,8 @@ def _is_integer(value: object) -> bool:
 def _whole(value: object, where: str) -> int:
     if not isinstance(value, int) or isinstance(value, bool) or value < 1:
         raise UserError(f"{where} is {value!r}; a whole number of at least 1 is needed")
+    if value > LARGEST_COUNT:
+        raise UserError(f"{where} is {value!r}; a whole number of at most {LARGEST_COUNT} is needed")
     return value
 
 

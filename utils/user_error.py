@@ -8,6 +8,10 @@ class UserError(Exception):
 
     exit_code = 1
 
+    def __str__(self) -> str:
+        """One line, whatever a file name or a value of the user's holds."""
+        return " ".join(super().__str__().splitlines())
+
 
 class UsageError(UserError):
     """A mistake on the command line. Exit code 2."""

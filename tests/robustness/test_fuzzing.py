@@ -283,6 +283,10 @@ ONCE_FAILED: tuple[tuple[str, Any], ...] = (
     ("non-maximum suppression", ([[0.0] * 8, [0.0, 0.0, 0.0, math.inf, 1.0, 0.0, 0.0, 1.0]], False, False, 1)),
     # Python reads 0_1 as 1.
     ("label parser", "0 0.5 0.5 0.2 0_1"),
+    # 2**63 anchors per level were made one after the other.
+    ("architecture YAML", [(("anchors",), 2**63)]),
+    # A line break in a module's name broke the message in two.
+    ("architecture YAML", [(("head", 0, 2), "\n")]),
     # datetime's ValueError came through.
     ("dataset YAML", "x: 2024-99-99\n"),
 )

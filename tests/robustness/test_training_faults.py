@@ -178,7 +178,7 @@ def test_a_killed_worker(tmp_path: Path, dataset: Path) -> None:
         _, errors = process.communicate(timeout=60)
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
-    assert "a loading process (" in errors.splitlines()[-1] and "--workers" in errors.splitlines()[-1]
+    assert "a loading process" in errors.splitlines()[-1] and "--workers" in errors.splitlines()[-1]
     assert epochs_in(folder / "weights" / "last.pt") >= 1
 
 

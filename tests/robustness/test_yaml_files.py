@@ -124,7 +124,7 @@ ARCHITECTURES = (
     architecture("a row that reads from below", changed("[[-1, 6], 1,", "[[-1, 99], 1,"), "99"),
     architecture("a row that reads from itself", changed("[[-1, 6], 1,", "[[-1, 12], 1,"), "12"),
     architecture("a layer repeated -1 times", changed("[-1, 3, C3,", "[-1, -1, C3,"), "a whole number of at least 1"),
-    architecture("absurd repeats", changed("[-1, 3, C3,", "[-1, 99999999, C3,"), "more than 200 repeats"),
+    architecture("absurd repeats", changed("[-1, 3, C3,", "[-1, 9999, C3,"), "more than 200 repeats"),
     architecture("absurd width", changed("width_multiple: 0.25", "width_multiple: 1.0e+9"), "width_multiple"),
     architecture("width nan", changed("width_multiple: 0.25", "width_multiple: .nan"), "width_multiple is nan"),
     architecture(
@@ -146,6 +146,7 @@ ARCHITECTURES = (
     architecture("anchors of other levels", changed("  - [10, 13", "  - [9, 9, 9, 9, 9, 9]\n  - [10, 13"), "anchors"),
     architecture("negative anchors", changed("10, 13", "-10, 13"), "a positive number is needed"),
     architecture("anchors that are a word", changed("anchors:  #", "anchors: auto\nx:  #"), "a.yaml"),
+    architecture("absurd number of anchors", changed("anchors:  #", "anchors: 9223372036854775808\n#"), "a.yaml: "),
     architecture("0 classes", changed("nc: 80", "nc: 0"), "nc is 0; a whole number of at least 1"),
     architecture("kernel 0", changed("SPDConv, [128, 3]", "SPDConv, [128, 0]"), "a whole number of at least 1"),
     architecture("even kernel", changed("SPDConv, [128, 3]", "SPDConv, [128, 2]"), "a.yaml"),

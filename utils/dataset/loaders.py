@@ -79,7 +79,7 @@ class DetectionLoader:
             yield from self._batches
         except UserError as error:
             # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
-            message = str(error).strip().splitlines()[-1]
+            message = str(error.args[0]).strip().splitlines()[-1]
             message = message.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
             # Its own traceback holds the iterator in a cycle; collected as one, the workers would not hear of the end
             # and the program would wait five seconds for them.
