@@ -24,11 +24,12 @@ from utils.config.run_config import TrainConfig
 from utils.dataset.picture_cache import MappedPictures, MemoryPictures
 from utils.geometry.records import Batch, HeadMaps
 from utils.reporting.epoch_log import EpochRecord
+from utils.runtime.process_ranks import ALONE
 from utils.training import session
 from utils.training.checkpoint import RunState, write_checkpoint
 from utils.training.learner import Learner
 from utils.training.session import new_run, run_to_the_end, train, write_beginning
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 pytestmark = pytest.mark.slow
 HAS_SHARED = (SHARED / "weights" / "yolov5n.pt").is_file() and (SHARED / "data" / "bccd").is_dir()
@@ -79,7 +80,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 
 def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    run = new_run(config)
+    run = new_run(config, ALONE)
     start = {name: value.clone() for name, value in run.learner.model.state_dict().items()}
     frames: list[tuple[int, int]] = []
     pictures: list[list[str]] = [[] for _ in range(config.epochs)]
@@ -168,7 +169,7 @@ def test_image_weights(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_cache(kind: str, base: TrainConfig, plain: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(base, cache=kind)
-    run = new_run(config)
+    run = new_run(config, ALONE)
     for loader in (run.pictures.training, run.pictures.evaluation):
         cache = loader.dataset._cache
         assert isinstance(cache, MemoryPictures if kind == "ram" else MappedPictures)
@@ -247,9 +248,9 @@ def test_noautoanchor(base: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptu
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("anchor_t: 1.2\n")  # hardly any object has an anchor as near as that
     config = replace(base, hyp=str(hyp))
-    kept = new_run(config).learner.model.anchors
+    kept = new_run(config, ALONE).learner.model.anchors
     with caplog.at_level("INFO"):
-        fitted = new_run(replace(config, noautoanchor=False)).learner.model.anchors
+        fitted = new_run(replace(config, noautoanchor=False), ALONE).learner.model.anchors
     assert not torch.equal(kept, fitted)
     lines = [message for message in caplog.messages if "best possible recall" in message]
     assert len(lines) == 2 and lines[0].startswith("anchors:") and lines[1].startswith("re-fitted anchors:")
@@ -263,13 +264,13 @@ def test_project_name_and_exist_ok(base: TrainConfig, tmp_path: Path) -> None:
 
 def test_batch_size_from_the_memory_is_16_on_the_cpu(base: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        run = new_run(replace(base, batch_size=-1))
+        run = new_run(replace(base, batch_size=-1), ALONE)
     assert run.state.config.batch_size == 16
     assert any("--batch-size -1" in message and "CPU" in message for message in caplog.messages)
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(base: TrainConfig, tmp_path: Path) -> None:
-    run = new_run(replace(base, project=str(tmp_path)))
+    run = new_run(replace(base, project=str(tmp_path)), ALONE)
     write_beginning(run)
     torch.nn.init.constant_(next(run.learner.model.parameters()), math.inf)
     with pytest.raises(UserError, match=r"epoch 0, step 0: the loss is not finite .*last\.pt") as caught:
@@ -308,3 +309,13 @@ def test_all_of_bccd(
     made = trial(config, monkeypatch)
     assert made.rows[1]["train/obj_loss"] < made.rows[0]["train/obj_loss"] * 1.5
     assert (made.folder / "metrics.json").is_file()
+
+
+def test_sync_bn_needs_processes_on_cuda(base: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--sync-bn: needs several processes on CUDA"):
+        train(replace(base, sync_bn=True, project=str(tmp_path)))
+
+
+def test_local_rank_needs_a_launcher(base: TrainConfig, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--local-rank 0: is set by a launcher"):
+        train(replace(base, local_rank=0, project=str(tmp_path)))

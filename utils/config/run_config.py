@@ -83,6 +83,13 @@ class TrainConfig:
     )
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    sync_bn: bool = flag(False, "batch norm over the pictures of all processes (CUDA, torchrun)", group="Run")
+    local_rank: int = flag(
+        -1,
+        "place among this machine's processes, as older launchers pass it; torchrun needs none",
+        group="Run",
+        at_least=-1,
+    )
     resume: bool | str = flag(
         False, "continue the newest run, or that of the given last.pt", group="Run", lone_value=True
     )

@@ -20,12 +20,14 @@ from utils.evaluation.coco_average_precision import (
     truth_from_labels,
 )
 from utils.evaluation.confusion_matrix import ConfusionMatrix
+from utils.evaluation.evaluated_pictures import EvaluatedPicture, LabelledPictures, pictures_of_all, true_labels
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, LossFigures, SpeedFigures
 from utils.evaluation.match_detections import match_detections
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
+from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.user_error import UserError
 
 __all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]
@@ -68,12 +70,6 @@ class DetectionLossFunction(Protocol):
     def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts: ...
 
 
-class LabelledPictures(Protocol):
-    """The data set behind a loader."""
-
-    def source_labels(self, index: int) -> Labels: ...
-
-
 class EvaluationLoader(Protocol):
     """Batches with letterboxes, and the data set they come from."""
 
@@ -102,6 +98,7 @@ def evaluate(
     device: torch.device,
     loss: DetectionLossFunction | None = None,
     observers: Sequence[EvaluationObserver] = (),
+    ranks: ProcessRanks = ALONE,
 ) -> EvaluationReport:
     """Evaluate a detector on every picture of a loader; a module is in eval mode meanwhile.
 
@@ -111,7 +108,8 @@ def evaluate(
         settings: thresholds and arithmetic.
         device: where the detector is.
         loss: measured on the way when given.
-        observers: called for each batch and each picture.
+        observers: called for each batch and each picture of this process.
+        ranks: with several processes the loader of each gives its part; the report of all is made in every one.
 
     Raises:
         UserError: a label's class that the detector does not have; no picture.
@@ -120,7 +118,8 @@ def evaluate(
     nms = replace(settings.nms, agnostic=True) if settings.single_cls else settings.nms
     tally, clock, losses = _Tally(names), _Clock(device), []
     with _evaluation_mode(detector), torch.no_grad():
-        bar = tqdm(loader, desc="evaluating", unit="batch", disable=not settings.progress, leave=False)
+        shown = settings.progress and ranks.is_writer
+        bar = tqdm(loader, desc="evaluating", unit="batch", disable=not shown, leave=False)
         for number, batch in enumerate(bar):
             with clock.stage("preprocess"):
                 batch = batch.on(device)
@@ -138,18 +137,21 @@ def evaluate(
                 index, path, letterbox = batch.indices[place], batch.paths[place], batch.letterboxes[place]
                 if letterbox is None:
                     raise ValueError(f"{path}: evaluation needs the letterbox of every picture")
-                labels = loader.dataset.source_labels(index)
-                if settings.single_cls:
-                    labels = replace(labels, classes=np.zeros_like(labels.classes))
+                labels = true_labels(loader.dataset, index, settings.single_cls)
                 way_back = halved_padding(letterbox) if settings.halved_padding else letterbox
                 detections = detections.cpu().to_source(way_back)
-                tally.add(_Picture(index, labels, detections), path)
+                tally.add(EvaluatedPicture(index, labels, detections), path)
                 for observer in observers:
                     observer.on_picture(index, path, detections, labels)
+    speed = clock.per_picture(max(len(tally.pictures), 1))
+    tally.pictures = pictures_of_all(tally.pictures, loader.dataset, settings.single_cls, ranks)
     if not tally.pictures:
         raise UserError("nothing to evaluate: the split has no pictures")
-    mean_loss = LossFigures(*np.mean(losses, axis=0).tolist()) if losses else None
-    return tally.report(mean_loss, clock.per_picture(len(tally.pictures)))
+    mean_loss = None
+    if loss is not None:
+        rows = ranks.all_rows(torch.tensor(losses, dtype=torch.float64).reshape(-1, len(LossFigures._fields)))
+        mean_loss = LossFigures(*rows.mean(dim=0).tolist())
+    return tally.report(mean_loss, speed)
 
 
 def _forward(
@@ -196,24 +198,14 @@ class _Clock:
         return SpeedFigures(**{name: 1000 * seconds / pictures for name, seconds in self.seconds.items()})
 
 
-@dataclass(frozen=True, slots=True)
-class _Picture:
-    """What is there and what was found, in source pixels."""
-
-    index: int  # in the data set
-    labels: Labels
-    detections: Detections
-
-
 class _Tally:
     """The pictures seen so far."""
 
     def __init__(self, names: tuple[str, ...]) -> None:
         self.names = names
-        self.pictures: list[_Picture] = []
-        self.confusion = ConfusionMatrix(len(names))
+        self.pictures: list[EvaluatedPicture] = []
 
-    def add(self, picture: _Picture, path: Path) -> None:
+    def add(self, picture: EvaluatedPicture, path: Path) -> None:
         labels = picture.labels
         if len(labels) and labels.classes.max() >= len(self.names):
             raise UserError(
@@ -221,7 +213,6 @@ class _Tally:
                 f"but the model has {len(self.names)} classes (0 to {len(self.names) - 1})"
             )
         self.pictures.append(picture)
-        self.confusion.add(picture.detections, labels)
 
     def report(self, loss: LossFigures | None, speed_ms: SpeedFigures) -> EvaluationReport:
         # Detections of equal score rank by picture: in the data set's order, whatever the batches were.
@@ -236,6 +227,9 @@ class _Tally:
             np.concatenate([labels.classes for labels in truth]),
         )
         coco = coco_figures(truth_from_labels(truth), findings)
+        confusion = ConfusionMatrix(len(self.names))
+        for picture in pictures:
+            confusion.add(picture.detections, picture.labels)
         pictures_with = np.zeros(len(self.names), dtype=np.int64)
         for labels in truth:
             pictures_with[np.unique(labels.classes)] += 1
@@ -266,7 +260,7 @@ class _Tally:
             speed_ms=speed_ms,
             names=self.names,
             curves=curves,
-            confusion=self.confusion.counts,
+            confusion=confusion.counts,
         )
 
 

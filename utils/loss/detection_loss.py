@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
@@ -12,6 +12,7 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.boxes import complete_iou
 from utils.geometry.records import Batch, HeadMaps, LevelTargets, LossParts
 from utils.loss.target_assignment import assign_targets
+from utils.runtime.process_ranks import ALONE, ProcessRanks
 
 # Finer levels have more cells and fewer objects per cell; YOLOv5 weights their objectness accordingly.
 OBJECTNESS_BALANCE = {3: (4.0, 1.0, 0.4)}
@@ -61,6 +62,13 @@ class LossGains:
         )
 
 
+class LevelShare(NamedTuple):
+    """How much one process's means count on a level."""
+
+    places: float  # assigned places
+    cells: float
+
+
 class RowsAndObjectness(torch.autograd.Function):
     """The two parts of a level's raw map that have a loss: its assigned rows, and the objectness of every place.
 
@@ -101,28 +109,47 @@ class DetectionLoss:
         self.gains = gains
         self.balance: tuple[float, ...] = OBJECTNESS_BALANCE.get(len(strides), OBJECTNESS_BALANCE_MORE_LEVELS)
 
-    def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts:
-        """Mean loss per picture; multiply by the batch size for the sum that YOLOv5 optimizes."""
+    def __call__(self, maps: HeadMaps, batch: Batch, ranks: ProcessRanks = ALONE) -> LossParts:
+        """Mean loss per picture; multiply by the batch size for the sum that YOLOv5 optimizes.
+
+        With several processes each has a part of the batch, and the mean of their losses is that of the whole batch:
+        assigned places and cells are counted over all ``ranks``, not in each alone.
+        """
         zero = maps.levels[0].new_zeros((), dtype=torch.float32)
         box, objectness, classification = zero, zero, zero
-        for level, logits in enumerate(maps.levels):
-            targets = self.targets(level, logits, batch)
+        assigned = [self.targets(level, logits, batch) for level, logits in enumerate(maps.levels)]
+        shares = self._shares(maps, assigned, ranks)
+        for level, (logits, targets) in enumerate(zip(maps.levels, assigned, strict=True)):
+            share = shares[level]
             place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
             rows, every_objectness = RowsAndObjectness.apply(logits, *place)  # (P, 5 + C), (B, A, H, W)
             goal = torch.zeros_like(every_objectness, memory_format=torch.contiguous_format)
             if len(targets.classes):
                 iou = complete_iou(self.decode_cells(rows[:, :4], level, targets.anchor), targets.boxes_cells)
-                box = box + (1 - iou).mean()
+                box = box + (1 - iou).mean() * share.places
                 goal = self._objectness_goal(goal, targets, iou.detach().clamp(min=0))
                 if self.class_count > 1:
-                    classification = classification + self._classification(rows[:, 5:], targets.classes)
-            weight = self.gains.objectness_positive
-            objectness = objectness + self._cross_entropy(every_objectness, goal, weight) * self.balance[level]
+                    found = self._classification(rows[:, 5:], targets.classes)
+                    classification = classification + found * share.places
+            weight = self.balance[level] * share.cells
+            found = self._cross_entropy(every_objectness, goal, self.gains.objectness_positive)
+            objectness = objectness + found * weight
         return LossParts(
             box=box * self.gains.box,
             objectness=objectness * self.gains.objectness,
             classification=classification * self.gains.classification,
         )
+
+    @staticmethod
+    def _shares(maps: HeadMaps, assigned: list[LevelTargets], ranks: ProcessRanks) -> list[LevelShare]:
+        """Weight of this process's means in each level's mean over all processes, times their number."""
+        if ranks.world == 1:
+            return [LevelShare(1.0, 1.0)] * len(assigned)
+        places = [float(len(targets.classes)) for targets in assigned]
+        cells = [float(logits[..., 4].numel()) for logits in maps.levels]
+        own = torch.tensor([places, cells], dtype=torch.float64)
+        shares = own * ranks.world / ranks.total(own.to(ranks.device)).cpu().clamp(min=1)
+        return [LevelShare(*pair) for pair in shares.T.tolist()]
 
     def targets(self, level: int, logits: torch.Tensor, batch: Batch) -> LevelTargets:
         """Assigned places of one level whose raw map is ``logits`` (B, A, H, W, 5 + C)."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import logging
+import os
 import sys
 from collections.abc import Callable
 
@@ -36,7 +37,8 @@ class _LineFormatter(logging.Formatter):
 
 def run_verb(verb: Callable[[], None]) -> int:
     """Run a script's work; the exit code it should end with. A user's mistake becomes one line, no traceback."""
-    start_console_log()
+    # Of several processes (torchrun) the first speaks; the others only warn.
+    start_console_log(logging.INFO if os.environ.get("RANK", "0") == "0" else logging.WARNING)
     try:
         verb()
     except UserError as error:

@@ -13,8 +13,10 @@ from utils.user_error import UsageError
 Module = TypeVar("Module", bound=torch.nn.Module)
 
 
-def select_device(name: str) -> torch.device:
+def select_device(name: str, local_rank: int | None = None) -> torch.device:
     """The device named ``cpu``, ``0``, ``cuda:0`` or ``''`` (first GPU, else CPU).
+
+    One of several processes on a machine takes the GPU of its ``local_rank``, counted in the list ``0,1`` if given.
 
     Raises:
         UsageError: the name is not understood or no such device is there.
@@ -23,7 +25,12 @@ def select_device(name: str) -> torch.device:
     if text == "cpu" or (text == "" and not torch.cuda.is_available()):
         return torch.device("cpu")
     if text in ("", "cuda"):
-        text = "0"
+        text = str(local_rank or 0)
+    elif local_rank is not None:
+        listed = text.split(",")
+        if local_rank >= len(listed):
+            raise UsageError(f"--device {name}: too few for process {local_rank + 1} of this machine")
+        text = listed[local_rank].strip()
     if "," in text:
         raise UsageError(f"--device {name}: for several GPUs start with torchrun --nproc_per_node N")
     if not (text.isascii() and text.isdigit()):

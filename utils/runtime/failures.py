@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import cv2
+from torch.distributed import DistBackendError
 
 from utils.user_error import UserError
 
 # torch has a class of its own for CUDA only; of the CPU's allocator and of a lost worker it says this.
 _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|insufficient memory", re.IGNORECASE)
+_LOST_PROCESS = re.compile(r"gloo|nccl", re.IGNORECASE)
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)")
 
 
@@ -36,6 +38,8 @@ def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
         lost = _LOST_WORKER.search(text)
         if lost:
             raise UserError(_lost_line(f" ({lost[1].strip()})")) from error
+        if isinstance(error, DistBackendError) or _LOST_PROCESS.search(text):
+            raise UserError("another process of this run ended; its own message says why") from error
         raise
     # A process that is killed while it hands a batch over is noticed by its broken connection first.
     except (ConnectionResetError, ConnectionRefusedError, EOFError) as error:

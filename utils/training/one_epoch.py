@@ -35,11 +35,13 @@ def train_one_epoch(
 ) -> EpochOutcome | None:
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 
+    With several processes, each has its part of every batch; they step, and stop, together.
+
     Raises:
         NonFiniteLoss: of a batch.
     """
-    model, optimizer, scaler = learner.model, learner.optimizer, learner.scaler
-    model.train()
+    network, optimizer, scaler, ranks = learner.network, learner.optimizer, learner.scaler, learner.ranks
+    network.train()
     meter, waiting, steps = LossMeter(), 0, learner.schedule.steps_per_epoch
     optimizer.zero_grad()
     for step, batch in enumerate(batches):
@@ -49,22 +51,23 @@ def train_one_epoch(
         if learner.multi_scale is not None:
             batch = batch.resized(learner.multi_scale.frame(batch.size, epoch, step))
         with autocast(learner.device, learner.precision):
-            maps = model(batch.images)
-        parts = learner.loss(maps, batch)
-        scaler.scale(parts.total * len(batch.paths) * learner.pictures_per_image).backward()  # type: ignore[no-untyped-call]
-        meter.add(parts, epoch, step)
+            maps = network(batch.images)
+        parts = learner.loss(maps, batch, ranks)
+        pictures = len(batch.paths) * learner.pictures_per_image * ranks.world
+        scaler.scale(parts.total * pictures).backward()  # type: ignore[no-untyped-call]
+        meter.add(ranks.mean(torch.stack(parts)), epoch, step)
         waiting += 1
         if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(model.parameters(), GRADIENT_NORM_LIMIT)
+            torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM_LIMIT)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
-            learner.average.update(model)
+            learner.average.update(learner.model)
             waiting = 0
         progress.set_postfix_str(meter.text(), refresh=False)
         progress.update()
-        if stop.signal_number is not None:
+        if ranks.any(stop.signal_number is not None):
             return None
     return EpochOutcome(meter.mean(), rates.groups)
 
@@ -76,15 +79,15 @@ class LossMeter:
         self.sums = [0.0, 0.0, 0.0]
         self.count = 0
 
-    def add(self, parts: LossParts, epoch: int, step: int) -> None:
-        """Count one batch's loss.
+    def add(self, parts: torch.Tensor, epoch: int, step: int) -> None:
+        """Count one batch's loss: box, objectness, classes (3,).
 
         Raises:
             NonFiniteLoss: it is NaN or infinite, which no later step mends.
         """
-        values = torch.stack(parts).tolist()
+        values = parts.tolist()
         if not all(map(math.isfinite, values)):
-            shown = ", ".join(f"{name} {value:g}" for name, value in zip(parts._fields, values, strict=True))
+            shown = ", ".join(f"{name} {value:g}" for name, value in zip(LossParts._fields, values, strict=True))
             raise NonFiniteLoss(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
         self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
         self.count += 1

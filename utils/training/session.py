@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import signal
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 import yaml
+from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
 from models.weights import load_model
@@ -34,13 +38,14 @@ from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes, plot_results
 from utils.reporting.dataset_problems import report_problems
 from utils.reporting.detection_files import write_picture
-from utils.reporting.epoch_log import epoch_record, write_results_csv
+from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
 from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
 from utils.reporting.metrics_file import format_table, write_metrics
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
-from utils.runtime.device import describe_device, placed, resolve_precision, select_device
+from utils.runtime.device import describe_device, placed, resolve_precision
 from utils.runtime.failures import explained_failures
+from utils.runtime.process_ranks import ProcessRanks, joined_processes
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.batch_size import fitting_batch_size
@@ -64,7 +69,7 @@ from utils.training.optimizer import build_optimizer
 from utils.training.run_files import keep_previous, set_aside_older_run
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -102,28 +107,39 @@ def train(config: TrainConfig) -> Path:
         UserError: anything missing or wrong in the files that the settings name, or a loss that is not finite.
         Stopped: SIGINT or SIGTERM; the unfinished epoch is dropped.
     """
-    if config.resume:
-        checkpoint = checkpoint_to_resume(config.resume, Path(config.project))
-        with hold_run_directory(checkpoint.parent.parent):
-            run = resumed_run(checkpoint, config)
-            if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
-                write_checkpoint(run.last, run.learner, run.state, resumable=True)
-            write_results_csv(run.folder / "results.csv", run.state.records)
-            return run_to_the_end(run)
-    run = new_run(config)
-    with hold_run_directory(run.folder):
-        set_aside_older_run(run.folder)
-        write_beginning(run)
+    with joined_processes(config.device, config.local_rank) as ranks:
+        return resume(config.resume, config, ranks) if config.resume else begin(config, ranks)
+
+
+def begin(config: TrainConfig, ranks: ProcessRanks) -> Path:
+    """A new run, to its end."""
+    run = new_run(config, ranks)
+    with hold_run_directory(run.folder) if ranks.is_writer else nullcontext():
+        if ranks.is_writer:
+            set_aside_older_run(run.folder)
+            write_beginning(run)
         return run_to_the_end(run)
 
 
-def new_run(config: TrainConfig) -> TrainingRun:
+def resume(wanted: bool | str, config: TrainConfig, ranks: ProcessRanks) -> Path:
+    """The run that was ``wanted``, to its end."""
+    checkpoint = Path(ranks.text(str(checkpoint_to_resume(wanted, Path(config.project)))))
+    with hold_run_directory(checkpoint.parent.parent) if ranks.is_writer else nullcontext():
+        run = resumed_run(checkpoint, config, ranks)
+        if ranks.is_writer:
+            if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
+                write_checkpoint(run.last, run.learner, run.state, resumable=True)
+            write_results_csv(run.folder / "results.csv", run.state.records)
+        return run_to_the_end(run)
+
+
+def new_run(config: TrainConfig, ranks: ProcessRanks) -> TrainingRun:
     """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
     hyp = read_hyperparameters(find_hyperparameters(config.hyp))
     dataset = read_dataset_yaml(find_dataset_yaml(config.data))
     names = ("item",) if config.single_cls else dataset.names
-    device = select_device(config.device)
-    resolve_precision(config.precision, device)  # a wrong one is refused before pictures are read
+    refuse_what_processes_cannot_share(config, ranks)
+    resolve_precision(config.precision, ranks.device)  # a wrong one is refused before pictures are read
     reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
     model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
     imgsz = multiple_of_stride(config.imgsz, model.stride)
@@ -133,19 +149,34 @@ def new_run(config: TrainConfig) -> TrainingRun:
     if config.label_smoothing:
         hyp = replace(hyp, label_smoothing=config.label_smoothing)
     if config.batch_size == -1:
-        precision = resolve_precision(config.precision, device)
-        size = fitting_batch_size(model, imgsz, device, precision, multiple_of=QUAD if config.quad else 1)
+        precision = resolve_precision(config.precision, ranks.device)
+        size = fitting_batch_size(model, imgsz, ranks.device, precision, multiple_of=QUAD if config.quad else 1)
         config = replace(config, batch_size=size)
     state = RunState(config=config, hyp=hyp, records=(), finished=False, class_ap=(0.0,) * len(names))
-    pictures = open_pictures(dataset, state, model.stride)
+    pictures = open_pictures(dataset, state, model.stride, ranks)
     if not config.noautoanchor:
         fit_anchors(model, pictures.training.dataset, config.imgsz, hyp.anchor_t)
-    learner = new_learner(state, model, len(pictures.training), device)
-    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
-    return TrainingRun(folder, state, learner, pictures)
+    learner = new_learner(state, model, len(pictures.training), ranks)
+    made = new_run_directory(config.project, config.name, exist_ok=config.exist_ok) if ranks.is_writer else ""
+    return TrainingRun(Path(ranks.text(str(made))), state, learner, pictures)
 
 
-def resumed_run(checkpoint: Path, config: TrainConfig) -> TrainingRun:
+def refuse_what_processes_cannot_share(config: TrainConfig, ranks: ProcessRanks) -> None:
+    """Settings that the number or kind of processes rules out.
+
+    Raises:
+        UsageError: naming the setting.
+    """
+    if config.sync_bn and (ranks.world == 1 or ranks.device.type != "cuda"):
+        raise UsageError("--sync-bn: needs several processes on CUDA; start with torchrun --nproc_per_node N")
+    if config.batch_size == -1 and ranks.world > 1:
+        raise UsageError("--batch-size -1: measures one process; give the number of pictures over all processes")
+    images = config.batch_size // QUAD if config.quad else config.batch_size
+    if images % ranks.world and ranks.world > 1:
+        raise UsageError(f"--batch-size {config.batch_size}: must divide among {ranks.world} processes")
+
+
+def resumed_run(checkpoint: Path, config: TrainConfig, ranks: ProcessRanks) -> TrainingRun:
     """A run as it stood after its last finished epoch, with the settings it was begun with."""
     content = read_checkpoint(checkpoint)
     state = run_state(content)
@@ -156,10 +187,11 @@ def resumed_run(checkpoint: Path, config: TrainConfig) -> TrainingRun:
     restore_threads(content)
     # The device and the number of workers belong to the machine that goes on, not to the run.
     state = replace(state, config=replace(state.config, device=config.device, workers=config.workers))
+    refuse_what_processes_cannot_share(state.config, ranks)
     dataset = read_dataset_yaml(find_dataset_yaml(state.config.data))
     model = load_model(checkpoint)
-    pictures = open_pictures(dataset, state, model.stride)
-    learner = new_learner(state, model, len(pictures.training), select_device(config.device))
+    pictures = open_pictures(dataset, state, model.stride, ranks)
+    learner = new_learner(state, model, len(pictures.training), ranks)
     restore(learner, content)
     LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(state.records), state.config.epochs)
     return TrainingRun(checkpoint.parent.parent, state, learner, pictures)
@@ -170,7 +202,8 @@ def run_to_the_end(run: TrainingRun) -> Path:
     config = run.state.config
     if not albumentations_installed():
         LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
-    LOGGER.info("training on %s, results in %s", describe_device(run.learner.device), run.folder)
+    processes = f", {run.learner.ranks.world} processes" if run.learner.ranks.world > 1 else ""
+    LOGGER.info("training on %s%s, results in %s", describe_device(run.learner.device), processes, run.folder)
     with explained_failures(config.batch_size, config.imgsz):
         with stop_requests() as stop:
             for epoch in range(len(run.state.records), config.epochs):
@@ -189,17 +222,19 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
     Raises:
         Stopped: a signal asked to stop; the epoch leaves no trace.
     """
-    config, is_last = run.state.config, epoch == run.state.config.epochs - 1
-    reseed_torch(config.seed, epoch)
+    config, is_last, ranks = run.state.config, epoch == run.state.config.epochs - 1, run.learner.ranks
+    reseed_torch(config.seed, epoch, ranks.rank)
     run.pictures.training.set_epoch(epoch, drawing_weights(run))
-    with tqdm(total=len(run.pictures.training), desc=f"epoch {epoch}/{config.epochs - 1}", leave=False) as progress:
+    title, steps = f"epoch {epoch}/{config.epochs - 1}", len(run.pictures.training)
+    with tqdm(total=steps, desc=title, leave=False, disable=not ranks.is_writer) as progress:
         try:
             outcome = train_one_epoch(run.learner, run.pictures.training, epoch, progress, stop)
         except NonFiniteLoss as error:
             raise UserError(f"{error}; the last good checkpoint is {run.last}") from error
     if outcome is None:
-        assert stop.signal_number is not None
-        raise Stopped(stop.signal_number, f"stopped in epoch {epoch}; go on with: python train.py --resume {run.last}")
+        number = stop.signal_number or signal.SIGTERM  # another process may have been asked
+        raise Stopped(number, f"stopped in epoch {epoch}; go on with: python train.py --resume {run.last}")
+    ranks.share(run.learner.average.model)  # batch statistics are each process's own
     report = evaluate_average(run) if is_last or not config.noval else None
     record = epoch_record(epoch, outcome.losses, outcome.rates, report)
     run.state = replace(run.state, records=(*run.state.records, record))
@@ -207,7 +242,14 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
         found = {row.index: row.map50_95 for row in report.per_class}
         run.state = replace(run.state, class_ap=tuple(found.get(i, 0.0) for i in range(len(run.state.class_ap))))
     LOGGER.info("%s", record.line())
-    best = best_epoch(run.state.records)
+    if ranks.is_writer:
+        write_epoch(run, record)
+
+
+def write_epoch(run: TrainingRun, record: EpochRecord) -> None:
+    """Checkpoints and the table, after a finished epoch."""
+    config, epoch = run.state.config, record.epoch
+    is_last, best = epoch == config.epochs - 1, best_epoch(run.state.records)
     if is_last or not config.nosave:
         if best is record or best is None:
             write_checkpoint(run.best, run.learner, run.state, resumable=False)
@@ -218,17 +260,25 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
     write_results_csv(run.folder / "results.csv", run.state.records)
 
 
-def open_pictures(dataset: DatasetSpec, state: RunState, stride: int) -> Pictures:
-    """Loaders over the training and the validation part of a data set."""
+def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: ProcessRanks) -> Pictures:
+    """Loaders over this process's share of the training and the validation part of a data set."""
     config = state.config
-    learn = LoaderSettings(config.batch_size, workers=config.workers, pin_memory=torch.cuda.is_available())
-    judge = replace(learn, batch_size=config.batch_size * 2)  # no gradients to hold
+    learn = LoaderSettings(
+        config.batch_size // ranks.world,
+        workers=config.workers,
+        pin_memory=ranks.device.type == "cuda",
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
     classes = dataset.names
-    train, val = open_dataset(dataset.train, classes, title="train"), open_dataset(dataset.val, classes, title="val")
-    if config.cache is not None:
-        kind: CacheKind = "ram" if config.cache == "ram" else "disk"
-        train = train.cached(kind, long_side=config.imgsz, title="train")
-        val = val.cached(kind, title="val")  # as on disk, so that no figure changes
+    with ranks.first_on_machine():  # the scan is cached
+        train = open_dataset(dataset.train, classes, title="train")
+        val = open_dataset(dataset.val, classes, title="val")
+        if config.cache is not None:
+            kind: CacheKind = "ram" if config.cache == "ram" else "disk"
+            train = train.cached(kind, long_side=config.imgsz, title="train")
+            val = val.cached(kind, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
     return Pictures(
         training_loader(train, config.imgsz, state.hyp, config.seed, learn, shape),
@@ -243,9 +293,9 @@ def drawing_weights(run: TrainingRun) -> np.ndarray | None:
     return picture_weights(run.pictures.training.dataset.index, np.array(run.state.class_ap))
 
 
-def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, device: torch.device) -> Learner:
+def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, ranks: ProcessRanks) -> Learner:
     """The model on its device, with loss, optimizer, schedule and average at their beginning."""
-    config, hyp = state.config, state.hyp
+    config, hyp, device = state.config, state.hyp, ranks.device
     precision = resolve_precision(config.precision, device)
     # Sums in a fixed order make a run repeatable to the bit; on CUDA that would cost speed, so only the CPU has it.
     torch.use_deterministic_algorithms(device.type == "cpu")
@@ -258,16 +308,20 @@ def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, de
     gains = LossGains.from_hyperparameters(hyp).scaled(
         levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
     )
+    average = WeightAverage(model)
+    if config.sync_bn:
+        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     return Learner(
         model=model,
+        network=model if ranks.world == 1 else DistributedDataParallel(model),
         loss=DetectionLoss(model.anchors, model.strides, model.class_count, gains),
         optimizer=build_optimizer(
             model, config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay
         ),
         scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
         schedule=schedule,
-        average=WeightAverage(model),
-        device=device,
+        average=average,
+        ranks=ranks,
         precision=precision,
         multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
         pictures_per_image=QUAD if config.quad else 1,
@@ -278,7 +332,12 @@ def evaluate_average(run: TrainingRun) -> EvaluationReport:
     """The averaged weights on the validation part, loss included."""
     learner = run.learner
     return evaluate(
-        learner.average.model, run.pictures.evaluation, evaluation_settings(run), learner.device, learner.loss
+        learner.average.model,
+        run.pictures.evaluation,
+        evaluation_settings(run),
+        learner.device,
+        learner.loss,
+        ranks=learner.ranks,
     )
 
 
@@ -315,12 +374,17 @@ def finish(run: TrainingRun) -> None:
     """Evaluate the best weights once more, with pictures, and close the run's checkpoint."""
     config, dataset = run.state.config, run.pictures.evaluation.dataset
     names = ("item",) * len(dataset.names) if config.single_cls else dataset.names  # of the labels, whatever is learned
+    ranks, model = run.learner.ranks, copy.deepcopy(run.learner.average.model)
     chosen = run.best if run.best.is_file() else run.last
-    model = placed(load_model(chosen), run.learner.device)
-    observers = [] if config.noplots else [BatchPictures(run.folder, names)]
+    if ranks.is_writer:
+        model = placed(load_model(chosen), ranks.device)
+    ranks.share(model)
+    pictures = [BatchPictures(run.folder, names)] if ranks.is_writer and not config.noplots else []
     report = evaluate(
-        model, run.pictures.evaluation, evaluation_settings(run), run.learner.device, run.learner.loss, observers
+        model, run.pictures.evaluation, evaluation_settings(run), ranks.device, run.learner.loss, pictures, ranks
     )
+    if not ranks.is_writer:
+        return
     LOGGER.info("%s:\n%s", chosen, format_table(report))
     write_metrics(run.folder / "metrics.json", report, chosen, plain_config(config))
     if not config.noplots:
