@@ -24,7 +24,7 @@ from utils.config.run_config import TrainConfig
 from utils.dataset.picture_cache import MappedPictures, MemoryPictures
 from utils.geometry.records import Batch, HeadMaps
 from utils.reporting.epoch_log import EpochRecord
-from utils.runtime.process_ranks import ALONE
+from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.training import session
 from utils.training.checkpoint import RunState, write_checkpoint
 from utils.training.learner import Learner
@@ -87,13 +87,13 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
     loss = type(run.learner.loss).__call__
     seen = 0
 
-    def watched(self: object, maps: HeadMaps, batch: Batch) -> object:
+    def watched(self: object, maps: HeadMaps, batch: Batch, ranks: ProcessRanks = ALONE) -> object:
         nonlocal seen
         if batch.letterboxes[0] is None:  # a training batch
             frames.append((batch.size.height, batch.size.width))
             pictures[seen // run.learner.schedule.steps_per_epoch] += [path.name for path in batch.paths]
             seen += 1
-        return loss(self, maps, batch)  # type: ignore[arg-type]
+        return loss(self, maps, batch, ranks)  # type: ignore[arg-type]
 
     with monkeypatch.context() as patch:
         patch.setattr(type(run.learner.loss), "__call__", watched)
