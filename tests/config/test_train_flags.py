@@ -24,6 +24,7 @@ DEFAULTS: dict[str, object] = {
     "freeze": ("0",),
     "save_period": -1,
     "batch_size": 16,
+    "loggers": None,
     "sync_bn": False,
     "local_rank": -1,
 }
@@ -50,6 +51,7 @@ EFFECTS = {
     "name": "test_project_name_and_exist_ok",
     "exist_ok": "test_project_name_and_exist_ok",
     "batch_size": "test_batch_size_from_the_memory_is_16_on_the_cpu",
+    "loggers": "test_loggers",
     "sync_bn": "test_sync_bn_needs_processes_on_cuda",
     "local_rank": "test_local_rank_needs_a_launcher",
 }

@@ -319,3 +319,9 @@ def test_sync_bn_needs_processes_on_cuda(base: TrainConfig, tmp_path: Path) -> N
 def test_local_rank_needs_a_launcher(base: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--local-rank 0: is set by a launcher"):
         train(replace(base, local_rank=0, project=str(tmp_path)))
+
+
+def test_loggers(base: TrainConfig, tmp_path: Path) -> None:
+    config = replace(base, epochs=1, project=str(tmp_path))
+    runs = [train(config), train(replace(config, loggers=("none",)))]
+    assert [len(list(run.glob("events.out.tfevents.*"))) for run in runs] == [1, 0]

@@ -103,6 +103,12 @@ class TrainConfig:
         -1, "also keep the weights of every n-th epoch, as weights/epochN.pt; below 1 none", group="Output", at_least=-1
     )
     noplots: bool = flag(False, "draw no pictures", group="Output")
+    loggers: tuple[str, ...] | None = flag(
+        None,
+        "where figures go besides results.csv: tensorboard mlflow none; left out, TensorBoard if it is installed",
+        group="Output",
+        choices=("tensorboard", "mlflow", "none"),
+    )
 
     def __post_init__(self) -> None:
         if self.batch_size == 0:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import copy
 import logging
 import signal
-from contextlib import nullcontext
+from collections.abc import Sequence
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -39,6 +40,7 @@ from utils.reporting.curve_plots import plot_label_sizes, plot_results
 from utils.reporting.dataset_problems import report_problems
 from utils.reporting.detection_files import write_picture
 from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
 from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
 from utils.reporting.metrics_file import format_table, write_metrics
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
@@ -90,6 +92,7 @@ class TrainingRun:
     state: RunState
     learner: Learner
     pictures: Pictures
+    loggers: Sequence[EpochLogger] = ()
 
     @property
     def last(self) -> Path:
@@ -135,6 +138,7 @@ def resume(wanted: bool | str, config: TrainConfig, ranks: ProcessRanks) -> Path
 
 def new_run(config: TrainConfig, ranks: ProcessRanks) -> TrainingRun:
     """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
+    refuse_missing_loggers(config.loggers)
     hyp = read_hyperparameters(find_hyperparameters(config.hyp))
     dataset = read_dataset_yaml(find_dataset_yaml(config.data))
     names = ("item",) if config.single_cls else dataset.names
@@ -204,7 +208,11 @@ def run_to_the_end(run: TrainingRun) -> Path:
         LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
     processes = f", {run.learner.ranks.world} processes" if run.learner.ranks.world > 1 else ""
     LOGGER.info("training on %s%s, results in %s", describe_device(run.learner.device), processes, run.folder)
-    with explained_failures(config.batch_size, config.imgsz):
+    with explained_failures(config.batch_size, config.imgsz), ExitStack() as closing:
+        if run.learner.ranks.is_writer:
+            run.loggers = open_loggers(config.loggers, run.folder, plain_config(config), len(run.state.records))
+        for logger in run.loggers:
+            closing.callback(logger.close)
         with stop_requests() as stop:
             for epoch in range(len(run.state.records), config.epochs):
                 if patience_exhausted(run.state.records, config.patience):
@@ -258,6 +266,8 @@ def write_epoch(run: TrainingRun, record: EpochRecord) -> None:
     if config.save_period > 0 and epoch % config.save_period == 0:
         write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.learner, run.state, resumable=False)
     write_results_csv(run.folder / "results.csv", run.state.records)
+    for logger in run.loggers:
+        logger.log(record)
 
 
 def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: ProcessRanks) -> Pictures:
