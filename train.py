@@ -3,6 +3,7 @@
 python train.py --weights yolov5s.pt --data coco128.yaml --img 640                  fine-tune official weights
 python train.py --weights '' --cfg yolov5n-spd.yaml --data my.yaml --epochs 300     an SPD model from scratch
 python train.py --weights yolov5n.pt --cfg yolov5n-spd.yaml --data my.yaml          an SPD model from COCO weights
+python train.py --evolve 100 --weights yolov5n.pt --data my.yaml --epochs 20        search hyperparameters
 python train.py --resume                                                            go on with the newest run
 """
 
@@ -21,9 +22,14 @@ def main() -> None:
         TrainConfig, sys.argv[1:], prog="train.py", description=__doc__, refused=REFUSED_TRAIN_FLAGS
     )
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.training.session import train
+    if config.evolve is None:
+        from utils.training.session import train
 
-    train(config)
+        train(config)
+    else:
+        from utils.training.hyperparameter_search import search
+
+        search(config)
 
 
 if __name__ == "__main__":

@@ -24,11 +24,14 @@ DEFAULTS: dict[str, object] = {
     "freeze": ("0",),
     "save_period": -1,
     "batch_size": 16,
+    "evolve": None,
+    "evolve_population": "",
+    "resume_evolve": "",
     "loggers": None,
     "sync_bn": False,
     "local_rank": -1,
 }
-# Flag -> test in tests/end_to_end/test_train_flags.py that shows its effect.
+# Flag -> test in tests/end_to_end/test_train_flags.py or test_hyperparameter_search.py that shows its effect.
 EFFECTS = {
     "optimizer": "test_optimizers",
     "multi_scale": "test_multi_scale",
@@ -51,6 +54,9 @@ EFFECTS = {
     "name": "test_project_name_and_exist_ok",
     "exist_ok": "test_project_name_and_exist_ok",
     "batch_size": "test_batch_size_from_the_memory_is_16_on_the_cpu",
+    "evolve": "test_evolve_population_and_its_result",
+    "evolve_population": "test_evolve_population_and_its_result",
+    "resume_evolve": "test_a_killed_study_goes_on_in_two_processes",
     "loggers": "test_loggers",
     "sync_bn": "test_sync_bn_needs_processes_on_cuda",
     "local_rank": "test_local_rank_needs_a_launcher",
@@ -67,7 +73,9 @@ def test_defaults() -> None:
 
 def test_each_flag_has_its_test() -> None:
     assert set(EFFECTS) <= {item.name for item in fields(TrainConfig)}
-    tests = (REPOSITORY / "tests" / "end_to_end" / "test_train_flags.py").read_text(encoding="utf-8")
+    folder = REPOSITORY / "tests" / "end_to_end"
+    files = (folder / "test_train_flags.py", folder / "test_hyperparameter_search.py")
+    tests = "".join(file.read_text(encoding="utf-8") for file in files)
     assert [test for test in EFFECTS.values() if f"def {test}(" not in tests] == []
 
 

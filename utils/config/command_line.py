@@ -130,12 +130,8 @@ def _argument(item: Field[Any], value_type: Any, spec: FlagSpec) -> dict[str, An
     if value_type is bool:
         return argument | {"action": "store_true"}
     if typing.get_origin(value_type) is tuple:
-        return argument | {
-            "action": _Tuple,
-            "nargs": "+",
-            "type": _reader(typing.get_args(value_type)[0]),
-            "metavar": "V",
-        }
+        argument |= {"action": _Tuple, "nargs": "+", "type": _reader(typing.get_args(value_type)[0])}
+        return argument | ({"choices": spec.choices} if spec.choices else {"metavar": "V"})
     argument |= {"type": _reader(value_type), "metavar": value_type.__name__.upper()}
     if spec.choices:
         argument |= {"choices": spec.choices, "metavar": None}

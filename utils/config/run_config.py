@@ -82,6 +82,12 @@ class TrainConfig:
         choices=("auto", "fp32", "bf16", "fp16"),
     )
 
+    evolve: int | None = flag(
+        None, "search hyperparameters until so many trials are finished", group="Search", lone_value=300, at_least=1
+    )
+    evolve_population: str = flag("", "folder of hyp YAMLs to try first", group="Search")
+    resume_evolve: str = flag("", "go on with, or join, the study of this folder (or study.db)", group="Search")
+
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
     sync_bn: bool = flag(False, "batch norm over the pictures of all processes (CUDA, torchrun)", group="Run")
     local_rank: int = flag(
@@ -113,6 +119,12 @@ class TrainConfig:
     def __post_init__(self) -> None:
         if self.batch_size == 0:
             raise UsageError("--batch-size 0: must be at least 1, or -1 for what the GPU holds")
+        if self.evolve is None and (self.evolve_population or self.resume_evolve):
+            raise UsageError("--evolve-population and --resume-evolve: belong to --evolve N")
+        if self.evolve_population and self.resume_evolve:
+            raise UsageError("--evolve-population: is read when a study begins; leave it out with --resume-evolve")
+        if self.evolve is not None and self.resume:
+            raise UsageError("--resume --evolve: to go on with a study use --resume-evolve FOLDER")
         if self.rect and self.image_weights:
             raise UsageError("--rect --image-weights: one fixes the order by shape, the other draws it; leave one out")
         if self.quad and self.batch_size % QUAD and self.batch_size != -1:

@@ -75,6 +75,11 @@ def plain_config(config: TrainConfig) -> dict[str, Any]:
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
+def config_from_plain(values: dict[str, Any]) -> TrainConfig:
+    """The settings that :func:`plain_config` made plain."""
+    return TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+
+
 def read_checkpoint(path: Path) -> dict[str, Any]:
     """A checkpoint's content, opened without running anything in it.
 
@@ -96,9 +101,8 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 def run_state(content: dict[str, Any]) -> RunState:
     """The run's settings and finished epochs out of a checkpoint."""
-    settings: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in content["config"].items()}
     return RunState(
-        config=TrainConfig(**settings),
+        config=config_from_plain(content["config"]),
         hyp=Hyperparameters(**content["hyp"]),
         records=tuple(EpochRecord(**record) for record in content["records"]),
         finished=content["finished"],

@@ -103,20 +103,23 @@ class TrainingRun:
         return self.folder / "weights" / "best.pt"
 
 
-def train(config: TrainConfig) -> Path:
+def train(config: TrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
     """Train as ``config`` says, or go on with the run that it names. Gives the run's folder.
+
+    ``watchers`` see every epoch beside the loggers that the settings name, and may end the run by raising.
 
     Raises:
         UserError: anything missing or wrong in the files that the settings name, or a loss that is not finite.
         Stopped: SIGINT or SIGTERM; the unfinished epoch is dropped.
     """
     with joined_processes(config.device, config.local_rank) as ranks:
-        return resume(config.resume, config, ranks) if config.resume else begin(config, ranks)
+        return resume(config.resume, config, ranks, watchers) if config.resume else begin(config, ranks, watchers)
 
 
-def begin(config: TrainConfig, ranks: ProcessRanks) -> Path:
+def begin(config: TrainConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]) -> Path:
     """A new run, to its end."""
     run = new_run(config, ranks)
+    run.loggers = watchers
     with hold_run_directory(run.folder) if ranks.is_writer else nullcontext():
         if ranks.is_writer:
             set_aside_older_run(run.folder)
@@ -124,11 +127,12 @@ def begin(config: TrainConfig, ranks: ProcessRanks) -> Path:
         return run_to_the_end(run)
 
 
-def resume(wanted: bool | str, config: TrainConfig, ranks: ProcessRanks) -> Path:
+def resume(wanted: bool | str, config: TrainConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]) -> Path:
     """The run that was ``wanted``, to its end."""
     checkpoint = Path(ranks.text(str(checkpoint_to_resume(wanted, Path(config.project)))))
     with hold_run_directory(checkpoint.parent.parent) if ranks.is_writer else nullcontext():
         run = resumed_run(checkpoint, config, ranks)
+        run.loggers = watchers
         if ranks.is_writer:
             if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
                 write_checkpoint(run.last, run.learner, run.state, resumable=True)
@@ -210,7 +214,8 @@ def run_to_the_end(run: TrainingRun) -> Path:
     LOGGER.info("training on %s%s, results in %s", describe_device(run.learner.device), processes, run.folder)
     with explained_failures(config.batch_size, config.imgsz), ExitStack() as closing:
         if run.learner.ranks.is_writer:
-            run.loggers = open_loggers(config.loggers, run.folder, plain_config(config), len(run.state.records))
+            done = len(run.state.records)
+            run.loggers = [*open_loggers(config.loggers, run.folder, plain_config(config), done), *run.loggers]
         for logger in run.loggers:
             closing.callback(logger.close)
         with stop_requests() as stop:
