@@ -32,7 +32,7 @@ from utils.reporting.run_directory import new_run_directory
 from utils.reporting.search_plots import plot_search
 from utils.runtime.atomic_files import write_text
 from utils.runtime.stop_signals import Stopped
-from utils.training.checkpoint import plain_config
+from utils.training.checkpoint import config_from_plain, plain_config
 from utils.training.one_epoch import NonFiniteLoss
 from utils.training.session import train
 from utils.user_error import UsageError, UserError
@@ -107,8 +107,7 @@ def search(config: TrainConfig) -> Path:
         raise UsageError("--evolve: a trial is one process; start the command several times with --resume-evolve")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder, study = opened_study(config) if config.resume_evolve else new_study(config)
-    stored = dict(study.user_attrs["config"])
-    settings = TrainConfig(**{k: tuple(v) if isinstance(v, list) else v for k, v in stored.items()})
+    settings = config_from_plain(study.user_attrs["config"])
     settings = replace(settings, device=config.device, workers=config.workers)
     base = Hyperparameters(**study.user_attrs["hyp"])
     while (held := next_trial(study, folder, config.evolve, settings.seed)) is not None:
@@ -138,9 +137,7 @@ def new_study(config: TrainConfig) -> tuple[Path, optuna.Study]:
     study.set_user_attr("hyp", base.to_dict())
     own = replace(config, evolve=None, evolve_population="", resume_evolve="", project=str(folder))
     study.set_user_attr("config", plain_config(own))  # the last, without which a study is not complete
-    LOGGER.info(
-        "study in %s; join it with: python train.py --evolve %d --resume-evolve %s", folder, config.evolve, folder
-    )
+    LOGGER.info("study in %s; to join it: python train.py --evolve N --resume-evolve %s", folder, folder)
     return folder, study
 
 
@@ -200,6 +197,7 @@ def next_trial(
             with trial_lock_file(folder, dead.number) as lock, contextlib.suppress(BlockingIOError):
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
                 study.tell(dead.number, state=TrialState.FAIL)
+                shutil.rmtree(folder / f"trial{dead.number}" / "weights", ignore_errors=True)
                 again = dict(dead.system_attrs.get("fixed_params", {}))
                 if again:  # a trial that was asked for is asked for again
                     study.enqueue_trial(again)
