@@ -77,7 +77,8 @@ def plain_config(config: TrainConfig) -> dict[str, Any]:
 
 def config_from_plain(values: dict[str, Any]) -> TrainConfig:
     """The settings that :func:`plain_config` made plain."""
-    return TrainConfig(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
+    settings: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
+    return TrainConfig(**settings)
 
 
 def read_checkpoint(path: Path) -> dict[str, Any]:

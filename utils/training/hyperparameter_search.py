@@ -24,6 +24,7 @@ import yaml
 from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
+from sqlalchemy.exc import SQLAlchemyError
 
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.run_config import TrainConfig
@@ -168,7 +169,7 @@ def opened_study(config: TrainConfig) -> tuple[Path, optuna.Study]:
     try:
         study = optuna.load_study(study_name="evolve", storage=storage(file))
         complete = "config" in study.user_attrs
-    except (KeyError, optuna.exceptions.OptunaError) as error:
+    except (KeyError, optuna.exceptions.OptunaError, SQLAlchemyError) as error:
         raise UserError(f"{file}: not a study of train.py --evolve") from error
     if not complete:
         raise UserError(f"{file}: its process ended before the study had settings; start a new one")
@@ -184,7 +185,7 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
     url = URL.create("sqlite", database=str(file.resolve())).render_as_string()
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 120}})
-    except (optuna.exceptions.OptunaError, RuntimeError) as error:
+    except (optuna.exceptions.OptunaError, SQLAlchemyError, RuntimeError) as error:
         raise UserError(f"{file}: not a study of train.py --evolve") from error
 
 
