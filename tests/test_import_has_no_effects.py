@@ -11,7 +11,7 @@ from tests.test_import_order import own_files
 
 PROBE = """
 import json, logging, os, signal, sys, threading, warnings
-import cv2, numpy, torch, matplotlib, tqdm, pandas, torchvision, optuna, PIL.Image
+import cv2, numpy, torch, matplotlib, tqdm, pandas, torchvision, optuna, sqlalchemy, PIL.Image
 
 def state():
     return {

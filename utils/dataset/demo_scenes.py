@@ -44,11 +44,12 @@ SHIRT_COLOURS = ((200, 40, 50), (240, 220, 60), (40, 70, 160), (245, 245, 245), 
 
 @dataclass(frozen=True, slots=True)
 class SceneSize:
-    """How many pictures of a data set are written, and from which seed."""
+    """How many pictures of a data set are written, from which seed, and whether labels are outlines or boxes."""
 
     train: int = TRAIN_PICTURES
     val: int = VAL_PICTURES
     seed: int = SEED
+    outlines: bool = False
 
 
 @dataclass(slots=True)
@@ -78,7 +79,9 @@ def write_demo_scenes(root: Path, size: SceneSize | None = None) -> Path:
         for kind in ("images", "labels"):
             (unfinished / kind / split).mkdir(parents=True)
         for number in tqdm(range(count), desc=f"drawing {split} scenes", leave=False):
-            image, rows, quality = draw_scene(np.random.default_rng((size.seed, split_number, number)))
+            image, rows, quality = draw_scene(
+                np.random.default_rng((size.seed, split_number, number)), outlines=size.outlines
+            )
             write_picture(unfinished / "images" / split / f"{number:04d}.jpg", image, quality)
             (unfinished / "labels" / split / f"{number:04d}.txt").write_text("".join(rows), encoding="utf-8")
     unfinished.rename(root)
@@ -91,10 +94,13 @@ def write_picture(path: Path, image: np.ndarray, quality: int) -> None:
     path.write_bytes(encoded.tobytes())
 
 
-def draw_scene(rng: np.random.Generator, frame: tuple[int, int] | None = None) -> tuple[np.ndarray, list[str], int]:
+def draw_scene(
+    rng: np.random.Generator, frame: tuple[int, int] | None = None, *, outlines: bool = False
+) -> tuple[np.ndarray, list[str], int]:
     """One picture: RGB (H, W, 3) uint8, its YOLO label rows, and the JPEG quality it is to be written with.
 
-    ``frame`` is (height, width); without it both are drawn from 416 to 640.
+    ``frame`` is (height, width); without it both are drawn from 416 to 640. With ``outlines``
+    the rows are polygons instead of boxes.
     """
     height, width = frame or (int(side) for side in rng.integers(13, 21, 2) * 32)
     scene = _ground(rng, height, width)
@@ -105,7 +111,8 @@ def draw_scene(rng: np.random.Generator, frame: tuple[int, int] | None = None) -
             _place(scene, rng, kind)
     _trees(scene, rng, round(rng.integers(8, 26) * crowd))
     image, quality = _camera(scene.image, rng)
-    return image, [_label_row(kind, outline, height, width) for kind, outline in scene.outlines], quality
+    row = _outline_row if outlines else _label_row
+    return image, [row(kind, outline, height, width) for kind, outline in scene.outlines], quality
 
 
 def _label_row(kind: int, outline: np.ndarray, height: int, width: int) -> str:
@@ -113,6 +120,11 @@ def _label_row(kind: int, outline: np.ndarray, height: int, width: int) -> str:
     x2, y2 = np.minimum(outline.max(axis=0), (width, height))
     centre_and_size = ((x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height)
     return f"{kind} " + " ".join(f"{value:.6f}" for value in centre_and_size) + "\n"
+
+
+def _outline_row(kind: int, outline: np.ndarray, height: int, width: int) -> str:
+    points = np.clip(outline / (width, height), 0, 1).ravel()
+    return f"{kind} {' '.join(f'{value:.6f}' for value in points)}\n"
 
 
 # ---------------------------------------------------------------------------------------------------------------------

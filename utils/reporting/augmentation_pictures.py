@@ -42,7 +42,7 @@ def draw_augmentations(folder: Path) -> list[Path]:
     folder.mkdir(parents=True, exist_ok=True)
     written = []
     with tempfile.TemporaryDirectory() as scratch:
-        scenes = write_demo_scenes(Path(scratch) / "scenes", SceneSize(train=12, val=1))
+        scenes = write_demo_scenes(Path(scratch) / "scenes", SceneSize(train=12, val=1, outlines=True))
         dataset = open_dataset((scenes / "images" / "train",), NAMES)
         for name, changes in SHOWN.items():
             augmentation = Augmentation(dataset, len(dataset), SIDE, replace(NONE, **changes))  # type: ignore[arg-type]

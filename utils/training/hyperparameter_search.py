@@ -21,7 +21,6 @@ from typing import Any
 
 import optuna
 import yaml
-from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 from optuna.trial import TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
@@ -270,6 +269,9 @@ def write_results(study: optuna.Study, base: Hyperparameters, folder: Path) -> N
     write_text(folder / "hyp_evolved.yaml", comment + yaml.safe_dump(found, sort_keys=False))
     importance: dict[str, float] = {}
     if len(complete) >= FEWEST_FOR_IMPORTANCE and len({trial.value for trial in complete}) > 1:
+        # Not above: it brings scikit-learn, which sets environment variables.
+        from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
+
         importance = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
     plot_search(folder / "evolve.png", [(t.number, t.value) for t in complete if t.value is not None], importance)
 
