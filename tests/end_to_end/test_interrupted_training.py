@@ -112,6 +112,7 @@ def test_killed_while_a_checkpoint_is_written(
     else:
         run_script("train.py", "--resume", run, folder=tmp_path)
     assert_same_run(run, undisturbed[0])
+    assert not list((run / "weights").glob(".last.pt.*"))
 
 
 def test_a_full_disk(dataset: Path, undisturbed: tuple[Path, float], tmp_path: Path) -> None:

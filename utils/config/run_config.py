@@ -134,7 +134,7 @@ class TrainConfig:
 # Flags of YOLOv5's train.py that belong to services, and what does the same here.
 REFUSED_TRAIN_FLAGS = {
     "--bucket": "there is no upload to a cloud bucket; copy the run's folder with the bucket's own tool (gsutil cp -r)",
-    "--entity": "set the environment variable WANDB_ENTITY, which the W&B library reads itself",
+    "--entity": "there is no W&B logger; figures go to TensorBoard or MLflow (--loggers)",
     "--upload-dataset": "data sets are not uploaded; use `wandb artifact put FOLDER`",
     "--bbox-interval": "no boxes go to W&B; every run draws them to val_batch*.jpg (without --noplots)",
     "--artifact-alias": "name the data set's YAML with --data; `wandb artifact get NAME:ALIAS` fetches an artifact",

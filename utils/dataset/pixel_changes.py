@@ -1,6 +1,6 @@
 """Rare changes of a training picture's pixels: blur, grey, local contrast. They need albumentations and else stay away.
 
-    pip install --no-deps albumentations albucore simsimd stringzilla && pip install pydantic scipy
+    pip install --no-deps albumentations==2.0.8 albucore==0.0.24 simsimd stringzilla && pip install pydantic scipy
 
 (``--no-deps``, as it would bring a second OpenCV.) The kinds and how often they come are YOLOv5's.
 """

@@ -45,3 +45,9 @@ def set_aside_older_run(folder: Path) -> None:
         path.replace(path.with_name(f"{path.name}.older"))
     if aside:
         LOGGER.warning("%s: files of an older run are kept as *.older", folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete checkpoints that a killed process had not written to their end; nobody else may be writing there."""
+    for path in (folder / "weights").glob(".*.pt.*"):
+        path.unlink()

@@ -68,7 +68,7 @@ from utils.training.learning_rate import LearningRateSchedule
 from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
 from utils.training.optimizer import build_optimizer
-from utils.training.run_files import keep_previous, set_aside_older_run
+from utils.training.run_files import keep_previous, remove_unfinished, set_aside_older_run
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
 from utils.user_error import UsageError, UserError
@@ -122,6 +122,7 @@ def begin(config: TrainConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogg
     run.loggers = watchers
     with hold_run_directory(run.folder) if ranks.is_writer else nullcontext():
         if ranks.is_writer:
+            remove_unfinished(run.folder)
             set_aside_older_run(run.folder)
             write_beginning(run)
         return run_to_the_end(run)
@@ -134,6 +135,7 @@ def resume(wanted: bool | str, config: TrainConfig, ranks: ProcessRanks, watcher
         run = resumed_run(checkpoint, config, ranks)
         run.loggers = watchers
         if ranks.is_writer:
+            remove_unfinished(run.folder)
             if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
                 write_checkpoint(run.last, run.learner, run.state, resumable=True)
             write_results_csv(run.folder / "results.csv", run.state.records)
