@@ -18,18 +18,9 @@ from tqdm import tqdm
 
 from models.weights import load_model
 from models.yolo import DetectionModel
-from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
 from utils.config.hyperparameters import find_hyperparameters, read_hyperparameters
 from utils.config.run_config import QUAD, TrainConfig
-from utils.dataset.loaders import (
-    DetectionLoader,
-    LoaderSettings,
-    TrainingShape,
-    evaluation_loader,
-    open_dataset,
-    training_loader,
-)
-from utils.dataset.picture_cache import CacheKind
 from utils.dataset.picture_weights import picture_weights
 from utils.dataset.pixel_changes import albumentations_installed
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
@@ -69,19 +60,12 @@ from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
 from utils.training.optimizer import build_optimizer
 from utils.training.run_files import keep_previous, remove_unfinished, set_aside_older_run
+from utils.training.run_pictures import Pictures, open_pictures
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True)
-class Pictures:
-    """What a run learns from and what it is judged on."""
-
-    training: DetectionLoader
-    evaluation: DetectionLoader
 
 
 @dataclass(slots=True)
@@ -275,32 +259,6 @@ def write_epoch(run: TrainingRun, record: EpochRecord) -> None:
     write_results_csv(run.folder / "results.csv", run.state.records)
     for logger in run.loggers:
         logger.log(record)
-
-
-def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: ProcessRanks) -> Pictures:
-    """Loaders over this process's share of the training and the validation part of a data set."""
-    config = state.config
-    learn = LoaderSettings(
-        config.batch_size // ranks.world,
-        workers=config.workers,
-        pin_memory=ranks.device.type == "cuda",
-        rank=ranks.rank,
-        world=ranks.world,
-    )
-    judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
-    classes = dataset.names
-    with ranks.first_on_machine():  # the scan is cached
-        train = open_dataset(dataset.train, classes, title="train")
-        val = open_dataset(dataset.val, classes, title="val")
-        if config.cache is not None:
-            kind: CacheKind = "ram" if config.cache == "ram" else "disk"
-            train = train.cached(kind, long_side=config.imgsz, title="train")
-            val = val.cached(kind, title="val")  # as on disk, so that no figure changes
-    shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
-    return Pictures(
-        training_loader(train, config.imgsz, state.hyp, config.seed, learn, shape),
-        evaluation_loader(val, config.imgsz, judge, stride=stride),
-    )
 
 
 def drawing_weights(run: TrainingRun) -> np.ndarray | None:

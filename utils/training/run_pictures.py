@@ -1,0 +1,52 @@
+"""The pictures of a run, as every one of its processes loads them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from utils.config.dataset_yaml import DatasetSpec
+from utils.dataset.loaders import (
+    DetectionLoader,
+    LoaderSettings,
+    TrainingShape,
+    evaluation_loader,
+    open_dataset,
+    training_loader,
+)
+from utils.dataset.picture_cache import CacheKind
+from utils.runtime.process_ranks import ProcessRanks
+from utils.training.checkpoint import RunState
+
+
+@dataclass(frozen=True, slots=True)
+class Pictures:
+    """What a run learns from and what it is judged on."""
+
+    training: DetectionLoader
+    evaluation: DetectionLoader
+
+
+def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: ProcessRanks) -> Pictures:
+    """Loaders over this process's share of the training and the validation part of a data set."""
+    config = state.config
+    learn = LoaderSettings(
+        config.batch_size // ranks.world,
+        workers=config.workers,
+        pin_memory=ranks.device.type == "cuda",
+        rank=ranks.rank,
+        world=ranks.world,
+    )
+    judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
+    classes = dataset.names
+    with ranks.first_on_machine():  # the scan is cached
+        train = open_dataset(dataset.train, classes, title="train")
+        val = open_dataset(dataset.val, classes, title="val")
+        if config.cache is not None:
+            kind: CacheKind = "ram" if config.cache == "ram" else "disk"
+            train = train.cached(kind, long_side=config.imgsz, title="train")
+            val = val.cached(kind, title="val")  # as on disk, so that no figure changes
+    shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
+    return Pictures(
+        training_loader(train, config.imgsz, state.hyp, config.seed, learn, shape),
+        evaluation_loader(val, config.imgsz, judge, stride=stride),
+    )
