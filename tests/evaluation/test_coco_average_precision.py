@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from tests.evaluation.small_cases import detections_of, labels_of, random_scene
+from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import (
     CocoFindings,
     CocoSummary,
-    CocoTruth,
     coco_figures,
     findings_from_detections,
     truth_from_labels,

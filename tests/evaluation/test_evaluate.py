@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from tests.evaluation.small_cases import labels_of
+from utils.dataset.coco_annotations import PictureAnnotations
 from utils.evaluation.coco_average_precision import CocoSummary
 from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, evaluate
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
@@ -27,6 +28,7 @@ CPU = torch.device("cpu")
 @dataclass
 class RoteData:
     pictures: list[Labels]
+    annotations: PictureAnnotations | None = None
 
     def source_labels(self, index: int) -> Labels:
         return self.pictures[index]
@@ -150,7 +152,9 @@ def test_observers_see_every_picture_in_source_pixels_and_every_batch_in_network
             self.pictures: dict[int, Detections] = {}
             self.batches: list[tuple[int, FrameSize]] = []
 
-        def on_batch(self, number: int, batch: Batch, detections: Sequence[Detections]) -> None:
+        def on_batch(
+            self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]
+        ) -> None:
             self.batches += [(number, one.size) for one in detections]
 
         def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:

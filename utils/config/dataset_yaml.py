@@ -16,7 +16,7 @@ log = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download"})
+KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,11 @@ class DatasetSpec:
     test: tuple[Path, ...]  # empty when the YAML names none
     names: tuple[str, ...]  # names[i] is class i
     download: tuple[str, ...]  # URLs of archives
+    annotations: Mapping[str, Path]  # COCO annotation file of a split, where one is named; it need not exist
+
+    def split(self, name: str) -> tuple[Path, ...]:
+        """Folders and lists of ``train``, ``val`` or ``test``."""
+        return {"train": self.train, "val": self.val, "test": self.test}[name]
 
     @property
     def class_count(self) -> int:
@@ -75,7 +80,8 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
                 if not source.exists():
                     hint = f"; download {' '.join(download)}" if download else ""
                     raise UserError(f"{path}: {key}: {source} does not exist{hint}")
-    return DatasetSpec(path, root, splits["train"], splits["val"], splits["test"], names, download)
+    annotations = _annotations(path, root, content.get("annotations"))
+    return DatasetSpec(path, root, splits["train"], splits["val"], splits["test"], names, download, annotations)
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -126,6 +132,21 @@ def _split(file: Path, root: Path, key: str, value: object) -> tuple[Path, ...]:
             source = root / entry[3:]
         paths.append(source.resolve())
     return tuple(paths)
+
+
+def _annotations(file: Path, root: Path, value: object) -> dict[str, Path]:
+    """A lone name is the file of ``val``."""
+    named = {"val": value} if isinstance(value, str) else value
+    if named is None:
+        return {}
+    if not isinstance(named, dict):
+        raise UserError(f"{file}: annotations: has to be a JSON file, or a table of them under train, val, test")
+    for split, name in named.items():
+        if split not in SPLITS:
+            raise UserError(f"{file}: annotations: {split!r} is no part of a data set; the parts are train, val, test")
+        if not isinstance(name, str) or not name.strip() or "\0" in name:
+            raise UserError(f"{file}: annotations: {split}: {name!r} is not the name of a JSON file")
+    return {split: (root / Path(name).expanduser()).resolve() for split, name in named.items()}
 
 
 def _names(file: Path, value: object, nc: object) -> tuple[str, ...]:

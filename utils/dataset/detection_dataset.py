@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
+from utils.dataset.coco_annotations import PictureAnnotations
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex
@@ -27,18 +28,28 @@ class SampleKey(NamedTuple):
 
 
 class DetectionDataset:
-    """Pictures and ground truth of one split, as they are on disk."""
+    """Pictures and ground truth of one split, as they are on disk.
 
-    def __init__(self, index: LabelIndex, names: tuple[str, ...], cache: PictureCache | None = None) -> None:
+    ``annotations``, if the data set names a COCO annotation file, is what COCO's figures are computed against.
+    """
+
+    def __init__(
+        self,
+        index: LabelIndex,
+        names: tuple[str, ...],
+        cache: PictureCache | None = None,
+        annotations: PictureAnnotations | None = None,
+    ) -> None:
         self.index = index
         self.names = names
+        self.annotations = annotations
         self._cache = cache
 
     def cached(self, kind: CacheKind, *, long_side: int | None = None, title: str = "") -> DetectionDataset:
         """The same split with its pictures decoded once and kept; see `cache_pictures`."""
         folder = cache_folder_of(self.index.paths[0])
         cache = cache_pictures(self.index, kind, folder, long_side=long_side, title=title)
-        return DetectionDataset(self.index, self.names, cache)
+        return DetectionDataset(self.index, self.names, cache, self.annotations)
 
     def __len__(self) -> int:
         return len(self.index)

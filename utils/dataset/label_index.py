@@ -50,6 +50,21 @@ class LabelIndex:
     def __len__(self) -> int:
         return len(self.paths)
 
+    def unlabelled_part(self, places: Sequence[int]) -> LabelIndex:
+        """Some of the pictures, in the given order, without labels."""
+        none = np.zeros(len(places), dtype=np.int64)
+        return LabelIndex(
+            paths=PathList([str(self.paths[place]) for place in places]),
+            sizes=self.sizes[list(places)],
+            rows=self.rows[:0],
+            row_ends=none,
+            points=self.points[:0],
+            point_ends=self.point_ends[:0],
+            unlabelled=len(places),
+            duplicates=0,
+            problems=self.problems,
+        )
+
     def labels(self, index: int) -> Labels:
         """Ground truth of picture ``index`` in pixels of the picture on disk, boxes clipped to it."""
         height, width = (int(side) for side in self.sizes[index])

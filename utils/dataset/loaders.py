@@ -15,6 +15,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from utils.config.hyperparameters import Hyperparameters
+from utils.dataset.coco_annotations import fit_to_pictures, index_from_annotations, read_coco_annotations
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
 from utils.dataset.label_cache import read_label_index
@@ -88,11 +89,26 @@ class DetectionLoader:
 
 
 def open_dataset(
-    sources: Sequence[Path], names: tuple[str, ...], *, title: str = "", cache_folder: Path | None = None
+    sources: Sequence[Path],
+    names: tuple[str, ...],
+    *,
+    title: str = "",
+    cache_folder: Path | None = None,
+    annotations: Path | None = None,
 ) -> DetectionDataset:
-    """The data set of a split (`DatasetSpec.train`, ``val`` or ``test``); see `read_label_index`."""
+    """The data set of a split (`DatasetSpec.split`); see `read_label_index`.
+
+    A COCO annotation file named by ``annotations`` is what COCO's figures are computed against. Where no picture has
+    a label file, the labels are its objects too.
+    """
     index = read_label_index(sources, len(names), title=title, cache_folder=cache_folder)
-    return DetectionDataset(index, names)
+    if annotations is None:
+        return DetectionDataset(index, names)
+    content = read_coco_annotations(annotations)
+    if index.unlabelled == len(index) and content.has_objects:
+        index = index_from_annotations(index, content, names)
+    fitted = fit_to_pictures(content, [index.paths[place] for place in range(len(index))], names)
+    return DetectionDataset(index, names, annotations=fitted)
 
 
 @dataclass(frozen=True, slots=True)

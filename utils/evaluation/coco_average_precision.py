@@ -10,10 +10,12 @@ import importlib.util
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from utils.dataset.coco_annotations import CocoTruth
+from utils.evaluation.area_ranges import COCO_RANGES, AreaRange
 from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Detections, Labels
 
@@ -40,16 +42,16 @@ class CocoSummary(NamedTuple):
     AR_L: float
 
 
-@dataclass(frozen=True, slots=True)
-class CocoTruth:
-    """Ground truth of a data set as columns; images are numbered from 0, classes by their index."""
+class AreaFigures(NamedTuple):
+    """Figures of the objects of one range of areas, means over classes, 0-1; -1 where there are none."""
 
-    image_count: int
-    images: np.ndarray  # (M,) int64
-    classes: np.ndarray  # (M,) int64
-    boxes: np.ndarray  # (M, 4) float64 x y w h, source pixels
-    areas: np.ndarray  # (M,) float64, square source pixels; need not be w * h
-    crowd: np.ndarray  # (M,) bool: a region that may hold many objects, where detections are not counted as wrong
+    name: str
+    low: float  # square source pixels
+    high: float
+    objects: int
+    AP: float
+    AP50: float
+    AR100: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,10 +66,11 @@ class CocoFindings:
 
 @dataclass(frozen=True, slots=True)
 class CocoFigures:
-    """The summary, and that of every class with ground truth, by class index."""
+    """The summary, that of every class with ground truth, by class index, and the figures by area."""
 
     summary: CocoSummary
     per_class: dict[int, CocoSummary]
+    by_area: tuple[AreaFigures, ...]
 
 
 def truth_from_labels(pictures: Sequence[Labels]) -> CocoTruth:
@@ -100,31 +103,70 @@ def findings_from_detections(pictures: Sequence[Detections]) -> CocoFindings:
     )
 
 
-def coco_figures(truth: CocoTruth, findings: CocoFindings, engine: str | None = None) -> CocoFigures:
+def coco_figures(
+    truth: CocoTruth, findings: CocoFindings, engine: str | None = None, areas: Sequence[AreaRange] = ()
+) -> CocoFigures:
     """Evaluate with at most 100 detections per picture and class, as COCO does.
 
     Args:
         truth: ground truth.
         findings: detections; those in classes without ground truth count nowhere.
         engine: one of :data:`ENGINES`; by default the first that is installed.
+        areas: ranges to give figures for, besides COCO's own.
     """
     classes = np.unique(truth.classes)
     if not len(classes):
-        return CocoFigures(CocoSummary(*[-1.0] * 12), {})
+        none = tuple(AreaFigures(*one, 0, -1.0, -1.0, -1.0) for one in areas)
+        return CocoFigures(CocoSummary(*[-1.0] * 12), {}, none)
     if engine is None:
         engine = next(name for name in ENGINES if importlib.util.find_spec(name) is not None)
     accumulate = _with_hotcoco if engine == "hotcoco" else _with_pycocotools
-    precision, recall = accumulate(truth, findings, classes)
+    precision, recall = accumulate(truth, findings, (*COCO_RANGES, *areas))
     per_class = {
         int(index): _summary(precision[:, :, [column]], recall[:, [column]]) for column, index in enumerate(classes)
     }
-    return CocoFigures(_summary(precision, recall), per_class)
+    counted = truth.areas[~truth.crowd]
+    by_area = tuple(
+        AreaFigures(
+            *one,
+            objects=int(((counted >= one.low) & (counted <= one.high)).sum()),
+            AP=_mean(precision[..., place, 2]),
+            AP50=_mean(precision[0, ..., place, 2]),
+            AR100=_mean(recall[..., place, 2]),
+        )
+        for place, one in enumerate(areas, start=len(COCO_RANGES))
+    )
+    return CocoFigures(_summary(precision, recall), per_class, by_area)
+
+
+def hotcoco_evaluator(truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange] = COCO_RANGES) -> Any:
+    """A ``hotcoco.COCOeval`` that has evaluated; image ids and object ids count from 1 in the order of the columns."""
+    import hotcoco  # here, as importing it takes time that a run without evaluation need not spend
+
+    classes = np.unique(truth.classes)
+    known = hotcoco.COCO.from_arrays(
+        [{"id": image} for image in range(1, truth.image_count + 1)],
+        [{"id": int(index), "name": str(index)} for index in classes],
+        truth.images + 1,
+        truth.classes,
+        truth.boxes,
+        ids=np.arange(1, len(truth.images) + 1),
+        area=truth.areas,
+        iscrowd=truth.crowd,
+    )
+    evaluator = hotcoco.COCOeval(known, known.load_res(_result_rows(findings, classes)), "bbox")
+    if tuple(areas) != COCO_RANGES:
+        evaluator.params.area_rng = [[one.low, one.high] for one in areas]
+        evaluator.params.area_rng_lbl = [f"{place} {one.name}" for place, one in enumerate(areas)]
+    evaluator.evaluate()
+    evaluator.accumulate()
+    return evaluator
 
 
 def _summary(precision: np.ndarray, recall: np.ndarray) -> CocoSummary:
-    """Summary of precision (10 IoU, 101 recalls, K, 4 areas, 3 limits) and recall (10 IoU, K, 4 areas, 3 limits).
+    """Summary of precision (10 IoU, 101 recalls, K, areas, 3 limits) and recall (10 IoU, K, areas, 3 limits).
 
-    Areas are all, small, medium, large; limits are 1, 10 and 100 detections per picture and class.
+    The first areas are all, small, medium, large; limits are 1, 10 and 100 detections per picture and class.
     """
     return CocoSummary(
         AP=_mean(precision[..., 0, 2]),
@@ -148,30 +190,20 @@ def _mean(cells: np.ndarray) -> float:
     return float(existing.mean()) if existing.size else -1.0
 
 
-def _with_hotcoco(truth: CocoTruth, findings: CocoFindings, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    import hotcoco  # here, as importing it takes time that a run without evaluation need not spend
-
-    known = hotcoco.COCO.from_arrays(
-        [{"id": image} for image in range(1, truth.image_count + 1)],
-        [{"id": int(index), "name": str(index)} for index in classes],
-        truth.images + 1,
-        truth.classes,
-        truth.boxes,
-        area=truth.areas,
-        iscrowd=truth.crowd,
-    )
-    found = known.load_res(_result_rows(findings, classes))
-    evaluator = hotcoco.COCOeval(known, found, "bbox")
-    evaluator.evaluate()
-    evaluator.accumulate()
-    arrays = evaluator.eval or {}
+def _with_hotcoco(
+    truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange]
+) -> tuple[np.ndarray, np.ndarray]:
+    arrays = hotcoco_evaluator(truth, findings, areas).eval
     return arrays["precision"], arrays["recall"]
 
 
-def _with_pycocotools(truth: CocoTruth, findings: CocoFindings, classes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _with_pycocotools(
+    truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange]
+) -> tuple[np.ndarray, np.ndarray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    classes = np.unique(truth.classes)
     columns = (truth.images + 1, truth.classes, truth.boxes, truth.areas, truth.crowd)
     annotations = [
         {
@@ -196,6 +228,8 @@ def _with_pycocotools(truth: CocoTruth, findings: CocoFindings, classes: np.ndar
         known.createIndex()
         found = known.loadRes(rows) if len(rows) else COCO()
         evaluator = COCOeval(known, found, "bbox")
+        evaluator.params.areaRng = [[one.low, one.high] for one in areas]
+        evaluator.params.areaRngLbl = [f"{place} {one.name}" for place, one in enumerate(areas)]
         evaluator.evaluate()
         evaluator.accumulate()
     return evaluator.eval["precision"], evaluator.eval["recall"]

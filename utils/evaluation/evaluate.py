@@ -13,21 +13,18 @@ import numpy as np
 import torch
 from tqdm import tqdm
 
-from utils.evaluation.average_precision import precision_recall
-from utils.evaluation.coco_average_precision import (
-    coco_figures,
-    findings_from_detections,
-    truth_from_labels,
-)
-from utils.evaluation.confusion_matrix import ConfusionMatrix
+from utils.dataset.coco_annotations import CocoTruth
+from utils.dataset.label_index import LabelIndex
+from utils.evaluation.area_ranges import AreaRange
 from utils.evaluation.evaluated_pictures import EvaluatedPicture, LabelledPictures, pictures_of_all, true_labels
-from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, LossFigures, SpeedFigures
-from utils.evaluation.match_detections import match_detections
+from utils.evaluation.evaluation_report import EvaluationReport, LossFigures, RunFigures, SpeedFigures
+from utils.evaluation.report_on_pictures import report_on
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
+from utils.runtime.read_ahead import read_ahead
 from utils.user_error import UserError
 
 __all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]
@@ -42,15 +39,24 @@ class EvaluationSettings:
     nms: NmsSettings = VALIDATION_NMS
     single_cls: bool = False  # all classes, found and true, count as one
     precision: torch.dtype = torch.float32  # arithmetic of the forward pass
+    areas: tuple[AreaRange, ...] = ()  # ranges of object size to give figures for, besides COCO's
     halved_padding: bool = False  # boxes go back as in YOLOv5's own validation (see yolov5_rounding)
     progress: bool = True  # show a bar
 
+    @property
+    def suppression(self) -> NmsSettings:
+        return replace(self.nms, agnostic=True) if self.single_cls else self.nms
 
-class Detector(Protocol):
-    """Anything that finds objects: a model, an exported file."""
+
+class NamedClasses(Protocol):
+    """What knows the names of its classes."""
 
     @property
     def names(self) -> tuple[str, ...]: ...
+
+
+class Detector(NamedClasses, Protocol):
+    """Anything that finds objects: a model, an exported file."""
 
     def predict(self, images: torch.Tensor) -> Predictions: ...
 
@@ -81,11 +87,28 @@ class EvaluationLoader(Protocol):
     def __len__(self) -> int: ...
 
 
+class PicturePredictor(NamedClasses, Protocol):
+    """Whole pictures in, detections in their pixels out."""
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
+
+
+class WholePictures(LabelledPictures, Protocol):
+    """A data set whose pictures can be read as they are on disk."""
+
+    @property
+    def index(self) -> LabelIndex: ...
+
+    def __len__(self) -> int: ...
+
+    def source_image(self, index: int) -> np.ndarray: ...
+
+
 class EvaluationObserver:
     """Sees what is found while it is found: for label files, COCO results, pictures. The default does nothing."""
 
-    def on_batch(self, number: int, batch: Batch, detections: Sequence[Detections]) -> None:
-        """Batch ``number`` (from 0) on its device and its detections, both in network pixels."""
+    def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
+        """Batch ``number`` (from 0) on its device, its predictions and detections, all in network pixels."""
 
     def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         """Picture ``index`` of the data set, its detections (on the CPU) and its labels, in source pixels."""
@@ -114,9 +137,7 @@ def evaluate(
     Raises:
         UserError: a label's class that the detector does not have; no picture.
     """
-    names = ("item",) if settings.single_cls else detector.names
-    nms = replace(settings.nms, agnostic=True) if settings.single_cls else settings.nms
-    tally, clock, losses = _Tally(names), _Clock(device), []
+    tally, clock, losses = _Tally(loader.dataset, detector, settings, observers), _Clock(device), []
     with _evaluation_mode(detector), torch.no_grad():
         shown = settings.progress and ranks.is_writer
         bar = tqdm(loader, desc="evaluating", unit="batch", disable=not shown, leave=False)
@@ -128,30 +149,56 @@ def evaluate(
             if loss is not None and maps is not None:
                 losses.append([float(part) for part in loss(maps, batch)])
             with clock.stage("nms"):
-                found = non_max_suppression(predictions, nms, batch.size)
-            if settings.single_cls:
-                found = [replace(one, classes=torch.zeros_like(one.classes)) for one in found]
+                found = non_max_suppression(predictions, settings.suppression, batch.size)
             for observer in observers:
-                observer.on_batch(number, batch, found)
+                observer.on_batch(number, batch, predictions, found)
             for place, detections in enumerate(found):
-                index, path, letterbox = batch.indices[place], batch.paths[place], batch.letterboxes[place]
+                path, letterbox = batch.paths[place], batch.letterboxes[place]
                 if letterbox is None:
                     raise ValueError(f"{path}: evaluation needs the letterbox of every picture")
-                labels = true_labels(loader.dataset, index, settings.single_cls)
                 way_back = halved_padding(letterbox) if settings.halved_padding else letterbox
-                detections = detections.cpu().to_source(way_back)
-                tally.add(EvaluatedPicture(index, labels, detections), path)
-                for observer in observers:
-                    observer.on_picture(index, path, detections, labels)
+                tally.add(batch.indices[place], path, detections.cpu().to_source(way_back))
     speed = clock.per_picture(max(len(tally.pictures), 1))
-    tally.pictures = pictures_of_all(tally.pictures, loader.dataset, settings.single_cls, ranks)
-    if not tally.pictures:
-        raise UserError("nothing to evaluate: the split has no pictures")
+    pictures = pictures_of_all(tally.pictures, loader.dataset, settings.single_cls, ranks)
     mean_loss = None
     if loss is not None:
         rows = ranks.all_rows(torch.tensor(losses, dtype=torch.float64).reshape(-1, len(LossFigures._fields)))
         mean_loss = LossFigures(*rows.mean(dim=0).tolist())
-    return tally.report(mean_loss, speed)
+    return report_on(pictures, tally.names, tally.annotated_truth(), settings.areas, RunFigures(mean_loss, speed))
+
+
+def evaluate_predictor(
+    predictor: PicturePredictor,
+    dataset: WholePictures,
+    settings: EvaluationSettings,
+    device: torch.device,
+    observers: Sequence[EvaluationObserver] = (),
+    readers: int = 2,
+) -> EvaluationReport:
+    """Evaluate what takes whole pictures, such as a sliced detector; it suppresses by itself.
+
+    Args:
+        predictor: called with one picture (H, W, 3) uint8 RGB at a time; detections in its pixels.
+        dataset: pictures with their labels.
+        settings: of these ``areas``, ``single_cls`` and ``progress`` count.
+        device: where the predictor computes.
+        observers: called for each picture.
+        readers: threads that decode pictures ahead.
+
+    Raises:
+        UserError: a label's class that the detector does not have; no picture.
+    """
+    tally, clock = _Tally(dataset, predictor, settings, observers), _Clock(device)
+    images = read_ahead(dataset.source_image, range(len(dataset)), threads=readers)
+    bar = tqdm(
+        images, total=len(dataset), desc="evaluating", unit="picture", disable=not settings.progress, leave=False
+    )
+    for index, image in enumerate(bar):
+        with clock.stage("inference"):
+            (detections,) = predictor([image])
+        tally.add(index, dataset.index.paths[index], detections.cpu())
+    speed = clock.per_picture(max(len(tally.pictures), 1))
+    return report_on(tally.pictures, tally.names, tally.annotated_truth(), settings.areas, RunFigures(None, speed))
 
 
 def _forward(
@@ -201,69 +248,36 @@ class _Clock:
 class _Tally:
     """The pictures seen so far."""
 
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
+    def __init__(
+        self,
+        dataset: LabelledPictures,
+        detector: NamedClasses,
+        settings: EvaluationSettings,
+        observers: Sequence[EvaluationObserver],
+    ) -> None:
+        self.dataset = dataset
+        self.names = ("item",) if settings.single_cls else detector.names
+        self.single_cls = settings.single_cls
+        self.observers = observers
         self.pictures: list[EvaluatedPicture] = []
 
-    def add(self, picture: EvaluatedPicture, path: Path) -> None:
-        labels = picture.labels
+    def add(self, index: int, path: Path, detections: Detections) -> None:
+        """Detections of picture ``index``, in source pixels."""
+        labels = true_labels(self.dataset, index, self.single_cls)
         if len(labels) and labels.classes.max() >= len(self.names):
             raise UserError(
                 f"{path}: its labels name class {labels.classes.max()}, "
                 f"but the model has {len(self.names)} classes (0 to {len(self.names) - 1})"
             )
-        self.pictures.append(picture)
+        if self.single_cls:
+            detections = replace(detections, classes=torch.zeros_like(detections.classes))
+        self.pictures.append(EvaluatedPicture(index, labels, detections))
+        for observer in self.observers:
+            observer.on_picture(index, path, detections, labels)
 
-    def report(self, loss: LossFigures | None, speed_ms: SpeedFigures) -> EvaluationReport:
-        # Detections of equal score rank by picture: in the data set's order, whatever the batches were.
-        pictures = sorted(self.pictures, key=lambda picture: picture.index)
-        truth = [picture.labels for picture in pictures]
-        found = [picture.detections for picture in pictures]
-        findings = findings_from_detections(found)
-        curves = precision_recall(
-            np.concatenate([match_detections(own, labels) for own, labels in zip(found, truth, strict=True)]),
-            findings.scores,
-            findings.classes,
-            np.concatenate([labels.classes for labels in truth]),
-        )
-        coco = coco_figures(truth_from_labels(truth), findings)
-        confusion = ConfusionMatrix(len(self.names))
-        for picture in pictures:
-            confusion.add(picture.detections, picture.labels)
-        pictures_with = np.zeros(len(self.names), dtype=np.int64)
-        for labels in truth:
-            pictures_with[np.unique(labels.classes)] += 1
-        per_class = tuple(
-            ClassReport(
-                name=self.names[index],
-                index=index,
-                images=int(pictures_with[index]),
-                objects=int(curves.objects[row]),
-                precision=float(curves.precision[row]),
-                recall=float(curves.recall[row]),
-                map50=float(curves.ap[row, 0]),
-                map50_95=float(curves.ap[row].mean()),
-                coco=coco.per_class[index],
-            )
-            for row, index in enumerate(curves.classes.tolist())
-        )
-        return EvaluationReport(
-            precision=_mean(curves.precision),
-            recall=_mean(curves.recall),
-            map50=_mean(curves.ap[:, 0]),
-            map50_95=_mean(curves.ap),
-            coco=coco.summary,
-            per_class=per_class,
-            images=len(pictures),
-            objects=int(curves.objects.sum()),
-            loss=loss,
-            speed_ms=speed_ms,
-            names=self.names,
-            curves=curves,
-            confusion=confusion.counts,
-        )
-
-
-def _mean(figures: np.ndarray) -> float:
-    """Mean over classes; 0 where no class has ground truth, as YOLOv5 prints it."""
-    return float(figures.mean()) if figures.size else 0.0
+    def annotated_truth(self) -> CocoTruth | None:
+        """The ground truth of the data set's COCO annotation file, if it has one."""
+        if self.dataset.annotations is None:
+            return None
+        truth = self.dataset.annotations.truth
+        return truth.as_one_class() if self.single_cls else truth

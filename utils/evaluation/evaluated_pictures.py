@@ -9,12 +9,16 @@ from typing import Protocol
 import numpy as np
 import torch
 
+from utils.dataset.coco_annotations import PictureAnnotations
 from utils.geometry.records import Detections, Labels
 from utils.runtime.process_ranks import ProcessRanks
 
 
 class LabelledPictures(Protocol):
     """The data set behind a loader."""
+
+    @property
+    def annotations(self) -> PictureAnnotations | None: ...
 
     def source_labels(self, index: int) -> Labels: ...
 

@@ -7,8 +7,9 @@ from typing import NamedTuple
 
 import numpy as np
 
+from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.average_precision import PrecisionRecall
-from utils.evaluation.coco_average_precision import CocoSummary
+from utils.evaluation.coco_average_precision import AreaFigures, CocoFindings, CocoSummary
 
 
 class LossFigures(NamedTuple):
@@ -25,6 +26,14 @@ class SpeedFigures(NamedTuple):
     preprocess: float  # to the device and to float
     inference: float
     nms: float
+
+
+@dataclass(frozen=True, slots=True)
+class RunFigures:
+    """What was measured while the pictures were looked at."""
+
+    loss: LossFigures | None
+    speed_ms: SpeedFigures
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +75,9 @@ class EvaluationReport:
     loss: LossFigures | None
     speed_ms: SpeedFigures
     names: tuple[str, ...]
+    by_area: tuple[AreaFigures, ...]  # of the ranges that were asked for
+    truth: CocoTruth = field(repr=False, compare=False)  # images numbered as the data set's pictures
+    findings: CocoFindings = field(repr=False, compare=False)
     curves: PrecisionRecall = field(repr=False, compare=False)
     confusion: np.ndarray = field(repr=False, compare=False)  # (C + 1, C + 1), see ConfusionMatrix
 
@@ -74,6 +86,7 @@ class EvaluationReport:
         plain: dict[str, object] = {key: getattr(self, key) for key in YOLOV5_FIGURES}
         return plain | {
             **self.coco._asdict(),
+            "by_area": [one._asdict() for one in self.by_area],
             "images": self.images,
             "objects": self.objects,
             "loss": self.loss._asdict() if self.loss else None,

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import EvaluationReport
-from utils.geometry.records import Batch, Detections, Labels
+from utils.geometry.records import Batch, Detections, Labels, Predictions
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_confusion_matrix, plot_curves
 from utils.reporting.detection_files import (
@@ -54,7 +54,7 @@ class BatchPictures(EvaluationObserver):
         self.folder = folder
         self.names = names
 
-    def on_batch(self, number: int, batch: Batch, detections: Sequence[Detections]) -> None:
+    def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
         if number >= PICTURED_BATCHES:
             return
         sure = [found.above(DRAWN_SCORE) for found in detections]

@@ -39,8 +39,8 @@ def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: Pro
     judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
     classes = dataset.names
     with ranks.first_on_machine():  # the scan is cached
-        train = open_dataset(dataset.train, classes, title="train")
-        val = open_dataset(dataset.val, classes, title="val")
+        train = open_dataset(dataset.train, classes, title="train", annotations=dataset.annotations.get("train"))
+        val = open_dataset(dataset.val, classes, title="val", annotations=dataset.annotations.get("val"))
         if config.cache is not None:
             kind: CacheKind = "ram" if config.cache == "ram" else "disk"
             train = train.cached(kind, long_side=config.imgsz, title="train")

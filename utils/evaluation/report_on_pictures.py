@@ -1,0 +1,104 @@
+"""Figures of all pictures of a data set, once each of them has been looked at."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from utils.dataset.coco_annotations import CocoTruth
+from utils.evaluation.area_ranges import AreaRange
+from utils.evaluation.average_precision import precision_recall
+from utils.evaluation.coco_average_precision import (
+    CocoSummary,
+    coco_figures,
+    findings_from_detections,
+    truth_from_labels,
+)
+from utils.evaluation.confusion_matrix import ConfusionMatrix
+from utils.evaluation.evaluated_pictures import EvaluatedPicture
+from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, RunFigures
+from utils.evaluation.match_detections import match_detections
+from utils.user_error import UserError
+
+NO_FIGURES = CocoSummary(*[-1.0] * 12)  # of a class that the labels have and the annotation file has not
+
+
+def report_on(
+    pictures: Sequence[EvaluatedPicture],
+    names: tuple[str, ...],
+    annotated: CocoTruth | None,
+    areas: Sequence[AreaRange],
+    run: RunFigures,
+) -> EvaluationReport:
+    """The report of a data set.
+
+    Args:
+        pictures: all of them, in any order.
+        names: of the classes.
+        annotated: what COCO's figures are computed against, if it is not the pictures' labels; images are numbered
+            as the data set's pictures.
+        areas: ranges of object size to give figures for, besides COCO's.
+        run: what was measured on the way.
+
+    Raises:
+        UserError: no picture.
+    """
+    if not pictures:
+        raise UserError("nothing to evaluate: the split has no pictures")
+    # Detections of equal score rank by picture: in the data set's order, whatever the batches were.
+    pictures = sorted(pictures, key=lambda picture: picture.index)
+    truth = [picture.labels for picture in pictures]
+    found = [picture.detections for picture in pictures]
+    findings = findings_from_detections(found)
+    curves = precision_recall(
+        np.concatenate([match_detections(own, labels) for own, labels in zip(found, truth, strict=True)]),
+        findings.scores,
+        findings.classes,
+        np.concatenate([labels.classes for labels in truth]),
+    )
+    objects = truth_from_labels(truth) if annotated is None else annotated
+    coco = coco_figures(objects, findings, areas=areas)
+    confusion = ConfusionMatrix(len(names))
+    for picture in pictures:
+        confusion.add(picture.detections, picture.labels)
+    pictures_with = np.zeros(len(names), dtype=np.int64)
+    for labels in truth:
+        pictures_with[np.unique(labels.classes)] += 1
+    per_class = tuple(
+        ClassReport(
+            name=names[index],
+            index=index,
+            images=int(pictures_with[index]),
+            objects=int(curves.objects[row]),
+            precision=float(curves.precision[row]),
+            recall=float(curves.recall[row]),
+            map50=float(curves.ap[row, 0]),
+            map50_95=float(curves.ap[row].mean()),
+            coco=coco.per_class.get(index, NO_FIGURES),
+        )
+        for row, index in enumerate(curves.classes.tolist())
+    )
+    return EvaluationReport(
+        precision=_mean(curves.precision),
+        recall=_mean(curves.recall),
+        map50=_mean(curves.ap[:, 0]),
+        map50_95=_mean(curves.ap),
+        coco=coco.summary,
+        by_area=coco.by_area,
+        truth=objects,
+        findings=findings,
+        per_class=per_class,
+        images=len(pictures),
+        objects=int(curves.objects.sum()),
+        loss=run.loss,
+        speed_ms=run.speed_ms,
+        names=names,
+        curves=curves,
+        confusion=confusion.counts,
+    )
+
+
+def _mean(figures: np.ndarray) -> float:
+    """Mean over classes; 0 where no class has ground truth, as YOLOv5 prints it."""
+    return float(figures.mean()) if figures.size else 0.0

@@ -1,0 +1,200 @@
+"""Sliced inference: a large picture looked at in overlapping tiles and as a whole, so that small objects stay large.
+
+The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning for Small Object Detection" (ICIP
+2022).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Detections
+from utils.inference.nms import CLASS_OFFSET
+from utils.inference.predictor import Predictor
+from utils.runtime.torchvision_operators import nms
+
+MERGES = ("nms", "greedy")
+COVERED = 0.5  # part of the smaller box that lies in the other, above which two boxes are taken for one object
+BORDER = 2.0  # pixels: a box that comes so near to a tile's inner border may be a piece of an object
+
+
+@dataclass(frozen=True, slots=True)
+class SliceSettings:
+    """How pictures are cut and the pieces joined."""
+
+    size: int  # side of a tile, source pixels
+    overlap: float = 0.2  # of neighbouring tiles at least, part of their side
+    merge: str = "nms"  # or "greedy": boxes of one object are united instead of dropped
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A window of a picture, source pixels, ends excluded."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def tiles_of(picture: FrameSize, size: int, overlap: float) -> list[Tile]:
+    """Windows of ``size`` pixels that cover the picture, spread evenly, neighbours overlapping by ``overlap`` or more.
+
+    A picture that fits into one window has no tiles.
+    """
+    if max(picture) <= size:
+        return []
+    return [
+        Tile(left, top, min(left + size, picture.width), min(top + size, picture.height))
+        for top in _starts(picture.height, size, overlap)
+        for left in _starts(picture.width, size, overlap)
+    ]
+
+
+def _starts(length: int, size: int, overlap: float) -> list[int]:
+    if length <= size:
+        return [0]
+    count = math.ceil((length - size) / max(size * (1 - overlap), 1)) + 1
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]
+
+
+class SlicedPredictor:
+    """A predictor that looks at every picture in tiles and as a whole. Keeps no state between calls."""
+
+    def __init__(self, predictor: Predictor, settings: SliceSettings, batch_size: int) -> None:
+        self.predictor = predictor
+        self.settings = settings
+        self.batch_size = batch_size  # tiles that go through the network together
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self.predictor.names
+
+    def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB."""
+        return [self._look_at(image) for image in images]
+
+    def _look_at(self, image: np.ndarray) -> Detections:
+        size = FrameSize(*image.shape[:2])
+        tiles = tiles_of(size, self.settings.size, self.settings.overlap)
+        views = [*(image[tile.top : tile.bottom, tile.left : tile.right] for tile in tiles), image]
+        found: list[Detections] = []
+        for start in range(0, len(views), self.batch_size):
+            found += self.predictor(views[start : start + self.batch_size])
+        if not tiles:
+            return found[0]
+        windows = torch.tensor([(t.left, t.top, t.right, t.bottom) for t in tiles] + [(0, 0, size.width, size.height)])
+        counts = torch.tensor([len(one) for one in found])
+        shift = windows[:, [0, 1, 0, 1]].repeat_interleave(counts, dim=0)
+        everything = Detections(
+            boxes=torch.cat([one.boxes for one in found]) + shift,
+            scores=torch.cat([one.scores for one in found]),
+            classes=torch.cat([one.classes for one in found]),
+            size=size,
+        )
+        pieces = _touches_inner_border(everything.boxes, windows.repeat_interleave(counts, dim=0), size)
+        suppression = self.predictor.settings.nms
+        if self.settings.merge == "greedy":
+            merged = merge_greedily(everything, agnostic=suppression.agnostic)
+        else:
+            merged = drop_repeats(everything, pieces, suppression.iou_thres, agnostic=suppression.agnostic)
+        return _first(merged, suppression.max_det)
+
+
+def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float, *, agnostic: bool) -> Detections:
+    """Suppression over all tiles: the best of boxes that overlap, and no pieces of objects that are there whole.
+
+    Args:
+        detections: of all tiles, pixels of the picture, in any order.
+        pieces: (N,) bool, boxes that end at an inner border of their tile. Such a box is dropped too where half of
+            it lies in a whole one of its class, whatever the scores; pieces among themselves are united.
+        iou_thres: overlap above which the lower-scored of two whole boxes is dropped.
+        agnostic: classes are not told apart.
+
+    Returns:
+        Detections, best score first.
+    """
+    whole = _sorted(_chosen(detections, ~pieces))
+    whole = _chosen(whole, nms(_shifted(whole, agnostic), whole.scores, iou_thres))
+    rest = merge_greedily(_chosen(detections, pieces), agnostic=agnostic)
+    if len(whole) and len(rest):
+        covered = _shared(_shifted(rest, agnostic), _shifted(whole, agnostic)).amax(dim=1)
+        rest = _chosen(rest, covered <= COVERED)
+    return _sorted(
+        replace(
+            whole,
+            boxes=torch.cat((whole.boxes, rest.boxes)),
+            scores=torch.cat((whole.scores, rest.scores)),
+            classes=torch.cat((whole.classes, rest.classes)),
+        )
+    )
+
+
+def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
+    """Greedy non-maximum merging: the best box takes in every box of its class that shares more than half of the
+    smaller of both with it, and becomes the frame around them; then the next best that is left.
+
+    Returns:
+        Detections, best score first.
+    """
+    ordered = _sorted(detections)
+    shifted = _shifted(ordered, agnostic)
+    free = torch.ones(len(ordered), dtype=torch.bool)
+    kept, frames = [], []
+    for row in range(len(ordered)):
+        if not free[row]:
+            continue
+        own = free & (_shared(shifted[row : row + 1], shifted)[0] > COVERED)
+        own[row] = True
+        free &= ~own
+        joined = ordered.boxes[own]
+        kept.append(row)
+        frames.append(torch.cat((joined[:, :2].amin(dim=0), joined[:, 2:].amax(dim=0))))
+    chosen = _chosen(ordered, torch.tensor(kept, dtype=torch.int64))
+    return replace(chosen, boxes=torch.stack(frames)) if frames else chosen
+
+
+def _touches_inner_border(boxes: torch.Tensor, windows: torch.Tensor, size: FrameSize) -> torch.Tensor:
+    """Whether each box (N, 4) ends where its window (N, 4) ends inside the picture."""
+    borders = torch.tensor([0, 0, size.width, size.height])
+    return ((boxes - windows).abs().le(BORDER) & windows.ne(borders)).any(dim=1)
+
+
+def _shared(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
+    """Intersection over the smaller of both areas (N, M) of boxes (N, 4) and others (M, 4), xyxy."""
+    corner = torch.maximum(boxes[:, None, :2], others[None, :, :2])
+    sides = (torch.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner).clamp(min=0)
+    areas, other_areas = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others))
+    return sides.prod(dim=2) / torch.minimum(areas[:, None], other_areas[None, :]).clamp(min=1e-9)
+
+
+def _shifted(detections: Detections, agnostic: bool) -> torch.Tensor:
+    """Boxes (N, 4) moved so that those of different classes do not overlap."""
+    if agnostic:
+        return detections.boxes
+    span = max(CLASS_OFFSET, *detections.size)
+    return detections.boxes.double() + detections.classes.double()[:, None] * span
+
+
+def _sorted(detections: Detections) -> Detections:
+    return _chosen(detections, detections.scores.argsort(descending=True, stable=True))
+
+
+def _first(detections: Detections, count: int) -> Detections:
+    return _chosen(detections, torch.arange(min(count, len(detections))))
+
+
+def _chosen(detections: Detections, rows: torch.Tensor) -> Detections:
+    """The detections of a boolean mask or of indices."""
+    return replace(
+        detections,
+        boxes=detections.boxes[rows],
+        scores=detections.scores[rows],
+        classes=detections.classes[rows],
+    )

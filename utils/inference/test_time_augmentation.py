@@ -1,0 +1,66 @@
+"""Every picture looked at three times: as it is, reduced and mirrored, reduced further (YOLOv5's ``--augment``)."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Predictions
+from utils.inference.model_backends import TorchBackend
+
+PAD = 0.447  # grey of the padding, the mean colour of ImageNet
+
+
+class _View(NamedTuple):
+    scale: float
+    mirrored: bool
+
+
+VIEWS = (_View(1.0, False), _View(0.83, True), _View(0.67, False))
+
+
+class AugmentedBackend:
+    """A PyTorch detector whose predictions are those of three views.
+
+    The full view leaves out its coarsest level and the smallest view its finest, whose objects the other views see
+    at a better size.
+    """
+
+    frame: FrameSize | None = None
+    batch_size: int | None = None
+
+    def __init__(self, backend: TorchBackend) -> None:
+        self.backend = backend
+        self.names = backend.names
+        self.stride = backend.stride
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """Predictions of all views in pixels of ``images``; see ``DetectionBackend``."""
+        each = [self._look(images, view) for view in VIEWS]
+        head = self.backend.model.head
+        shares = [1 / stride**2 for stride in head.strides]  # of the levels in a view's predictions
+        coarsest = round(each[0].objectness.shape[1] * shares[-1] / sum(shares))
+        finest = round(each[-1].objectness.shape[1] * shares[0] / sum(shares))
+        each[0] = Predictions(*(part[:, :-coarsest] for part in each[0]))
+        each[-1] = Predictions(*(part[:, finest:] for part in each[-1]))
+        return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*each, strict=True)))
+
+    def _look(self, images: torch.Tensor, view: _View) -> Predictions:
+        height, width = images.shape[2:]
+        small = (int(height * view.scale), int(width * view.scale))
+        seen = images.flip(3) if view.mirrored else images
+        if view.scale != 1:
+            seen = torch.nn.functional.interpolate(seen, size=small, mode="bilinear", align_corners=False)
+            right, bottom = (
+                math.ceil(side * view.scale / self.stride) * self.stride - reduced
+                for side, reduced in ((width, small[1]), (height, small[0]))
+            )
+            seen = torch.nn.functional.pad(seen, (0, right, 0, bottom), value=PAD)
+        boxes, objectness, class_probs = self.backend.predict(seen)
+        boxes = boxes * boxes.new_tensor([width / small[1], height / small[0]] * 2)
+        if view.mirrored:
+            boxes = torch.stack((width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]), dim=-1)
+        return Predictions(boxes, objectness, class_probs)
