@@ -19,7 +19,8 @@ from utils.evaluation.evaluate import EvaluationReport
 from utils.exporting.export_run import export_model
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.geometry.letterbox import FrameSize
-from utils.reporting.evaluation_run import run_evaluation
+from utils.reporting.evaluation_run import evaluate_once
+from utils.reporting.evaluation_setup import EvaluationSetup
 
 pytestmark = [pytest.mark.acceptance, needs_shared]
 
@@ -43,7 +44,8 @@ def coco128(folder: Path) -> Path:
 
 def evaluated(weights: Path, folder: Path) -> EvaluationReport:
     words = ["--weights", weights, "--data", coco128(folder), "--batch", 1, "--workers", 0, "--project", folder]
-    return run_evaluation(parse_command_line(ValConfig, list(map(str, words)), prog="", description=""))
+    config = parse_command_line(ValConfig, list(map(str, words)), prog="", description="")
+    return evaluate_once(EvaluationSetup.of(config))
 
 
 @pytest.mark.parametrize("name", ["yolov5n", "yolov5n-spd", "yolov5n-spd-released"])

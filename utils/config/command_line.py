@@ -15,6 +15,7 @@ from __future__ import annotations
 import argparse
 import difflib
 import math
+import shlex
 import types
 import typing
 from collections.abc import Callable, Iterator, Sequence
@@ -93,6 +94,19 @@ def parse_command_line(
     for item, _ in _flags(config_type):
         _check_range(prog, item.name, values[item.name], item.metadata["flag"])
     return config_type(**values)
+
+
+def as_command(config: Any, prog: str) -> str:
+    """The command line that gives these settings: ``python val.py --img 320``; flags at their default are left out."""
+    words = ["python", prog]
+    for item, _ in _flags(type(config)):
+        value = getattr(config, item.name)
+        if value == item.default:
+            continue
+        words.append("--" + item.name.replace("_", "-"))
+        if value is not True:
+            words += map(str, value) if isinstance(value, tuple) else [str(value)]
+    return shlex.join(words)
 
 
 def nearest_name(name: str, valid: Sequence[str]) -> str:

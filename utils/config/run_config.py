@@ -148,12 +148,29 @@ class ValConfig:
     """Settings of ``val.py``."""
 
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
-    weights: str = flag("yolov5s.pt", "model file: .pt, .torchscript, .onnx", group="Model")
+    weights: tuple[str, ...] = flag(
+        ("yolov5s.pt",),
+        "model file: .pt, .torchscript, .onnx, *_openvino_model; several are asked together, as an ensemble",
+        group="Model",
+    )
     batch_size: int = flag(32, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
     imgsz: int = flag(
         640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
     )
-    task: str = flag("val", "which split of the dataset to evaluate on", group="Data", choices=("train", "val", "test"))
+    task: str = flag(
+        "val",
+        "part of the data set to evaluate on; or speed: times with detect.py's thresholds; "
+        "or study: figures and times over picture sizes",
+        group="Data",
+        choices=("train", "val", "test", "speed", "study"),
+    )
+    study_sizes: tuple[int, ...] = flag(
+        tuple(range(256, 1536 + 1, 128)),
+        "picture sizes of --task study, pixels",
+        group="Data",
+        at_least=32,
+        at_most=LONGEST_SIDE,
+    )
     workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
     single_cls: bool = flag(False, "evaluate all classes as one", group="Data")
 
@@ -162,20 +179,62 @@ class ValConfig:
         0.6, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )
     max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
+    augment: bool = flag(False, "look at every picture at three sizes, once mirrored (.pt files)", group="Detections")
+    slice: int | None = flag(
+        None,
+        "look at pictures in overlapping tiles of so many pixels and as a whole",
+        group="Detections",
+        lone_value=640,
+        at_least=32,
+        at_most=LONGEST_SIDE,
+    )
+    slice_overlap: float = flag(
+        0.2, "overlap of neighbouring tiles, part of their side", group="Detections", at_least=0, at_most=0.9
+    )
+    slice_merge: str = flag(
+        "nms",
+        "join what tiles found: drop repeats and pieces (nms) or unite them (greedy)",
+        group="Detections",
+        choices=("nms", "greedy"),
+    )
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
-    half: bool = flag(False, "compute the network in half precision (fp16)", group="Run")
+    precision: str = flag(
+        "fp32", "arithmetic of a .pt file's network", group="Run", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    half: bool = flag(False, "the same as --precision fp16", group="Run")
     as_yolov5: bool = flag(
         False, "round as YOLOv5's own validation does, for figures that compare with its own", group="Run"
     )
     verbose: bool = flag(False, "print the figures of every class", group="Output")
+    area_ranges: tuple[str, ...] | None = flag(
+        None,
+        "more object sizes to give AP for, name:from-to in square pixels, or the preset ai-tod",
+        group="Output",
+    )
+    compare: bool = flag(
+        False, "several --weights beside each other instead of together, with confidence intervals", group="Output"
+    )
     save_txt: bool = flag(False, "write detections as YOLO label files", group="Output")
+    save_hybrid: bool = flag(
+        False, "write labels and detections, suppressed together, as YOLO label files", group="Output"
+    )
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
     save_json: bool = flag(False, "write detections as COCO results JSON", group="Output")
     project: str = flag("runs/val", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
     exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+
+    def __post_init__(self) -> None:
+        if self.half and self.precision not in ("fp32", "fp16"):
+            raise UsageError(f"--half --precision {self.precision}: contradict each other; leave one out")
+        if self.compare and len(self.weights) < 2:
+            raise UsageError("--compare: needs several files, --weights n.pt s.pt")
+        if self.compare and self.task in ("speed", "study"):
+            raise UsageError(f"--compare --task {self.task}: compares on train, val or test")
+        if self.slice is not None and (self.save_hybrid or self.as_yolov5):
+            raise UsageError("--slice: does not go with --save-hybrid or --as-yolov5")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -38,6 +38,15 @@ class Labels:
             polygons=tuple(self.polygons[i] for i in chosen),
         )
 
+    def scaled(self, factor: float) -> Labels:
+        """The labels of the picture enlarged by ``factor``."""
+        return replace(
+            self,
+            boxes=self.boxes * np.float32(factor),
+            polygons=tuple(None if p is None else p * np.float32(factor) for p in self.polygons),
+            size=FrameSize(round(self.size.height * factor), round(self.size.width * factor)),
+        )
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -144,6 +153,11 @@ class Detections:
 
     def cpu(self) -> Detections:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu())
+
+    def scaled(self, factor: float) -> Detections:
+        """The detections in the picture enlarged by ``factor``."""
+        size = FrameSize(round(self.size.height * factor), round(self.size.width * factor))
+        return replace(self, boxes=self.boxes * factor, size=size)
 
     def to_source(self, letterbox: LetterboxTransform) -> Detections:
         """The same detections in pixels of the picture that was letterboxed, clipped to it."""

@@ -12,6 +12,7 @@ from utils.geometry.letterbox import FrameSize, letterbox, padded_frame
 from utils.geometry.records import Detections
 from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.runtime.device import autocast
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,6 +21,7 @@ class PredictorSettings:
 
     nms: NmsSettings
     imgsz: FrameSize  # multiples of the stride, pixels; pictures are scaled to fit; ignored by a file of fixed size
+    precision: torch.dtype = torch.float32  # arithmetic of the network, where it is a .pt file
 
 
 class Predictor:
@@ -50,7 +52,8 @@ class Predictor:
         found: dict[int, Detections] = {}
         for frame, positions in by_frame.items():
             fitted = [letterbox(images[position], frame) for position in positions]
-            predictions = self.backend.predict(as_network_input([image for image, _ in fitted], self.device))
+            with autocast(self.device, self.settings.precision):
+                predictions = self.backend.predict(as_network_input([image for image, _ in fitted], self.device))
             results = non_max_suppression(predictions, self.settings.nms, frame)
             for position, (_, transform), detections in zip(positions, fitted, results, strict=True):
                 found[position] = detections.to_source(transform).cpu()

@@ -66,6 +66,20 @@ def draw_labels(
     return _draw(image, labels.boxes, labels.classes, captions, style)
 
 
+def captioned_cut(
+    image: np.ndarray, target: np.ndarray, others: Sequence[tuple[np.ndarray, int]], caption: str
+) -> np.ndarray:
+    """A part of a picture with one box (x y w h) framed in white, others in the colours of their class, and a title."""
+    picture = Image.fromarray(image)
+    pen = ImageDraw.Draw(picture)
+    for (x, y, w, h), kind in others:
+        pen.rectangle((x, y, x + w, y + h), outline=class_color(kind), width=2)
+    x, y, w, h = target
+    for grow, color in ((2, DARK), (1, (255, 255, 255))):
+        pen.rectangle((x - grow, y - grow, x + w + grow, y + h + grow), outline=color)
+    return _with_title(np.array(picture), caption)
+
+
 def batch_mosaic(
     batch: Batch,
     names: Sequence[str],

@@ -6,19 +6,23 @@ functions, as that takes longer than most scripts take to start.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from utils.evaluation.average_precision import PrecisionRecall
+from utils.evaluation.error_analysis import SURE, RecallBySize, SizeErrors
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.reporting.epoch_log import COLUMNS, EpochRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from utils.reporting.comparison_run import ComparedModel
+    from utils.reporting.size_study import StudyRow
 
 # Order of the panels of results.png: fields of EpochRecord, training above validation.
 RESULT_PANELS = (
@@ -29,6 +33,7 @@ FEW_CLASSES = 10  # up to this number each class has its own line and its name i
 READABLE_CLASSES = 40  # up to this number class names and counts are written into the confusion matrix
 SIZE_BORDERS = (32, 96)  # pixels; COCO's small < 32^2 <= medium < 96^2 <= large
 BLUE, GREY = "#0072B2", "#999999"
+SIZE_COLORS = ("#999999", "#E69F00", "#009E73", "#0072B2")  # all, small, medium, large
 
 
 def plot_results(path: Path, records: Sequence[EpochRecord]) -> None:
@@ -128,6 +133,93 @@ def plot_label_sizes(path: Path, sizes: np.ndarray, classes: np.ndarray, names: 
     cloud.set(xscale="log", yscale="log", xlim=(1, largest), ylim=(1, largest))
     cloud.set(xlabel="width, px", ylabel="height, px", title="Box sizes")
     histogram.set(xscale="log", xlabel="square root of area, px", ylabel="objects", title=_size_shares(sides))
+    _save(figure, path)
+
+
+def plot_recall_by_size(path: Path, recall: RecallBySize) -> None:
+    """``recall_by_size.png``: share of the objects found over their size, above how many there are."""
+    figure = _figure(width=9, height=6.5)
+    curve, bars = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
+    known = recall.objects > 0
+    borders = np.maximum(recall.sides, recall.sides[1] / 2)
+    middles = np.sqrt(borders[:-1] * borders[1:])
+    for found, text, color in (
+        (recall.found, "found at IoU 0.5", GREY),
+        (recall.found_surely, f"found with a score of {SURE} or more", BLUE),
+    ):
+        curve.plot(middles[known], found[known] / recall.objects[known], marker="o", color=color, label=text)
+    bars.bar(borders[:-1], recall.objects, width=np.diff(borders), align="edge", color=BLUE, edgecolor="white")
+    for panel in (curve, bars):
+        panel.grid(alpha=0.3)
+        for border in SIZE_BORDERS:
+            panel.axvline(border, color="#D55E00", linewidth=1)
+    ticks = [4, 8, 16, 32, 64, 96, 128, 256, 512, 1024]
+    bars.set(xscale="log", xlabel="square root of the object's area, source pixels", ylabel="objects")
+    bars.set_xticks(ticks, [str(tick) for tick in ticks])
+    bars.minorticks_off()
+    bars.set_xlim(borders[:-1][known].min() * 0.9, borders[1:][known].max() * 1.1)
+    curve.set(ylim=(0, 1.02), ylabel="recall", title="Recall by object size (lines: COCO's small, medium, large)")
+    curve.legend(loc="lower right", fontsize=9)
+    _save(figure, path)
+
+
+def plot_errors(path: Path, by_size: Sequence[SizeErrors]) -> None:
+    """``errors.png``: what each kind of error costs in AP50, for each range of object sizes."""
+    shown = [size for size in by_size if size.objects]
+    figure = _figure(width=9, height=5)
+    panel = figure.subplots()
+    width = 0.8 / len(shown)
+    for place, size in enumerate(shown):
+        offsets = np.arange(len(size.kinds)) + (place - (len(shown) - 1) / 2) * width
+        heights = [max(kind.ap50_lost, 0.0) for kind in size.kinds]
+        label = f"{size.area.name}: {size.objects} objects, AP50 {size.AP50:.3f}"
+        panel.bar(offsets, heights, width=width, label=label, color=SIZE_COLORS[place % len(SIZE_COLORS)])
+    panel.set_xticks(range(len(shown[0].kinds)), [kind.kind for kind in shown[0].kinds])
+    panel.set(ylabel="AP50 lost", title="What each kind of error costs")
+    panel.grid(axis="y", alpha=0.3)
+    panel.legend(fontsize=9)
+    _save(figure, path)
+
+
+def plot_study(path: Path, studies: Mapping[str, Sequence[StudyRow]]) -> None:
+    """``study.png``: mAP50-95 and AP_S over the time per picture, one line per model, a point per picture size."""
+    figure = _figure(width=13, height=5.5)
+    panels = figure.subplots(1, 2)
+    for panel, key, title in zip(panels, ("map50_95", "AP_S"), ("mAP50-95", "AP_S (small objects)"), strict=True):
+        for name, rows in studies.items():
+            known = [row for row in rows if getattr(row, key) >= 0]
+            times, figures = [row.milliseconds for row in known], [getattr(row, key) for row in known]
+            panel.plot(times, figures, marker="o", label=name)
+            for row, time, value in zip(known, times, figures, strict=True):
+                panel.annotate(str(row.imgsz), (time, value), fontsize=7, xytext=(3, 3), textcoords="offset points")
+        panel.set(xlabel="ms per picture: inference and NMS", ylabel=title, title=f"{title} over time")
+        panel.grid(alpha=0.3)
+        if panel.lines:
+            panel.legend(fontsize=9)
+    _save(figure, path)
+
+
+def plot_comparison(path: Path, rows: Sequence[ComparedModel]) -> None:
+    """``comparison.png``: AP and AP_S of each model, and how sure the differences to the first one are."""
+    figure = _figure(width=13, height=1.5 + 0.9 * max(len(rows), 3))
+    bars, intervals = figure.subplots(1, 2)
+    places = np.arange(len(rows))
+    for shift, key, color in ((-0.2, "AP", BLUE), (0.2, "AP_S", "#E69F00")):
+        bars.barh(places + shift, [max(getattr(row, key), 0) for row in rows], height=0.38, color=color, label=key)
+        others = [(place, getattr(row.differences, key)) for place, row in enumerate(rows) if row.differences]
+        for place, difference in others:
+            if difference is None:
+                continue
+            intervals.plot((difference.low, difference.high), (place + shift,) * 2, color=color, linewidth=3)
+            intervals.plot(difference.value, place + shift, marker="o", color=color)
+    intervals.axvline(0, color="black", linewidth=1)
+    for panel in (bars, intervals):
+        panel.set_yticks(places, [row.name for row in rows])
+        panel.set_ylim(len(rows) - 0.5, -0.5)
+        panel.grid(axis="x", alpha=0.3)
+    bars.set(title="AP and AP_S")
+    bars.legend(fontsize=9)
+    intervals.set(title=f"difference to {rows[0].name}, 95 % interval")
     _save(figure, path)
 
 

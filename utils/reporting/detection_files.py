@@ -67,7 +67,12 @@ def coco_results(
 
 def write_coco_results(path: Path, entries: Sequence[dict[str, object]]) -> None:
     """Write a COCO results file whole."""
-    write_text(path, json.dumps(list(entries)))
+    write_text(path, compact_json(entries))
+
+
+def compact_json(entries: Sequence[dict[str, object]]) -> str:
+    """Results as JSON without blanks, of which a million entries would have many."""
+    return json.dumps(list(entries), separators=(",", ":"))
 
 
 def write_crops(

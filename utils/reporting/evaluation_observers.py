@@ -1,15 +1,29 @@
-"""What an evaluation leaves in its folder while it runs: label files, COCO results, pictures of batches."""
+"""What an evaluation leaves in its folder while it runs: label files, COCO results, pictures."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
 
+import cv2
+import numpy as np
+import torch
+
+from utils.dataset.coco_annotations import NO_CLASS, PictureAnnotations
+from utils.dataset.detection_dataset import DetectionDataset
+from utils.evaluation.error_analysis import ErrorAnalysis
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.geometry.records import Batch, Detections, Labels, Predictions
-from utils.reporting.box_drawing import batch_mosaic
-from utils.reporting.curve_plots import plot_confusion_matrix, plot_curves
+from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.reporting.box_drawing import batch_mosaic, draw_detections, draw_labels
+from utils.reporting.curve_plots import (
+    plot_confusion_matrix,
+    plot_curves,
+    plot_errors,
+    plot_label_sizes,
+    plot_recall_by_size,
+)
 from utils.reporting.detection_files import (
     coco_results,
     image_id,
@@ -19,6 +33,8 @@ from utils.reporting.detection_files import (
 )
 
 PICTURED_BATCHES = 3
+SAMPLES = 4  # pictures in sample*.jpg
+SAMPLE_SIDE = 900  # pixels; of larger pictures a reduced copy is drawn on
 DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
 
 
@@ -34,14 +50,57 @@ class LabelFiles(EvaluationObserver):
         write_label_file(self.folder / f"{path.stem}.txt", detections, with_scores=self.with_scores)
 
 
-class CocoResults(EvaluationObserver):
-    """All detections, for a COCO results file."""
+class HybridLabelFiles(EvaluationObserver):
+    """Label files of the true objects and, where there are none of them, what was found: for labelling the rest.
 
-    def __init__(self) -> None:
+    The labels enter suppression as certain detections. The figures of the evaluation are not touched by them.
+    """
+
+    def __init__(self, folder: Path, nms: NmsSettings, *, with_scores: bool) -> None:
+        self.folder = folder
+        self.nms = nms
+        self.with_scores = with_scores
+        folder.mkdir(exist_ok=True)
+
+    def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
+        known = _with_labels(predictions, batch)
+        for place, found in enumerate(non_max_suppression(known, self.nms, batch.size)):
+            letterbox = batch.letterboxes[place]
+            if letterbox is not None:
+                path = self.folder / f"{batch.paths[place].stem}.txt"
+                write_label_file(path, found.cpu().to_source(letterbox), with_scores=self.with_scores)
+
+
+def _with_labels(predictions: Predictions, batch: Batch) -> Predictions:
+    """The predictions (B, K) with the batch's labels in front (B, L + K), certain of their class."""
+    pictures, _, class_count = predictions.class_probs.shape
+    most = int(torch.bincount(batch.image_index, minlength=pictures).max()) if len(batch.classes) else 0
+    boxes = predictions.boxes.new_zeros(pictures, most, 4)
+    objectness = predictions.objectness.new_zeros(pictures, most)
+    class_probs = predictions.class_probs.new_zeros(pictures, most, class_count)
+    for place in range(pictures):
+        own = batch.image_index == place
+        count = int(own.sum())
+        boxes[place, :count] = batch.boxes[own].to(boxes.dtype)
+        objectness[place, :count] = 1
+        class_probs[place, torch.arange(count, device=boxes.device), batch.classes[own]] = 1
+    added = (boxes, objectness, class_probs)
+    return Predictions(*(torch.cat(pair, dim=1) for pair in zip(added, predictions, strict=True)))
+
+
+class CocoResults(EvaluationObserver):
+    """All detections, for a COCO results file, with the ids of the data set's annotation file if it has one."""
+
+    def __init__(self, annotations: PictureAnnotations | None) -> None:
+        self.annotations = annotations
         self.entries: list[dict[str, object]] = []
 
     def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
-        self.entries += coco_results(detections, image_id(path))
+        if self.annotations is None:
+            self.entries += coco_results(detections, image_id(path))
+        elif self.annotations.image_ids[index] >= 0:
+            rows = coco_results(detections, self.annotations.image_ids[index], self.annotations.category_ids)
+            self.entries += [row for row in rows if row["category_id"] != NO_CLASS]
 
     def write(self, path: Path) -> None:
         write_coco_results(path, self.entries)
@@ -62,7 +121,40 @@ class BatchPictures(EvaluationObserver):
         write_picture(self.folder / f"val_batch{number}_pred.jpg", batch_mosaic(batch, self.names, sure))
 
 
-def write_evaluation_plots(folder: Path, report: EvaluationReport) -> None:
-    """The P, R, F1 and PR curves and the confusion matrix."""
+class SamplePictures(EvaluationObserver):
+    """``sampleN.jpg``: pictures spread over the data set, what is there on the left and what was found on the right."""
+
+    def __init__(self, folder: Path, pictures: DetectionDataset, names: Sequence[str]) -> None:
+        self.folder = folder
+        self.pictures = pictures
+        self.names = names
+        labelled = np.flatnonzero(np.diff(pictures.index.row_ends, prepend=0) > 0)
+        chosen = labelled[np.linspace(0, len(labelled) - 1, min(SAMPLES, len(labelled))).astype(int)]
+        self.number_of = {index: number for number, index in enumerate(dict.fromkeys(chosen.tolist()))}
+
+    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+        if index not in self.number_of:
+            return
+        image = self.pictures.source_image(index)
+        scale = min(1.0, SAMPLE_SIDE / max(labels.size))
+        if scale < 1:
+            size = (round(labels.size.width * scale), round(labels.size.height * scale))
+            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
+        true = draw_labels(image, labels.scaled(scale), self.names)
+        found = draw_detections(image, detections.above(DRAWN_SCORE).scaled(scale), self.names)
+        between = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
+        write_picture(
+            self.folder / f"sample{self.number_of[index]}.jpg", np.concatenate((true, between, found), axis=1)
+        )
+
+
+def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: ErrorAnalysis | None = None) -> None:
+    """The P, R, F1 and PR curves, the confusion matrix, and, with an analysis, sizes, recall by size and errors."""
     plot_curves(folder, report)
     plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
+    if analysis is not None:
+        truth = report.truth
+        own = (truth.classes < len(report.names)) & ~truth.crowd
+        plot_label_sizes(folder / "object_sizes.png", truth.boxes[own, 2:], truth.classes[own], report.names)
+        plot_recall_by_size(folder / "recall_by_size.png", analysis.recall)
+        plot_errors(folder / "errors.png", analysis.by_size)

@@ -7,10 +7,12 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.evaluation.coco_average_precision import CocoSummary
+from utils.evaluation.area_ranges import WITHOUT_END
+from utils.evaluation.coco_average_precision import AreaFigures, CocoSummary
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.runtime.atomic_files import write_text
 
+AREA_HEADER = ("Instances", "AP", "AP50", "AR100")
 YOLOV5_HEADER = ("Images", "Instances", "P", "R", "mAP50", "mAP50-95")
 MANY_CLASSES = 50  # without --verbose classes are listed up to this number
 
@@ -24,11 +26,15 @@ def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
     names = ["all", *(row.name for row in shown)]
     reports: tuple[EvaluationReport | ClassReport, ...] = (report, *shown)
     yolov5 = [
-        (str(row.images), str(row.objects), *map(_figure, (row.precision, row.recall, row.map50, row.map50_95)))
+        (str(row.images), str(row.objects), *map(figure_text, (row.precision, row.recall, row.map50, row.map50_95)))
         for row in reports
     ]
-    coco = [tuple(map(_figure, row.coco)) for row in reports]
-    return "\n".join((*_block(names, YOLOV5_HEADER, yolov5), "", *_block(names, CocoSummary._fields, coco)))
+    coco = [tuple(map(figure_text, row.coco)) for row in reports]
+    blocks = [_block(names, YOLOV5_HEADER, yolov5), _block(names, CocoSummary._fields, coco)]
+    if report.by_area:
+        rows = [(str(one.objects), *map(figure_text, (one.AP, one.AP50, one.AR100))) for one in report.by_area]
+        blocks.append(_block([_range_text(one) for one in report.by_area], AREA_HEADER, rows, title="Area, px^2"))
+    return "\n\n".join("\n".join(block) for block in blocks)
 
 
 def speed_line(report: EvaluationReport) -> str:
@@ -41,27 +47,39 @@ def speed_line(report: EvaluationReport) -> str:
 
 
 def write_metrics(
-    path: Path, report: EvaluationReport, weights: str | Path, settings: Mapping[str, object]
+    path: Path,
+    report: EvaluationReport,
+    weights: str | Path,
+    settings: Mapping[str, object],
+    further: Mapping[str, object] | None = None,
 ) -> dict[str, object]:
     """Write ``metrics.json`` and give its content.
 
-    ``settings`` are those that the figures depend on; what JSON has no form for is written as text.
+    ``settings`` are those that the figures depend on; what JSON has no form for is written as text. ``further`` is
+    written beside them.
     """
-    content = report.as_dict() | {"weights": str(weights), "settings": dict(settings)}
+    content = report.as_dict() | dict(further or {}) | {"weights": str(weights), "settings": dict(settings)}
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
     return content
 
 
-def _figure(value: float) -> str:
+def figure_text(value: float) -> str:
+    """A figure with three digits; a dash for one that does not exist."""
     if value < 0 or math.isnan(value):
         return "-"
     return f"{value:.3g}" if value >= 0.001 or value == 0 else f"{value:.1e}"
 
 
-def _block(names: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+def _range_text(one: AreaFigures) -> str:
+    return f"{one.name} {one.low:g}-{'' if one.high >= WITHOUT_END else format(one.high, 'g')}"
+
+
+def _block(
+    names: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "Class"
+) -> list[str]:
     width = max(22, *(len(name) + 2 for name in names))
     cell = 11 if len(header) < 10 else 8
     return [
         f"{name:>{width}}" + "".join(f"{text:>{cell}}" for text in row)
-        for name, row in zip(("Class", *names), (header, *rows), strict=True)
+        for name, row in zip((title, *names), (header, *rows), strict=True)
     ]

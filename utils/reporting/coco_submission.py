@@ -1,0 +1,133 @@
+"""Results for COCO's evaluation server: a split without labels, of which only an image-info file is public."""
+
+from __future__ import annotations
+
+import logging
+import math
+import zipfile
+from collections import Counter
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from utils.config.run_config import ValConfig
+from utils.dataset.coco_annotations import NO_CLASS, PictureAnnotations
+from utils.dataset.detection_dataset import DetectionDataset
+from utils.evaluation.evaluate import EvaluationObserver
+from utils.geometry.records import Detections, Labels
+from utils.reporting.detection_files import coco_results, compact_json
+from utils.reporting.evaluation_setup import EvaluationSetup
+from utils.reporting.run_directory import new_run_directory
+from utils.runtime.atomic_files import atomic_file
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+
+MOST_PER_IMAGE = 100  # detections that the server takes for one image
+COCO_CATEGORY_IDS = frozenset(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}  # the 80 of detection
+
+
+def is_submission(setup: EvaluationSetup) -> bool:
+    """Whether there is nothing to evaluate against but an image-info file."""
+    annotations = setup.pictures.annotations
+    unlabelled = setup.pictures.index.unlabelled == len(setup.pictures)
+    return annotations is not None and unlabelled and not len(annotations.truth.images)
+
+
+def run_submission(setup: EvaluationSetup) -> Path:
+    """Detect on the pictures that the image-info file lists; the path of the zip for the server.
+
+    Raises:
+        UserError: a class that the file has no category for, or results that the server would refuse.
+    """
+    config, annotations = setup.config, setup.pictures.annotations
+    assert annotations is not None
+    nameless = [
+        name for name, number in zip(setup.dataset.names, annotations.category_ids, strict=True) if number == NO_CLASS
+    ]
+    if nameless:
+        raise UserError(f"{annotations.file}: has no category for the class {nameless[0]!r}")
+    places = annotations.listed().tolist()
+    listed = DetectionDataset(setup.pictures.index.unlabelled_part(places), setup.pictures.names)
+    ids = [annotations.image_ids[place] for place in places]
+    backend = setup.detector(config.weights)
+    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+    LOGGER.info(
+        "%s has no labels: writing results for the %d of %d pictures that %s lists",
+        setup.part,
+        len(places),
+        len(setup.pictures),
+        annotations.file.name,
+    )
+    results = _BestDetections(ids, annotations)
+    setup.on(listed).judge(backend, [results])
+    check_results(results.entries, frozenset(ids), _valid_categories(annotations))
+    part = annotations.file.stem.removeprefix("image_info_")
+    path = folder / f"detections_{part}_{submission_name(config)}_results.zip"
+    write_zip(path, results.entries)
+    LOGGER.info("%d detections on %d pictures; results in %s", len(results.entries), len(places), path)
+    return path
+
+
+def submission_name(config: ValConfig) -> str:
+    """What the server knows the results by: ``--name``, or the weights where it is left at its default."""
+    return config.name if config.name != "exp" else Path(config.weights[0]).stem
+
+
+def check_results(
+    entries: Sequence[dict[str, object]], image_ids: Collection[int], category_ids: Collection[int]
+) -> None:
+    """Hold results to what the evaluation server takes.
+
+    Raises:
+        UserError: naming the first entry that it would refuse, and why.
+    """
+    per_image: Counter[object] = Counter()
+    for place, entry in enumerate(entries):
+        problem = _problem(entry, image_ids, category_ids)
+        per_image[entry.get("image_id")] += 1
+        if not problem and per_image[entry["image_id"]] > MOST_PER_IMAGE:
+            problem = f"image {entry['image_id']} has more than {MOST_PER_IMAGE} detections"
+        if problem:
+            raise UserError(f"results, entry {place}: {problem}")
+
+
+def _problem(entry: dict[str, object], image_ids: Collection[int], category_ids: Collection[int]) -> str:
+    if set(entry) != {"image_id", "category_id", "bbox", "score"}:
+        return f"has the keys {', '.join(sorted(entry))}"
+    if entry["image_id"] not in image_ids:
+        return f"image_id {entry['image_id']} is not in the image-info file"
+    if entry["category_id"] not in category_ids:
+        return f"category_id {entry['category_id']} is none of the file's"
+    box, score = entry["bbox"], entry["score"]
+    if not isinstance(box, list) or len(box) != 4 or not all(isinstance(n, float) and math.isfinite(n) for n in box):
+        return f"bbox {box} is not four finite numbers"
+    if box[2] <= 0 or box[3] <= 0:
+        return f"bbox {box} has no area"
+    if not isinstance(score, float) or not 0 <= score <= 1:
+        return f"score {score} is not in 0 to 1"
+    return ""
+
+
+def _valid_categories(annotations: PictureAnnotations) -> frozenset[int]:
+    """COCO's 80 where the file is COCO's own, otherwise the file's."""
+    own = frozenset(annotations.category_ids)
+    return own & COCO_CATEGORY_IDS if annotations.file.stem == "image_info_test-dev2017" else own
+
+
+def write_zip(path: Path, entries: Sequence[dict[str, object]]) -> None:
+    """A zip that holds one JSON of the same name."""
+    with atomic_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr(f"{path.stem}.json", compact_json(entries))
+
+
+class _BestDetections(EvaluationObserver):
+    """The best hundred detections of each picture, without boxes that rounding leaves no area."""
+
+    def __init__(self, image_ids: Sequence[int], annotations: PictureAnnotations) -> None:
+        self.image_ids = image_ids
+        self.category_ids = annotations.category_ids
+        self.entries: list[dict[str, object]] = []
+
+    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+        rows = coco_results(detections, self.image_ids[index], self.category_ids)  # best first
+        self.entries += [row for row in rows if min(row["bbox"][2:]) > 0][:MOST_PER_IMAGE]  # type: ignore[index]

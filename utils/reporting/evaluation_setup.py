@@ -1,0 +1,154 @@
+"""What every evaluation begins with: the part of the data set, the detector, and the call that brings them together."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+
+from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.run_config import ValConfig
+from utils.config.weights_by_name import find_weights
+from utils.dataset.detection_dataset import DetectionDataset
+from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset
+from utils.dataset.samplers import SortKind
+from utils.evaluation.area_ranges import parse_area_ranges
+from utils.evaluation.evaluate import (
+    Detector,
+    EvaluationObserver,
+    EvaluationReport,
+    EvaluationSettings,
+    evaluate,
+    evaluate_predictor,
+)
+from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
+from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.inference.ensemble import Ensemble
+from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
+from utils.inference.nms import NmsSettings
+from utils.inference.predictor import Predictor, PredictorSettings
+from utils.inference.slicing import SlicedPredictor, SliceSettings
+from utils.inference.test_time_augmentation import AugmentedBackend
+from utils.runtime.device import resolve_precision, select_device
+from utils.runtime.failures import explained_failures
+from utils.user_error import UsageError, UserError
+
+LOGGER = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class EvaluationSetup:
+    """One part of a data set, and how detectors are judged on it."""
+
+    config: ValConfig
+    device: torch.device
+    dataset: DatasetSpec
+    part: str  # train, val or test
+    pictures: DetectionDataset
+    settings: EvaluationSettings
+
+    @classmethod
+    def of(cls, config: ValConfig) -> EvaluationSetup:
+        """Open what ``config`` names.
+
+        Raises:
+            UserError: a file is missing or damaged, the data set has no such part, arithmetic that the device lacks.
+        """
+        device = select_device(config.device)
+        settings = EvaluationSettings(
+            nms=NmsSettings(config.conf_thres, config.iou_thres, config.max_det, multi_label=True),
+            single_cls=config.single_cls,
+            precision=_precision(config, device),
+            areas=parse_area_ranges(config.area_ranges or ()),
+            halved_padding=config.as_yolov5,
+        )
+        dataset = read_dataset_yaml(find_dataset_yaml(config.data))
+        part = config.task if config.task in ("train", "test") else "val"
+        sources = dataset.split(part)
+        if not sources:
+            raise UserError(f"{dataset.file}: --task {config.task}: the data set has no '{part}:' part")
+        annotations = dataset.annotations.get(part)
+        pictures = open_dataset(sources, dataset.names, title=part, annotations=annotations)
+        return cls(config, device, dataset, part, pictures, settings)
+
+    def on(self, pictures: DetectionDataset) -> EvaluationSetup:
+        """The same on other pictures of the part."""
+        return replace(self, pictures=pictures)
+
+    @property
+    def shown_names(self) -> tuple[str, ...]:
+        """Class names for pictures; with ``--single-cls`` there is only one class."""
+        return ("item",) * self.dataset.class_count if self.config.single_cls else self.dataset.names
+
+    def detector(self, weights: Sequence[str]) -> DetectionBackend:
+        """The detector in a file, or the ensemble of those in several.
+
+        Raises:
+            UserError: no such file, or one of other classes than the data set's.
+            UsageError: a flag that does not go with the kind of file.
+        """
+        backends = [self._backend(find_weights(name)) for name in weights]
+        return backends[0] if len(backends) == 1 else Ensemble(backends, weights)
+
+    def _backend(self, file: Path) -> DetectionBackend:
+        config = self.config
+        backend = load_backend(file, self.device, fallback_names=lambda: self.dataset.names, dnn=config.dnn)
+        if not config.single_cls and len(backend.names) != self.dataset.class_count:
+            raise UserError(
+                f"{file}: has {len(backend.names)} classes, but {self.dataset.file} names {self.dataset.class_count}; "
+                "they must be of the same data set"
+            )
+        if not isinstance(backend, TorchBackend):
+            for name, wanted in (
+                ("--half", config.half),
+                (f"--precision {config.precision}", config.precision not in ("auto", "fp32")),
+                ("--as-yolov5", config.as_yolov5),
+                ("--augment", config.augment),
+            ):
+                if wanted:
+                    raise UsageError(f"{name} --weights {file}: only for .pt files; an exported file is as it is")
+            return backend
+        return AugmentedBackend(backend) if config.augment else backend
+
+    def judge(
+        self, backend: DetectionBackend, observers: Sequence[EvaluationObserver] = (), imgsz: int | None = None
+    ) -> EvaluationReport:
+        """Evaluate on every picture; ``imgsz`` in place of the settings' own."""
+        config = self.config
+        side = self._side(backend, imgsz or config.imgsz)
+        with explained_failures(config.batch_size, side):
+            if config.slice is not None:
+                tiles = SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
+                settings = PredictorSettings(self.settings.suppression, FrameSize(side, side), self.settings.precision)
+                sliced = SlicedPredictor(Predictor(backend, settings, self.device), tiles, config.batch_size)
+                return evaluate_predictor(sliced, self.pictures, self.settings, self.device, observers)
+            detector: Detector = backend
+            if config.as_yolov5 and isinstance(backend, TorchBackend):
+                detector = HalfPrecisionDetector(backend.model)
+            loader = self._loader(backend, side)
+            return evaluate(detector, loader, self.settings, self.device, observers=observers)
+
+    def _side(self, backend: DetectionBackend, imgsz: int) -> int:
+        if backend.frame is not None:
+            return max(backend.frame)
+        side = multiple_of_stride(imgsz, backend.stride)
+        if side != imgsz:
+            LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", imgsz, backend.stride, side)
+        return side
+
+    def _loader(self, backend: DetectionBackend, side: int) -> DetectionLoader:
+        """Batches in frames that the model takes."""
+        settings = LoaderSettings(self.config.batch_size, workers=self.config.workers)
+        sort: SortKind = "quicksort" if self.config.as_yolov5 else "stable"
+        return evaluation_loader(self.pictures, side, settings, stride=backend.stride, frame=backend.frame, sort=sort)
+
+
+def _precision(config: ValConfig, device: torch.device) -> torch.dtype:
+    if not config.half:
+        return resolve_precision(config.precision, device)
+    if device.type == "cpu":
+        raise UsageError("--half: this CPU has no fp16 arithmetic for convolutions; use --precision bf16, or a GPU")
+    return torch.float16

@@ -1,0 +1,134 @@
+"""``report.html``: the tables and pictures of an evaluation on one page that needs no network and no other file."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from utils.evaluation.area_ranges import WITHOUT_END
+from utils.evaluation.coco_average_precision import CocoSummary
+from utils.evaluation.error_analysis import ErrorAnalysis, advice
+from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
+from utils.reporting.metrics_file import YOLOV5_HEADER, figure_text
+from utils.runtime.atomic_files import write_text
+
+TEMPLATE = "report.html.j2"
+MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
+
+
+class ReportSource(NamedTuple):
+    """Where the figures come from."""
+
+    command: str
+    weights: str
+    data: str  # which part of which data set
+
+
+class Table(NamedTuple):
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+
+
+class Picture(NamedTuple):
+    name: str
+    data: str  # a data: URL
+
+
+class Section(NamedTuple):
+    title: str
+    text: str
+    pictures: Sequence[Picture]
+    side_by_side: bool
+
+
+def write_report(path: Path, source: ReportSource, report: EvaluationReport, analysis: ErrorAnalysis | None) -> None:
+    """Write the page, with the pictures that lie in its folder inside it."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
+    )
+    coco, speed = report.coco, report.speed_ms
+    headline = [(name, figure_text(getattr(coco, name))) for name in ("AP", "AP50", "AP_S", "AP_M", "AP_L")]
+    headline += [("mAP50", figure_text(report.map50)), ("mAP50-95", figure_text(report.map50_95))]
+    headline += [("ms per picture", f"{speed.inference + speed.nms:.1f}")]
+    page = environment.get_template(TEMPLATE).render(
+        source=source,
+        report=report,
+        headline=headline,
+        advice=advice(analysis) if analysis else [],
+        tables=_tables(report, analysis),
+        sections=[section for section in _sections(path.parent) if section.pictures],
+    )
+    write_text(path, page + "\n")
+
+
+def _tables(report: EvaluationReport, analysis: ErrorAnalysis | None) -> list[Table]:
+    rows: list[tuple[str, EvaluationReport | ClassReport]] = [("all", report)]
+    rows += [(one.name, one) for one in report.per_class]
+    tables = [
+        Table(
+            "Precision, recall, mAP as YOLOv5 computes them",
+            ("Class", *YOLOV5_HEADER),
+            [
+                (name, str(one.images), str(one.objects))
+                + tuple(map(figure_text, (one.precision, one.recall, one.map50, one.map50_95)))
+                for name, one in rows
+            ],
+        ),
+        Table(
+            "COCO's figures",
+            ("Class", *CocoSummary._fields),
+            [(name, *map(figure_text, one.coco)) for name, one in rows],
+        ),
+    ]
+    if report.by_area:
+        header = ("Area", "from, px²", "to, px²", "Objects", "AP", "AP50", "AR100")
+        cells = [
+            (one.name, f"{one.low:g}", "no end" if one.high >= WITHOUT_END else f"{one.high:g}", str(one.objects))
+            + tuple(map(figure_text, (one.AP, one.AP50, one.AR100)))
+            for one in report.by_area
+        ]
+        tables.append(Table("Figures by object size", header, cells))
+    if analysis is not None:
+        kinds = [kind.kind for kind in analysis.by_size[0].kinds]
+        cells = [
+            (size.area.name, str(size.objects), figure_text(size.AP50))
+            + tuple(f"{kind.ap50_lost:.3f} ({kind.errors})" for kind in size.kinds)
+            for size in analysis.by_size
+            if size.objects
+        ]
+        title = "Errors: AP50 that each kind costs, and how often it occurs"
+        tables.append(Table(title, ("Objects", "Number", "AP50", *kinds), cells))
+    return tables
+
+
+def _sections(folder: Path) -> list[Section]:
+    samples = sorted(file.name for file in folder.glob("sample*.jpg"))
+    curves = ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")
+    return [
+        Section("Object sizes", "", _pictures(folder, ("object_sizes.png",)), False),
+        Section("Recall by object size, and errors", "", _pictures(folder, ("recall_by_size.png", "errors.png")), True),
+        Section(
+            "Objects missed worst",
+            "White: an object that nothing of a score of 0.25 or more found; small, medium, large from top to bottom. "
+            "Coloured: what was found near it.",
+            _pictures(folder, ("missed_objects.jpg",)),
+            False,
+        ),
+        Section("Labels (left) and detections (right)", "", _pictures(folder, samples), False),
+        Section("Curves at IoU 0.5", "", _pictures(folder, curves), True),
+        Section("Confusion matrix", "", _pictures(folder, ("confusion_matrix.png",)), False),
+    ]
+
+
+def _pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
+    found = [folder / name for name in names if (folder / name).is_file()]
+    return [Picture(file.name, f"data:{MEDIA_TYPES[file.suffix]};base64,{_encoded(file)}") for file in found]
+
+
+def _encoded(file: Path) -> str:
+    return base64.b64encode(file.read_bytes()).decode("ascii")
