@@ -87,8 +87,7 @@ def analyse_errors(
     if not len(truth.classes):
         return None
     by_size = tuple(_errors_of(truth, findings, area) for area in areas)
-    evaluator = hotcoco_evaluator(truth, findings)
-    found, found_surely = (_found(evaluator, len(truth.classes), score) for score in (0.0, SURE))
+    found, found_surely = (_found(truth, some) for some in (findings, findings.above(SURE)))
     counted = ~truth.crowd
     recall = _recall_by_size(np.sqrt(truth.areas[counted]), found[counted], found_surely[counted])
     return ErrorAnalysis(by_size, recall, np.flatnonzero(counted & ~found_surely))
@@ -106,10 +105,10 @@ def _errors_of(truth: CocoTruth, findings: CocoFindings, area: AreaRange) -> Siz
     return SizeErrors(area, objects, float(errors["ap_base"]), kinds)
 
 
-def _found(evaluator: object, count: int, score: float) -> np.ndarray:
-    """Whether each object (M,) has a detection of its class at IoU 0.5 and at least this score."""
-    status: dict[int, str] = evaluator.image_diagnostics(iou_thr=IOU, score_thr=score)["gt_status"]  # type: ignore[attr-defined]
-    return np.array([status.get(number) == "matched" for number in range(1, count + 1)], dtype=bool)
+def _found(truth: CocoTruth, findings: CocoFindings) -> np.ndarray:
+    """Whether each object (M,) has a detection of its class at IoU 0.5."""
+    status = hotcoco_evaluator(truth, findings).image_diagnostics(iou_thr=IOU)["gt_status"]
+    return np.array([status.get(number) == "matched" for number in range(1, len(truth.classes) + 1)], dtype=bool)
 
 
 def _recall_by_size(sides: np.ndarray, found: np.ndarray, found_surely: np.ndarray) -> RecallBySize:

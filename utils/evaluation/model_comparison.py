@@ -21,7 +21,7 @@ from utils.evaluation.coco_average_precision import CocoFindings, hotcoco_evalua
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
-RECALLS = torch.linspace(0, 1, 101, dtype=torch.float64)
+RECALLS = torch.from_numpy(np.linspace(0, 1, 101))  # NumPy's and torch's differ in the last bit
 MOST_CELLS = 2**24  # of a resamples x detections table that is in memory at a time
 
 

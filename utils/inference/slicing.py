@@ -121,7 +121,7 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
         Detections, best score first.
     """
     whole = _sorted(_chosen(detections, ~pieces))
-    whole = _chosen(whole, nms(_shifted(whole, agnostic), whole.scores, iou_thres))
+    whole = _chosen(whole, nms(_shifted(whole, agnostic), whole.scores.double(), iou_thres))
     rest = merge_greedily(_chosen(detections, pieces), agnostic=agnostic)
     if len(whole) and len(rest):
         covered = _shared(_shifted(rest, agnostic), _shifted(whole, agnostic)).amax(dim=1)
@@ -138,7 +138,8 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
 
 def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
     """Greedy non-maximum merging: the best box takes in every box of its class that shares more than half of the
-    smaller of both with it, and becomes the frame around them; then the next best that is left.
+    smaller of both with it, then every box that does so with the frame around them, and becomes the frame around
+    all; then the next best that is left.
 
     Returns:
         Detections, best score first.
@@ -150,8 +151,11 @@ def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
     for row in range(len(ordered)):
         if not free[row]:
             continue
-        own = free & (_shared(shifted[row : row + 1], shifted)[0] > COVERED)
-        own[row] = True
+        frame = shifted[row : row + 1]
+        for _ in range(2):  # what the best box shares half with, then what lies in the frame around them
+            own = free & (_shared(frame, shifted)[0] > COVERED)
+            own[row] = True
+            frame = torch.cat((shifted[own][:, :2].amin(dim=0), shifted[own][:, 2:].amax(dim=0)))[None]
         free &= ~own
         joined = ordered.boxes[own]
         kept.append(row)
@@ -177,7 +181,7 @@ def _shared(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
 def _shifted(detections: Detections, agnostic: bool) -> torch.Tensor:
     """Boxes (N, 4) moved so that those of different classes do not overlap."""
     if agnostic:
-        return detections.boxes
+        return detections.boxes.double()
     span = max(CLASS_OFFSET, *detections.size)
     return detections.boxes.double() + detections.classes.double()[:, None] * span
 
