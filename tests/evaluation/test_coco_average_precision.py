@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from benchmarks.coco_evaluation import synthetic_set
 from tests.evaluation.small_cases import detections_of, labels_of, random_scene
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import (
@@ -79,3 +80,12 @@ def test_a_crowd_region_forgives_detections_inside_it() -> None:
     assert coco_figures(truth, found).summary.AP < 0.6
     crowd = replace(truth, crowd=np.array([False, True]))
     np.testing.assert_allclose(coco_figures(crowd, found).summary.AP, 1)
+
+
+def test_a_set_like_val2017_in_small() -> None:
+    """The benchmark's set, a hundredth of its size: eighty classes, crowds, a hundred detections per picture."""
+    truth, findings = synthetic_set(50)
+    assert (truth.image_count, len(truth.images), len(findings.images)) == (50, 360, 5000)
+    fast, reference = (coco_figures(truth, findings, engine) for engine in ("hotcoco", "pycocotools"))
+    assert 0.05 < fast.summary.AP < 0.9
+    np.testing.assert_allclose(fast.summary, reference.summary, rtol=0, atol=1e-9)

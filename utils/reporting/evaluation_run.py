@@ -89,5 +89,6 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
         results.write(folder / f"{Path(config.weights[0]).stem}_predictions.json")
     source = ReportSource(as_command(config, "val.py"), weights, f"{setup.part} part of {setup.dataset.file.name}")
     write_report(folder / "report.html", source, report, analysis)
-    LOGGER.info("results in %s; the whole on one page: %s", folder, folder / "report.html")
+    LOGGER.info("report with pictures: %s", folder / "report.html")
+    LOGGER.info("results in %s", folder)
     return report
