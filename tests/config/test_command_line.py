@@ -92,7 +92,7 @@ YOLOV5_DEFAULTS: dict[type, dict[str, object]] = {
         "noplots": False,
     },
     ValConfig: {
-        "weights": "yolov5s.pt",
+        "weights": ("yolov5s.pt",),
         "data": "data/coco128.yaml",
         "batch_size": 32,
         "imgsz": 640,
