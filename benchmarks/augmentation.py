@@ -1,4 +1,4 @@
-"""Training samples per second of one process: read, mosaic, warp, jitter, flips.
+"""Time per training sample in one process: mosaic, warp, jitter, flips, with the pictures in memory and on disk.
 
 python -m benchmarks.augmentation --peer ~/yolov5 --data path/to/images --side 640
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import argparse
 import os
+import time
 from pathlib import Path
+
+import cv2
 
 from benchmarks.measuring import alternate_children, print_ratios, python
 from benchmarks.peer_side.inputs import print_seconds
@@ -18,12 +21,17 @@ from utils.dataset.loaders import open_dataset
 COUNT = 128  # samples per measurement
 
 
-def own_side(folder: Path, side: int) -> None:
+def own_side(folder: Path, side: int, *, cached: bool) -> None:
     """Time our samples with YOLOv5's default hyperparameters."""
+    cv2.setNumThreads(0)
     dataset = open_dataset((folder,), tuple(map(str, range(80))))
+    if cached:
+        dataset = dataset.cached("ram", long_side=side)
     hyp = read_hyperparameters(Path("data/hyps/hyp.scratch-low.yaml"))
     samples = AugmentedPictures(dataset, side, hyp, seed=0)
-    print_seconds(lambda: [samples[SampleKey(0, i, i % len(dataset))] for i in range(COUNT)], times=3)
+    print_seconds(
+        lambda: [samples[SampleKey(0, i, i % len(dataset))] for i in range(COUNT)], times=3, clock=time.process_time
+    )
 
 
 def main() -> None:
@@ -33,20 +41,22 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of pictures with labels")
     parser.add_argument("--side", type=int, default=640, help="pixels")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--own", action="store_true", help=argparse.SUPPRESS)
+    parser.add_argument("--own", choices=("memory", "disk"), help=argparse.SUPPRESS)
     flags = parser.parse_args()
     if flags.own:
-        own_side(flags.data, flags.side)
+        own_side(flags.data, flags.side, cached=flags.own == "memory")
         return
     os.environ["OMP_NUM_THREADS"] = "1"  # per core, as in a loading process
     data, side = flags.data.resolve(), str(flags.side)
-    commands = {"ours": python("-m", "benchmarks.augmentation", "--own", "--data", data, "--side", side)}
-    if flags.peer:
-        script = Path(__file__).parent / "peer_side" / "augmentation.py"
-        commands["peer"] = python(script, data, side, str(COUNT), folder=flags.peer)
-    seconds = alternate_children(commands, flags.rounds)
-    each = {name: 1000 * value / COUNT for name, value in seconds.items()}
-    print_ratios(f"mosaic, warp, jitter at {side} pixels, per picture and core", each, list(each)[-1], unit="ms")
+    for place in ("memory", "disk"):
+        commands = {"ours": python("-m", "benchmarks.augmentation", "--own", place, "--data", data, "--side", side)}
+        if flags.peer:
+            script = Path(__file__).parent / "peer_side" / "augmentation.py"
+            commands["peer"] = python(script, data, side, str(COUNT), place, folder=flags.peer)
+        seconds = alternate_children(commands, flags.rounds)
+        each = {name: 1000 * value / COUNT for name, value in seconds.items()}
+        title = f"mosaic, warp, jitter at {side} pixels, pictures from {place}, CPU time per picture"
+        print_ratios(title, each, list(each)[-1], unit="ms")
 
 
 if __name__ == "__main__":

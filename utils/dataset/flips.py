@@ -11,12 +11,12 @@ from utils.geometry.records import Labels
 
 
 def flip_image(image: np.ndarray, *, left_right: bool, up_down: bool) -> np.ndarray:
-    """Image (H, W, 3) mirrored along the chosen axes."""
-    if left_right and up_down:
-        return cv2.flip(image, -1)
+    """Image (H, W, 3) mirrored along the chosen axes, in its own memory."""
     if left_right:
-        return cv2.flip(image, 1)
-    return cv2.flip(image, 0) if up_down else image
+        cv2.flip(image, 1, dst=image)
+    if up_down:
+        cv2.flip(image, 0, dst=image)
+    return image
 
 
 def flip_labels(labels: Labels, *, left_right: bool, up_down: bool) -> Labels:

@@ -110,16 +110,23 @@ def draw_tiles(
         by the canvas but not yet by the view; and their areas (N,) at that moment, square pixels of the output.
     """
     image = np.full((*view.size, 3), PAD_VALUE, dtype=np.uint8)
-    parts = [_empty_labels(view.size)]
-    for tile in tiles:
-        part = _draw_tile(source, tile, canvas, view, image)
-        if part is not None:
-            parts.append(part)
-    labels = join_labels(*parts)
+    drawn = [(tile, _draw_tile(source, tile, canvas, view, image)) for tile in tiles]
+    labels = _labels_of_tiles(
+        view.size, [(source.source_labels(tile.picture), place) for tile, place in drawn if place is not None]
+    )
     return image, labels, box_area(labels.boxes)
 
 
-def _draw_tile(source: PictureSource, tile: Tile, canvas: FrameSize, view: View, image: np.ndarray) -> Labels | None:
+class _Place(NamedTuple):
+    """Which part of a picture a canvas shows, and where it was drawn: output = gain * source pixel + shift."""
+
+    window: tuple[float, float, float, float]  # x1 y1 x2 y2, source pixels
+    gain: tuple[float, float]
+    shift: tuple[float, float]
+
+
+def _draw_tile(source: PictureSource, tile: Tile, canvas: FrameSize, view: View, image: np.ndarray) -> _Place | None:
+    """Draw a tile into ``image``; None when it is out of sight."""
     height, width = source.source_size(tile.picture)
     scale = tile.scale * view.zoom
     columns = _span(tile.left, width * tile.scale, canvas.width, view.zoom, view.shift_x, view.size.width)
@@ -131,22 +138,38 @@ def _draw_tile(source: PictureSource, tile: Tile, canvas: FrameSize, view: View,
     y = _axis(rows, tile.top * view.zoom + view.shift_y, scale, height, picture.shape[0])
     crop = picture[y.crop_start : y.crop_end, x.crop_start : x.crop_end]
     place = (columns[1] - columns[0], rows[1] - rows[0])
-    image[rows[0] : rows[1], columns[0] : columns[1]] = cv2.resize(crop, place, interpolation=cv2.INTER_LINEAR)
-
-    on_canvas = (
+    cv2.resize(crop, place, dst=image[rows[0] : rows[1], columns[0] : columns[1]], interpolation=cv2.INTER_LINEAR)
+    window = (
         max(-tile.left / tile.scale, 0.0),
         max(-tile.top / tile.scale, 0.0),
         min((canvas.width - tile.left) / tile.scale, width),
         min((canvas.height - tile.top) / tile.scale, height),
     )
-    labels = _cut(source.source_labels(tile.picture), on_canvas)
-    gain, shift = np.array([x.gain, y.gain], np.float32), np.array([x.shift, y.shift], np.float32)
-    return replace(
-        labels,
-        boxes=labels.boxes * np.tile(gain, 2) + np.tile(shift, 2),
-        polygons=tuple(None if polygon is None else polygon * gain + shift for polygon in labels.polygons),
-        size=view.size,
-    )
+    return _Place(window, (x.gain, y.gain), (x.shift, y.shift))
+
+
+def _labels_of_tiles(size: FrameSize, tiles: Sequence[tuple[Labels, _Place]]) -> Labels:
+    """The objects of drawn tiles, cut by what the canvas shows of their picture, in pixels of the output.
+
+    All tiles at once: most of the time that labels take is that of calls, not of arithmetic.
+    """
+    if not tiles:
+        return _empty_labels(size)
+    labels = replace(join_labels(*(own for own, _ in tiles)), size=size)
+    of_tile = np.repeat(np.arange(len(tiles)), [len(own) for own, _ in tiles])
+    places = np.array([(*place.window, *place.gain, *place.shift) for _, place in tiles], np.float32)[of_tile]
+    low, high, gain, shift = (places[:, None, start : start + 2] for start in (0, 2, 4, 6))  # each (N, 1, 2)
+    corners = labels.boxes.reshape(-1, 2, 2).clip(low, high)
+    polygons = list(labels.polygons)
+    for i, polygon in enumerate(polygons):
+        if polygon is not None:
+            inside = clip_polygon(polygon, tiles[of_tile[i]][1].window)
+            polygons[i] = inside * gain[i] + shift[i]
+            corners[i] = (inside.min(axis=0), inside.max(axis=0)) if len(inside) else 0
+    left = (corners[:, 1] - corners[:, 0] > _SLIVER).all(axis=1)
+    boxes = (corners * gain + shift).reshape(-1, 4)
+    moved = replace(labels, boxes=boxes, polygons=tuple(polygons))
+    return moved if left.all() else moved.keep(left)
 
 
 def _span(start: float, length: float, limit: float, zoom: float, shift: float, size: int) -> tuple[int, int] | None:
@@ -179,23 +202,6 @@ def _axis(span: tuple[int, int], origin: float, scale: float, source: int, decod
     end = min(max(end, start + 1), decoded)
     gain = (span[1] - span[0]) / (end - start)
     return _Axis(start, end, gain * per_source, span[0] - gain * start)
-
-
-def _cut(labels: Labels, window: tuple[float, float, float, float]) -> Labels:
-    """Objects cut by a window of their own frame; those outside are dropped."""
-    height, width = labels.size
-    if window == (0.0, 0.0, float(width), float(height)):
-        return labels
-    low, high = np.array(window[:2], np.float32), np.array(window[2:], np.float32)
-    boxes = np.concatenate([labels.boxes[:, :2].clip(low, high), labels.boxes[:, 2:].clip(low, high)], axis=1)
-    polygons = list(labels.polygons)
-    for i, polygon in enumerate(polygons):
-        if polygon is not None:
-            inside = clip_polygon(polygon, window)
-            polygons[i] = inside
-            boxes[i] = (*inside.min(axis=0), *inside.max(axis=0)) if len(inside) else 0
-    cut = replace(labels, boxes=boxes, polygons=tuple(polygons))
-    return cut.keep(((boxes[:, 2:] - boxes[:, :2]) > _SLIVER).all(axis=1))
 
 
 def _empty_labels(size: FrameSize) -> Labels:
