@@ -166,6 +166,7 @@ def checkpoint_fields(model: DetectionModel) -> dict[str, Any]:
     """The part of our checkpoint that describes the model: tensors and plain values only."""
     return {
         "schema": SCHEMA,
+        "task": "detect",
         "architecture": model.architecture.as_dict(),
         "names": list(model.names),
         "anchors": model.anchors.detach().to("cpu", torch.float32).clone(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from utils.config.hyperparameters import Hyperparameters
 
@@ -17,6 +17,16 @@ class StepRates(NamedTuple):
     groups: tuple[float, float, float]  # learning rates of biases, decayed weights, norm weights
     momentum: float
     accumulate: int  # batches whose gradients are added before the optimizer steps
+
+
+class Schedule(Protocol):
+    """Rates as a function of the place in the run."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def at(self, epoch: int, step: int) -> StepRates:
+        """Rates of batch ``step`` of ``epoch``, both from 0."""
 
 
 @dataclass(frozen=True, slots=True)
