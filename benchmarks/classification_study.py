@@ -71,9 +71,8 @@ def main() -> None:
 def print_table(runs: Sequence[StudyRun], flags: argparse.Namespace) -> None:
     """A row per network: best top-1 of each seed that is done, mean and spread, and the last epoch's mean."""
     print(f"\n{flags.data.name}, {flags.img} px, {flags.epochs} epochs, {flags.precision} ({machine()})\n")
-    print(
-        "| network | best top-1, by seed | mean | standard deviation | mean of the last epoch |\n|---|---|---:|---:|---:|"
-    )
+    print("| network | best top-1, by seed | mean | standard deviation | mean of the last epoch |")
+    print("|---|---|---:|---:|---:|")
     for model in flags.models:
         done = [rows for run in runs if run.model == model and len(rows := run.rows) >= flags.epochs]
         if not done:

@@ -131,3 +131,13 @@ class ClassifyPredictConfig(_EvaluatedModel):
     save_txt: bool = flag(False, "write the five likeliest classes of each picture as a text file", group="Output")
     nosave: bool = flag(False, "write no pictures", group="Output")
     project: str = flag("runs/predict-cls", "folder of runs", group="Output")
+
+
+# Flags of YOLOv5's classify/predict.py that do nothing there, or belong to what is not here.
+REFUSED_PREDICT_FLAGS = {
+    "--augment": "a classifier looks at the middle square of each picture once; YOLOv5 ignores the flag",
+    "--visualize": "feature maps of classifiers are not drawn; YOLOv5 ignores the flag",
+    "--update": "weights files are never rewritten",
+    "--view-img": "there is no window; the pictures are in the run's folder",
+    "--data": "the classes are in the weights file",
+}
