@@ -23,9 +23,10 @@ def main() -> None:
     )
     # After parsing, so that --help and a wrong flag answer at once.
     if config.evolve is None:
+        from utils.training.detection_task import DetectionTask
         from utils.training.session import train
 
-        train(config)
+        train(DetectionTask, config)
     else:
         from utils.training.hyperparameter_search import search
 

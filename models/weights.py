@@ -57,11 +57,17 @@ def _weights_in(path: Path) -> ModelWeights:
     content = file.content
     if isinstance(content, dict) and "schema" in content:
         return _own(file, content)
+    module = pickled_model(content)
+    if module is None:
+        raise UserError(f"{path}: holds no model")
+    return _pickled_module(file, module)
+
+
+def pickled_model(content: object) -> StandIn | None:
+    """The module in the content of a YOLOv5-style file, averaged where it has that; None without one."""
     if isinstance(content, dict):
         content = next((content[key] for key in ("ema", "model") if isinstance(content.get(key), StandIn)), None)
-    if not isinstance(content, StandIn):
-        raise UserError(f"{path}: holds no model")
-    return _pickled_module(file, content)
+    return content if isinstance(content, StandIn) else None
 
 
 def load_model(path: Path) -> DetectionModel:
@@ -85,6 +91,8 @@ def build_model(weights: ModelWeights) -> DetectionModel:
 
 def _own(file: PickledFile, content: Mapping[Any, Any]) -> ModelWeights:
     path = file.path
+    if content.get("task", "detect") != "detect":
+        raise UserError(f"{path}: holds a classifier, not a detector; use the scripts in classify/")
     if content["schema"] != SCHEMA:
         raise UserError(f"{path}: checkpoint schema {content['schema']!r}; this version reads schema {SCHEMA}")
     missing = [key for key in ("architecture", "names", "anchors", "strides", "model") if key not in content]
@@ -102,7 +110,7 @@ def _own(file: PickledFile, content: Mapping[Any, Any]) -> ModelWeights:
         raise UserError(f"{path}: checkpoint whose weights are not all tensors")
     return ModelWeights(
         architecture=Architecture.from_dict(file.plain(content["architecture"]), str(path)),
-        names=_names(content["names"], path),
+        names=class_names(content["names"], path),
         anchors=file.tensor(content["anchors"]),
         strides=tuple(strides),
         state_dict={str(name): file.tensor(record) for name, record in state.items()},
@@ -124,7 +132,7 @@ def _pickled_module(file: PickledFile, module: StandIn) -> ModelWeights:
     if not isinstance(record, TensorRecord) or f"{head}.anchors" not in state:
         raise UserError(f"{path}: its model has no strides or no anchors; is it a detector?")
     strides = file.tensor(record)
-    names = _names(module.attributes.get("names"), path)
+    names = class_names(module.attributes.get("names"), path)
     if len(names) != architecture.class_count:
         names = tuple(map(str, range(architecture.class_count)))
     return ModelWeights(
@@ -153,7 +161,7 @@ def _activation(module: StandIn) -> str | None:
     return f"nn.{kind}({slope if isinstance(slope, float) else ''})"
 
 
-def _names(value: object, path: Path) -> tuple[str, ...]:
+def class_names(value: object, path: Path) -> tuple[str, ...]:
     """Class names, from a list or from a mapping of class numbers."""
     if isinstance(value, dict):
         value = [value[key] for key in sorted(value)]
@@ -166,6 +174,7 @@ def checkpoint_fields(model: DetectionModel) -> dict[str, Any]:
     """The part of our checkpoint that describes the model: tensors and plain values only."""
     return {
         "schema": SCHEMA,
+        "task": "detect",
         "architecture": model.architecture.as_dict(),
         "names": list(model.names),
         "anchors": model.anchors.detach().to("cpu", torch.float32).clone(),

@@ -71,7 +71,8 @@ class DetectionModel(nn.Module):
         self.names = tuple(map(str, range(self.class_count))) if names is None else tuple(names)
         if len(self.names) != self.class_count:
             raise UserError(f"{architecture.origin}: {len(self.names)} class names for {self.class_count} classes")
-        layers, self.plan, self.channels = _build_layers(self.architecture)
+        _check_head_is_last(self.architecture)
+        layers, self.plan, self.channels = build_layers(self.architecture)
         self.model = nn.ModuleList(layers)
         read_later = {source for index, plan in enumerate(self.plan) for source in plan.sources if source != index - 1}
         self._read_later = frozenset(read_later)
@@ -142,7 +143,7 @@ def _resolved_sources(row: LayerRow, index: int, where: str) -> tuple[int, ...]:
     return tuple(resolved)
 
 
-def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[LayerPlan, ...], tuple[int, ...]]:
+def build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[LayerPlan, ...], tuple[int, ...]]:
     """Layers, where each takes its maps from, and how many channels each gives."""
     activation = parse_activation(architecture.activation, architecture.origin)
     layers: list[nn.Module] = []
@@ -150,7 +151,6 @@ def _build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[La
     channels: list[int] = []
     reductions: list[Fraction] = []
     image_channels = architecture.channels or 3
-    _check_head_is_last(architecture)
     for index, row in enumerate(architecture.rows):
         where = architecture.place(index)
         sources = _resolved_sources(row, index, where)

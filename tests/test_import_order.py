@@ -21,7 +21,7 @@ ORDER = (
     "utils.training",
     "utils.exporting",
 )
-SCRIPTS = ("train", "val", "detect", "export")
+SCRIPTS = ("classify", "train", "val", "detect", "export")
 MODELS_MAY_IMPORT = {"utils.user_error", "utils.geometry", "models"}
 
 
@@ -47,7 +47,7 @@ def imported_modules(tree: ast.AST) -> list[tuple[int, str]]:
 
 def is_script(path: Path, tree: ast.AST) -> bool:
     """Files run with ``python -m`` or from the top level parse and call; they count at the right end."""
-    return path.parent == REPOSITORY or path.name == "__main__.py"
+    return path.parent in (REPOSITORY, REPOSITORY / "classify") or path.name == "__main__.py"
 
 
 def violations(path: Path, source: str) -> list[str]:
@@ -71,7 +71,7 @@ def violations(path: Path, source: str) -> list[str]:
 
 
 def own_files() -> list[Path]:
-    folders = [REPOSITORY / "models", REPOSITORY / "utils"]
+    folders = [REPOSITORY / name for name in ("classify", "models", "utils")]
     return sorted(REPOSITORY.glob("*.py")) + sorted(file for folder in folders for file in folder.rglob("*.py"))
 
 

@@ -18,6 +18,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import TrainConfig
 from utils.runtime.process_ranks import joined_processes
+from utils.training.detection_task import DetectionTask
 from utils.training.one_epoch import LossMeter, train_one_epoch
 from utils.training.session import new_run
 
@@ -54,7 +55,7 @@ def main() -> None:
 
     LossMeter.add = recorded  # type: ignore[method-assign]
     with joined_processes(config.device, config.local_rank) as ranks:
-        run = new_run(config, ranks)
+        run = new_run(DetectionTask, config, ranks)
         learner = run.learner
         for module in learner.model.modules():
             if isinstance(module, _BatchNorm):
@@ -66,10 +67,10 @@ def main() -> None:
             gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
         learner.optimizer.register_step_pre_hook(before_step)
-        run.pictures.training.set_epoch(0)
+        batches = run.task.batches(0, run.state)
         stop: Any = type("NoStop", (), {"signal_number": None})
         try:
-            train_one_epoch(learner, run.pictures.training, 0, Progress(), stop)  # type: ignore[arg-type]
+            train_one_epoch(learner, batches, 0, Progress(), stop)  # type: ignore[arg-type]
         except Enough:
             steps = {"losses": torch.stack(losses), "gradients": gradients}
             torch.save(steps, out.with_name(f"{out.name}{ranks.rank}"))

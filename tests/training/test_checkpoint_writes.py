@@ -15,6 +15,7 @@ from tests.small_dataset import write_small_dataset
 from utils.config.run_config import TrainConfig
 from utils.runtime.process_ranks import ALONE
 from utils.training.checkpoint import read_checkpoint, write_checkpoint
+from utils.training.detection_task import DetectionTask
 from utils.training.session import TrainingRun, new_run
 from utils.user_error import UserError
 
@@ -29,7 +30,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> TrainingRun:
     config = TrainConfig(
         weights="", cfg="yolov5n-spd.yaml", data=str(data), imgsz=64, workers=0, noautoanchor=True, project=str(folder)
     )
-    return new_run(config, ALONE)
+    return new_run(DetectionTask, config, ALONE)
 
 
 def test_a_disk_that_is_full_after_any_part_of_the_file(

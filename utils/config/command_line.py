@@ -18,13 +18,14 @@ import math
 import shlex
 import types
 import typing
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
 from typing import Any, NoReturn, TypeVar
 
 from utils.user_error import UsageError
 
 Config = TypeVar("Config")
+GROUPS = ("Model", "Data", "Recipe", "Search", "Run", "Output")  # that come in this order in --help, others after them
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,10 +66,12 @@ def parse_command_line(
     prog: str,
     description: str,
     refused: dict[str, str] | None = None,
+    defaults: Mapping[str, Any] | None = None,
 ) -> Config:
     """The verb's settings from its command line.
 
-    ``refused`` maps a flag of other programs (``--bucket``) to the sentence that says what to use instead.
+    ``refused`` maps a flag of other programs (``--bucket``) to the sentence that says what to use instead;
+    ``defaults`` maps fields to values that stand where the command line has none.
 
     Raises:
         UsageError: unknown flag (names the nearest valid one), value of a wrong type or out of range.
@@ -80,13 +83,14 @@ def parse_command_line(
         if name in refused:
             raise UsageError(f"{prog}: {name}: {refused[name]}")
     parser = _Parser(prog=prog, description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
-    groups: dict[str, Any] = {}
+    used = dict.fromkeys(item.metadata["flag"].group for item, _ in _flags(config_type))
+    shown = [*(group for group in GROUPS if group in used), *(group for group in used if group not in GROUPS)]
+    groups: dict[str, Any] = {group: parser.add_argument_group(group) for group in shown}
     for item, value_type in _flags(config_type):
         spec: FlagSpec = item.metadata["flag"]
-        if spec.group not in groups:
-            groups[spec.group] = parser.add_argument_group(spec.group)
         name = "--" + item.name.replace("_", "-")
         groups[spec.group].add_argument(name, *spec.aliases, dest=item.name, **_argument(item, value_type, spec))
+    parser.set_defaults(**(defaults or {}))
     known, unknown = parser.parse_known_args(argv)
     if unknown:
         raise UsageError(_unknown_flag_message(prog, unknown[0], list(parser._option_string_actions)))

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Sequence
+from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HYPS = REPOSITORY / "data" / "hyps"
 
 
-def _number(default: float, low: float, high: float, meaning: str) -> Any:
+def number(default: float, low: float, high: float, meaning: str) -> Any:
     """A field with its range; ``meaning`` is one line that starts with the unit where there is one."""
     return field(default=default, metadata={"low": low, "high": high, "meaning": meaning})
 
@@ -25,42 +26,42 @@ def _number(default: float, low: float, high: float, meaning: str) -> Any:
 class Hyperparameters:
     """What a hyp YAML holds. The defaults are those of ``data/hyps/hyp.scratch-low.yaml``."""
 
-    lr0: float = _number(0.01, 1e-7, 10.0, "learning rate at the start (SGD 1e-2, Adam 1e-3)")
-    lrf: float = _number(0.01, 0.0, 10.0, "final learning rate as a share of lr0")
-    momentum: float = _number(0.937, 0.0, 0.9999, "SGD momentum or Adam beta1")
-    weight_decay: float = _number(0.0005, 0.0, 1.0, "for the nominal batch; convolution weights only")
-    warmup_epochs: float = _number(3.0, 0.0, 1000.0, "epochs, fractions allowed")
-    warmup_momentum: float = _number(0.8, 0.0, 0.9999, "momentum at the first step")
-    warmup_bias_lr: float = _number(0.1, 0.0, 10.0, "learning rate of biases at the first step")
-    box: float = _number(0.05, 0.0, 100.0, "gain of the box loss")
-    cls: float = _number(0.5, 0.0, 100.0, "gain of the class loss")
-    cls_pw: float = _number(1.0, 0.0, 100.0, "weight of positives in the class BCE")
-    obj: float = _number(1.0, 0.0, 100.0, "gain of the objectness loss")
-    obj_pw: float = _number(1.0, 0.0, 100.0, "weight of positives in the objectness BCE")
-    iou_t: float = _number(0.2, 0.0, 1.0, "IoU threshold of training; kept for YOLOv5's files, no effect")
-    anchor_t: float = _number(4.0, 1.0, 100.0, "largest ratio of an object's side to its anchor's")
-    fl_gamma: float = _number(0.0, 0.0, 10.0, "focal loss gamma; 0 is plain BCE")
-    hsv_h: float = _number(0.015, 0.0, 1.0, "hue jitter, share of the circle, +/-")
-    hsv_s: float = _number(0.7, 0.0, 1.0, "saturation jitter, fraction, +/-")
-    hsv_v: float = _number(0.4, 0.0, 1.0, "value jitter, fraction, +/-")
-    degrees: float = _number(0.0, 0.0, 180.0, "degrees of rotation, +/-")
-    translate: float = _number(0.1, 0.0, 1.0, "translation, fraction of the frame, +/-")
-    scale: float = _number(0.5, 0.0, 0.99, "scale gain, +/-")
-    shear: float = _number(0.0, 0.0, 89.0, "degrees of shear, +/-")
-    perspective: float = _number(0.0, 0.0, 0.001, "perspective, fraction per pixel, +/-")
-    flipud: float = _number(0.0, 0.0, 1.0, "probability of an upside-down flip")
-    fliplr: float = _number(0.5, 0.0, 1.0, "probability of a left-right flip")
-    mosaic: float = _number(1.0, 0.0, 1.0, "probability of a mosaic")
-    mosaic9: float = _number(0.0, 0.0, 1.0, "share of the mosaics made of nine pictures instead of four")
-    mixup: float = _number(0.0, 0.0, 1.0, "probability of mixing a second mosaic in")
-    copy_paste: float = _number(0.0, 0.0, 1.0, "share of the outlined objects pasted mirrored")
-    label_smoothing: float = _number(0.0, 0.0, 0.5, "label smoothing epsilon of the class targets")
-    anchors: float = _number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
-    nominal_batch: int = _number(64, 1, 65536, "pictures to which gradients are accumulated per step")
+    lr0: float = number(0.01, 1e-7, 10.0, "learning rate at the start (SGD 1e-2, Adam 1e-3)")
+    lrf: float = number(0.01, 0.0, 10.0, "final learning rate as a share of lr0")
+    momentum: float = number(0.937, 0.0, 0.9999, "SGD momentum or Adam beta1")
+    weight_decay: float = number(0.0005, 0.0, 1.0, "for the nominal batch; convolution weights only")
+    warmup_epochs: float = number(3.0, 0.0, 1000.0, "epochs, fractions allowed")
+    warmup_momentum: float = number(0.8, 0.0, 0.9999, "momentum at the first step")
+    warmup_bias_lr: float = number(0.1, 0.0, 10.0, "learning rate of biases at the first step")
+    box: float = number(0.05, 0.0, 100.0, "gain of the box loss")
+    cls: float = number(0.5, 0.0, 100.0, "gain of the class loss")
+    cls_pw: float = number(1.0, 0.0, 100.0, "weight of positives in the class BCE")
+    obj: float = number(1.0, 0.0, 100.0, "gain of the objectness loss")
+    obj_pw: float = number(1.0, 0.0, 100.0, "weight of positives in the objectness BCE")
+    iou_t: float = number(0.2, 0.0, 1.0, "IoU threshold of training; kept for YOLOv5's files, no effect")
+    anchor_t: float = number(4.0, 1.0, 100.0, "largest ratio of an object's side to its anchor's")
+    fl_gamma: float = number(0.0, 0.0, 10.0, "focal loss gamma; 0 is plain BCE")
+    hsv_h: float = number(0.015, 0.0, 1.0, "hue jitter, share of the circle, +/-")
+    hsv_s: float = number(0.7, 0.0, 1.0, "saturation jitter, fraction, +/-")
+    hsv_v: float = number(0.4, 0.0, 1.0, "value jitter, fraction, +/-")
+    degrees: float = number(0.0, 0.0, 180.0, "degrees of rotation, +/-")
+    translate: float = number(0.1, 0.0, 1.0, "translation, fraction of the frame, +/-")
+    scale: float = number(0.5, 0.0, 0.99, "scale gain, +/-")
+    shear: float = number(0.0, 0.0, 89.0, "degrees of shear, +/-")
+    perspective: float = number(0.0, 0.0, 0.001, "perspective, fraction per pixel, +/-")
+    flipud: float = number(0.0, 0.0, 1.0, "probability of an upside-down flip")
+    fliplr: float = number(0.5, 0.0, 1.0, "probability of a left-right flip")
+    mosaic: float = number(1.0, 0.0, 1.0, "probability of a mosaic")
+    mosaic9: float = number(0.0, 0.0, 1.0, "share of the mosaics made of nine pictures instead of four")
+    mixup: float = number(0.0, 0.0, 1.0, "probability of mixing a second mosaic in")
+    copy_paste: float = number(0.0, 0.0, 1.0, "share of the outlined objects pasted mirrored")
+    label_smoothing: float = number(0.0, 0.0, 0.5, "label smoothing epsilon of the class targets")
+    anchors: float = number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
+    nominal_batch: int = number(64, 1, 65536, "pictures to which gradients are accumulated per step")
 
     def __post_init__(self) -> None:
         for entry in fields(self):
-            problem = _value_problem(entry.name, getattr(self, entry.name))
+            problem = number_problem(entry, getattr(self, entry.name))
             if problem:
                 raise UserError(problem)
 
@@ -69,8 +70,9 @@ class Hyperparameters:
         return asdict(self)
 
 
-def _value_problem(name: str, value: object) -> str | None:
-    entry = next(entry for entry in fields(Hyperparameters) if entry.name == name)
+def number_problem(entry: Field[Any], value: object) -> str | None:
+    """Why ``value`` cannot stand in a field made by `number`; None if it can."""
+    name = entry.name
     whole = entry.type == "int"
     if isinstance(value, bool) or not isinstance(value, (int, float)) or (whole and not isinstance(value, int)):
         return f"{name}: {value!r} is not a {'whole ' if whole else ''}number"
@@ -86,6 +88,23 @@ def read_hyperparameters(path: Path) -> Hyperparameters:
     Raises:
         UserError: naming file, key and value; for an unknown key also the nearest one that exists.
     """
+    known = {entry.name: entry for entry in fields(Hyperparameters)}
+    values: dict[str, Any] = {}
+    for key, value in read_hyp_table(path, list(known)).items():
+        # YAML 1.1 reads 1e-3 (without a point) as text.
+        values[key] = as_number(value) if isinstance(value, str) else value
+        problem = number_problem(known[key], values[key])
+        if problem:
+            raise UserError(f"{path}: {problem}")
+    return Hyperparameters(**values)
+
+
+def read_hyp_table(path: Path, known: Sequence[str]) -> dict[str, Any]:
+    """The content of a hyp YAML whose keys are all ``known``.
+
+    Raises:
+        UserError: naming file and key; for an unknown key also the nearest one that exists.
+    """
     try:
         content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
     except (OSError, UnicodeDecodeError) as error:
@@ -95,21 +114,15 @@ def read_hyperparameters(path: Path) -> Hyperparameters:
         raise UserError(f"{path}: not valid YAML: {' '.join(str(problem).split())}") from error
     if not isinstance(content, dict):
         raise UserError(f"{path}: a hyp YAML is a table of keys (lr0, momentum, ...)")
-    known = [entry.name for entry in fields(Hyperparameters)]
-    values: dict[str, Any] = {}
-    for key, value in content.items():
+    for key in content:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
             raise UserError(f"{path}: unknown hyperparameter {key!r}; the nearest one is '{near[0]}'")
-        # YAML 1.1 reads 1e-3 (without a point) as text.
-        values[key] = _as_number(value) if isinstance(value, str) else value
-        problem = _value_problem(key, values[key])
-        if problem:
-            raise UserError(f"{path}: {problem}")
-    return Hyperparameters(**values)
+    return content
 
 
-def _as_number(text: str) -> float | str:
+def as_number(text: str) -> float | str:
+    """The number that a YAML text spells, or the text."""
     try:
         return float(text)
     except ValueError:

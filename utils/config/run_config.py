@@ -18,20 +18,9 @@ LARGEST_SEED = 2**31 - 1
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class TrainConfig:
-    """Settings of ``train.py``."""
+class RunConfig:
+    """Settings that every training run has, whatever is learned."""
 
-    weights: str = flag("yolov5s.pt", "weights to start from; '' starts from random ones", group="Model")
-    cfg: str = flag("", "architecture YAML; '' takes the architecture of --weights", group="Model")
-
-    freeze: tuple[str, ...] = flag(
-        ("0",),
-        "layers whose parameters stay: a number freezes the first so many; several numbers, or names, those layers",
-        group="Model",
-    )
-    noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Model")
-
-    data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     imgsz: int = flag(
         640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
     )
@@ -43,34 +32,8 @@ class TrainConfig:
         at_most=LARGEST_BATCH,
     )
     workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
-    cache: str | None = flag(
-        None,
-        "keep decoded pictures: in memory (ram, also when the value is left out) or in one file (disk)",
-        group="Data",
-        choices=("ram", "disk"),
-        lone_value="ram",
-    )
-    single_cls: bool = flag(False, "train all classes as one", group="Data")
-    rect: bool = flag(
-        False, "batches of pictures of like shape, padded no further than to a rectangle; no mosaic", group="Data"
-    )
-    image_weights: bool = flag(
-        False, "draw pictures by how badly their classes were found in the last evaluation", group="Data"
-    )
-    quad: bool = flag(False, "four pictures, or one enlarged, per image of twice the size", group="Data")
-    multi_scale: bool = flag(False, "vary the picture size by half from batch to batch", group="Data")
 
-    hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
     epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
-    optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
-    cos_lr: bool = flag(False, "learning rate along a cosine instead of a line", group="Recipe")
-    label_smoothing: float = flag(
-        0.0,
-        "epsilon of smoothed class targets; above 0 it replaces that of the hyp YAML",
-        group="Recipe",
-        at_least=0,
-        at_most=0.5,
-    )
     patience: int = flag(
         100, "epochs without a better fitness before stopping; 0 never stops", group="Recipe", at_least=0
     )
@@ -81,12 +44,6 @@ class TrainConfig:
         group="Recipe",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
-
-    evolve: int | None = flag(
-        None, "search hyperparameters until so many trials are finished", group="Search", lone_value=300, at_least=1
-    )
-    evolve_population: str = flag("", "folder of hyp YAMLs to try first", group="Search")
-    resume_evolve: str = flag("", "go on with, or join, the study of this folder (or study.db)", group="Search")
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
     sync_bn: bool = flag(False, "batch norm over the pictures of all processes (CUDA, torchrun)", group="Run")
@@ -116,6 +73,61 @@ class TrainConfig:
         choices=("tensorboard", "mlflow", "none"),
     )
 
+    @property
+    def images_per_step(self) -> int:
+        """Images per batch over all processes."""
+        return self.batch_size
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TrainConfig(RunConfig):
+    """Settings of ``train.py``."""
+
+    weights: str = flag("yolov5s.pt", "weights to start from; '' starts from random ones", group="Model")
+    cfg: str = flag("", "architecture YAML; '' takes the architecture of --weights", group="Model")
+
+    freeze: tuple[str, ...] = flag(
+        ("0",),
+        "layers whose parameters stay: a number freezes the first so many; several numbers, or names, those layers",
+        group="Model",
+    )
+    noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Model")
+
+    data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
+    cache: str | None = flag(
+        None,
+        "keep decoded pictures: in memory (ram, also when the value is left out) or in one file (disk)",
+        group="Data",
+        choices=("ram", "disk"),
+        lone_value="ram",
+    )
+    single_cls: bool = flag(False, "train all classes as one", group="Data")
+    rect: bool = flag(
+        False, "batches of pictures of like shape, padded no further than to a rectangle; no mosaic", group="Data"
+    )
+    image_weights: bool = flag(
+        False, "draw pictures by how badly their classes were found in the last evaluation", group="Data"
+    )
+    quad: bool = flag(False, "four pictures, or one enlarged, per image of twice the size", group="Data")
+    multi_scale: bool = flag(False, "vary the picture size by half from batch to batch", group="Data")
+
+    hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
+    optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
+    cos_lr: bool = flag(False, "learning rate along a cosine instead of a line", group="Recipe")
+    label_smoothing: float = flag(
+        0.0,
+        "epsilon of smoothed class targets; above 0 it replaces that of the hyp YAML",
+        group="Recipe",
+        at_least=0,
+        at_most=0.5,
+    )
+
+    evolve: int | None = flag(
+        None, "search hyperparameters until so many trials are finished", group="Search", lone_value=300, at_least=1
+    )
+    evolve_population: str = flag("", "folder of hyp YAMLs to try first", group="Search")
+    resume_evolve: str = flag("", "go on with, or join, the study of this folder (or study.db)", group="Search")
+
     def __post_init__(self) -> None:
         if self.batch_size == 0:
             raise UsageError("--batch-size 0: must be at least 1, or -1 for what the GPU holds")
@@ -129,6 +141,10 @@ class TrainConfig:
             raise UsageError("--rect --image-weights: one fixes the order by shape, the other draws it; leave one out")
         if self.quad and self.batch_size % QUAD and self.batch_size != -1:
             raise UsageError(f"--quad --batch-size {self.batch_size}: must be a multiple of {QUAD}")
+
+    @property
+    def images_per_step(self) -> int:
+        return self.batch_size // QUAD if self.quad else self.batch_size
 
 
 # Flags of YOLOv5's train.py that belong to services, and what does the same here.

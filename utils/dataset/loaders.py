@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import itertools
-import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
-import numpy as np
-import torch
 from torch.utils.data import DataLoader
 
 from utils.config.hyperparameters import Hyperparameters
+from utils.dataset.batch_loader import BatchLoader, EpochSampler, LoaderSettings, torch_loader
 from utils.dataset.coco_annotations import fit_to_pictures, index_from_annotations, read_coco_annotations
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
@@ -30,62 +26,25 @@ from utils.dataset.samplers import (
 )
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch
-from utils.user_error import UserError
+
+__all__ = [
+    "DetectionLoader",
+    "LoaderSettings",
+    "TrainingShape",
+    "evaluation_loader",
+    "open_dataset",
+    "training_loader",
+]
 
 
-@dataclass(frozen=True, slots=True)
-class LoaderSettings:
-    """How batches are made, of either kind."""
-
-    batch_size: int  # pictures per batch of this process
-    workers: int = 0  # processes that load; never changes what is loaded
-    pin_memory: bool = False  # for copies to CUDA
-    rank: int = 0
-    world: int = 1
-
-
-class DetectionLoader:
+class DetectionLoader(BatchLoader[Batch]):
     """An iterable of `Batch`, once through the split per iteration."""
 
     def __init__(
-        self,
-        dataset: DetectionDataset,
-        batches: DataLoader[Any],
-        sampler: TrainingSampler | RectangularSampler | None = None,
+        self, dataset: DetectionDataset, batches: DataLoader[Any], sampler: EpochSampler | None = None
     ) -> None:
+        super().__init__(batches, sampler)
         self.dataset = dataset
-        self._batches = batches
-        self._sampler = sampler
-
-    def __len__(self) -> int:
-        """Number of batches."""
-        return len(self._batches)
-
-    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
-        """Choose the order and the augmentation of the iterations to come (training).
-
-        With ``weights`` (F,) pictures are drawn in proportion to them.
-        """
-        if self._sampler is not None:
-            self._sampler.set_epoch(epoch, weights)
-
-    def first(self, count: int) -> Iterator[Batch]:
-        """The first batches of the iteration to come, made in this process, for a look at them."""
-        loader = self._batches
-        for keys in itertools.islice(loader.batch_sampler or (), count):
-            yield collate([loader.dataset[key] for key in keys])
-
-    def __iter__(self) -> Iterator[Batch]:
-        try:
-            yield from self._batches
-        except UserError as error:
-            # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
-            message = str(error.args[0]).strip().splitlines()[-1]
-            message = message.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
-            # Its own traceback holds the iterator in a cycle; collected as one, the workers would not hear of the end
-            # and the program would wait five seconds for them.
-            error.__traceback__ = None
-            raise UserError(message) from None
 
 
 def open_dataset(
@@ -143,9 +102,9 @@ def training_loader(
         sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
         samples = AugmentedPictures(dataset, image_size, hyp, seed)
     if shape.quad:
-        loader = _torch_loader(QuadPictures(samples, seed), QuadBatches(sampler), settings)
+        loader = torch_loader(QuadPictures(samples, seed), QuadBatches(sampler), settings, collate)
     else:
-        loader = _torch_loader(samples, sampler, settings)
+        loader = torch_loader(samples, sampler, settings, collate)
     return DetectionLoader(dataset, loader, sampler)
 
 
@@ -173,24 +132,5 @@ def evaluation_loader(
     else:
         frames = fixed_frames(len(dataset), frame)
     own = [batch.tolist() for batch in batches[settings.rank :: settings.world]]
-    return DetectionLoader(dataset, _torch_loader(LetterboxedPictures(dataset, image_size, frames), own, settings))
-
-
-def _torch_loader(samples: Any, batch_sampler: Any, settings: LoaderSettings) -> DataLoader[Any]:
-    # More processes than processors only cost memory and start-up time.
-    workers = min(settings.workers, os.cpu_count() or 1)
-    return DataLoader(
-        samples,
-        batch_sampler=batch_sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=settings.pin_memory,
-        worker_init_fn=_limit_threads,
-        persistent_workers=workers > 0,
-    )
-
-
-def _limit_threads(_: int) -> None:
-    """One thread per worker process: the processes are the parallelism."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)
+    samples = LetterboxedPictures(dataset, image_size, frames)
+    return DetectionLoader(dataset, torch_loader(samples, own, settings, collate))

@@ -13,6 +13,7 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
+from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 
 
@@ -132,6 +133,30 @@ class LossParts(NamedTuple):
     @property
     def total(self) -> torch.Tensor:
         return self.box + self.objectness + self.classification
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationBatch:
+    """Pictures of one size, each of one class."""
+
+    images: torch.Tensor  # (B, 3, H, W) uint8 RGB; float, normalized, after on()
+    classes: torch.Tensor  # (B,) int64
+    indices: tuple[int, ...]  # rows of the data set
+
+    def on(self, device: torch.device) -> ClassificationBatch:
+        """The batch on ``device``, images as float32 in channels_last order, see `normalized`."""
+        images = self.images.to(device, non_blocking=True).to(memory_format=torch.channels_last)
+        return replace(self, images=normalized(images), classes=self.classes.to(device, non_blocking=True))
+
+
+class ClassificationLossParts(NamedTuple):
+    """The one part of the classification loss, per picture."""
+
+    classification: torch.Tensor
+
+    @property
+    def total(self) -> torch.Tensor:
+        return self.classification
 
 
 @dataclass(frozen=True, slots=True)

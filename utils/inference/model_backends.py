@@ -88,12 +88,21 @@ def load_backend(
         raise UsageError(f"--dnn --weights {weights}: OpenCV's DNN module is for .onnx files here")
     if weights.suffix == ".pt":
         return TorchBackend(fused(load_model(weights)), device)
+    graph = open_graph(weights, device, dnn=dnn)
+    names = graph.names or (fallback_names() if fallback_names else ())
+    return GraphBackend(weights, graph, names)
+
+
+def open_graph(weights: Path, device: torch.device, *, dnn: bool = False) -> RuntimeGraph:
+    """An exported file in its runtime, see ``load_backend``.
+
+    Raises:
+        UserError: an ending that no runtime here reads, or a damaged file.
+    """
     opener = _open_onnx_in_opencv if dnn else _opener(weights)
     if opener is None:
         raise UserError(f"{weights}: not a model file that can be run here; known endings are {READABLE}")
-    graph = opener(weights, device)
-    names = graph.names or (fallback_names() if fallback_names else ())
-    return GraphBackend(weights, graph, names)
+    return opener(weights, device)
 
 
 class TorchBackend:

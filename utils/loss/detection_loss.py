@@ -102,6 +102,8 @@ class DetectionLoss:
         gains: weights, see :class:`LossGains`.
     """
 
+    part_names = LossParts._fields
+
     def __init__(self, anchors: torch.Tensor, strides: tuple[int, ...], class_count: int, gains: LossGains) -> None:
         self.anchors = anchors.float()
         self.strides = strides

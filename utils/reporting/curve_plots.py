@@ -6,6 +6,7 @@ functions, as that takes longer than most scripts take to start.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +16,7 @@ import numpy as np
 from utils.evaluation.average_precision import PrecisionRecall
 from utils.evaluation.error_analysis import SURE, RecallBySize, SizeErrors
 from utils.evaluation.evaluation_report import EvaluationReport
-from utils.reporting.epoch_log import COLUMNS, EpochRecord
+from utils.reporting.epoch_log import FinishedEpoch
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,11 +25,7 @@ if TYPE_CHECKING:
     from utils.reporting.comparison_run import ComparedModel
     from utils.reporting.size_study import StudyRow
 
-# Order of the panels of results.png: fields of EpochRecord, training above validation.
-RESULT_PANELS = (
-    ("train_box", "train_obj", "train_cls", "precision", "recall", "ap_s", "ap_m"),
-    ("val_box", "val_obj", "val_cls", "map50", "map50_95", "ap_l", "lr0"),
-)
+PANEL_ROWS = 2  # of results.png
 FEW_CLASSES = 10  # up to this number each class has its own line and its name in the legend
 READABLE_CLASSES = 40  # up to this number class names and counts are written into the confusion matrix
 SIZE_BORDERS = (32, 96)  # pixels; COCO's small < 32^2 <= medium < 96^2 <= large
@@ -36,21 +33,24 @@ BLUE, GREY = "#0072B2", "#999999"
 SIZE_COLORS = ("#999999", "#E69F00", "#009E73", "#0072B2")  # all, small, medium, large
 
 
-def plot_results(path: Path, records: Sequence[EpochRecord]) -> None:
-    """``results.png``: losses, figures of the evaluation and learning rate over the epochs."""
-    figure = _figure(width=21, height=6)
-    axes = figure.subplots(len(RESULT_PANELS), len(RESULT_PANELS[0]))
+def plot_results(path: Path, records: Sequence[FinishedEpoch]) -> None:
+    """``results.png``: every column of ``results.csv`` over the epochs, of which there is at least one."""
+    columns = [column for column in records[0].row() if column != "epoch"]
+    width = math.ceil(len(columns) / PANEL_ROWS)
+    figure = _figure(width=3 * width, height=3 * PANEL_ROWS)
+    axes = figure.subplots(PANEL_ROWS, width, squeeze=False).ravel()
     epochs = np.array([record.epoch for record in records])
-    for row, fields in zip(axes, RESULT_PANELS, strict=True):
-        for panel, name in zip(row, fields, strict=True):
-            values = np.array([getattr(record, name) for record in records], dtype=float)
-            if name.startswith("ap_"):
-                values[values < 0] = np.nan  # no object of that size in the data set
-            known = ~np.isnan(values)
-            panel.plot(epochs[known], values[known], marker=".", color=BLUE)
-            panel.set_title(COLUMNS[name], fontsize=10)
-            panel.set_xlabel("epoch", fontsize=8)
-            panel.grid(alpha=0.3)
+    for panel, column in zip(axes, columns, strict=False):
+        values = np.array([record.row()[column] for record in records], dtype=float)
+        if "/AP_" in column:
+            values[values < 0] = np.nan  # no object of that size in the data set
+        known = ~np.isnan(values)
+        panel.plot(epochs[known], values[known], marker=".", color=BLUE)
+        panel.set_title(column, fontsize=10)
+        panel.set_xlabel("epoch", fontsize=8)
+        panel.grid(alpha=0.3)
+    for panel in axes[len(columns) :]:
+        panel.set_axis_off()
     _save(figure, path)
 
 
@@ -82,10 +82,13 @@ def plot_curves(folder: Path, report: EvaluationReport) -> tuple[Path, ...]:
 
 
 def plot_confusion_matrix(path: Path, counts: np.ndarray, names: Sequence[str]) -> None:
-    """Counts (C + 1, C + 1), rows predicted, columns true, as parts of each true class; background is last."""
+    """Counts (C, C), rows predicted, columns true, as parts of each true class.
+
+    Of a detector (C + 1, C + 1), with the background as the last of each.
+    """
     totals = counts.sum(axis=0, keepdims=True)
     parts = counts / np.maximum(totals, 1)
-    labels = [*names, "background"]
+    labels = [*names, *["background"][: len(counts) - len(names)]]
     readable = len(labels) <= READABLE_CLASSES
     side = max(6.0, 0.45 * len(labels)) if readable else 12.0
     figure = _figure(width=side + 1.5, height=side)

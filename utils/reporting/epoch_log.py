@@ -1,11 +1,12 @@
-"""One finished epoch as a row of ``results.csv``."""
+"""Finished epochs as rows of ``results.csv``."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any, Protocol
 
 from utils.evaluation.evaluate import EvaluationReport
 from utils.runtime.atomic_files import write_text
@@ -31,6 +32,30 @@ COLUMNS = {
     "ap_l": "metrics/AP_L",
 }
 COLUMN_WIDTH = 20
+
+
+class FinishedEpoch(Protocol):
+    """Figures of one epoch, whatever is learned."""
+
+    @property
+    def epoch(self) -> int:
+        """From 0."""
+
+    @property
+    def evaluated(self) -> bool: ...
+
+    @property
+    def fitness(self) -> float:
+        """The single figure by which the best epoch is chosen, the higher the better."""
+
+    def line(self) -> str:
+        """The epoch for the console."""
+
+    def row(self) -> dict[str, float]:
+        """Figures by the columns of ``results.csv``, in their order, NaN for what was not measured."""
+
+    def as_dict(self) -> dict[str, Any]:
+        """Plain values for a checkpoint, by the names of the fields."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -80,13 +105,17 @@ class EpochRecord:
         }
         return f"epoch {self.epoch}: {losses} | " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
 
-    def as_dict(self) -> dict[str, float]:
+    def row(self) -> dict[str, float]:
+        """Figures by the columns of ``results.csv``, NaN for what was not measured."""
+        return {column: getattr(self, field) for field, column in COLUMNS.items()}
+
+    def as_dict(self) -> dict[str, Any]:
         return asdict(self)
 
 
 def epoch_record(
     epoch: int,
-    train_loss: tuple[float, float, float],
+    train_loss: Sequence[float],
     rates: tuple[float, float, float],
     report: EvaluationReport | None,
 ) -> EpochRecord:
@@ -111,9 +140,8 @@ def epoch_record(
     return EpochRecord(epoch=epoch, **losses, **learning, **figures)
 
 
-def write_results_csv(path: Path, records: Sequence[EpochRecord]) -> None:
-    """Write the table of all finished epochs whole, so that no row is ever repeated or lost."""
-    names = [field.name for field in fields(EpochRecord)]
-    header = ",".join(COLUMNS[name].rjust(COLUMN_WIDTH) for name in names)
-    rows = [",".join(f"{getattr(record, name):{COLUMN_WIDTH}.5g}" for name in names) for record in records]
+def write_results_csv(path: Path, records: Sequence[FinishedEpoch]) -> None:
+    """Write the table of all finished epochs, at least one, whole, so that no row is ever repeated or lost."""
+    header = ",".join(column.rjust(COLUMN_WIDTH) for column in records[0].row())
+    rows = [",".join(f"{value:{COLUMN_WIDTH}.5g}" for value in record.row().values()) for record in records]
     write_text(path, "\n".join([header, *rows]) + "\n")

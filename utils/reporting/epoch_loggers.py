@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from utils.reporting.epoch_log import COLUMNS, EpochRecord
+from utils.reporting.epoch_log import FinishedEpoch
 from utils.user_error import UsageError, UserError
 
 # Logger -> the module that it needs, and the package that has it.
@@ -18,7 +18,7 @@ NEEDS = {"tensorboard": ("tensorboard", "tensorboard"), "mlflow": ("mlflow", "ml
 class EpochLogger(Protocol):
     """Takes the record of every finished epoch. A new service needs these two methods and a line in `open_loggers`."""
 
-    def log(self, record: EpochRecord) -> None: ...
+    def log(self, record: FinishedEpoch) -> None: ...
 
     def close(self) -> None: ...
 
@@ -63,10 +63,9 @@ def refuse_missing_loggers(names: Sequence[str] | None) -> None:
             raise UsageError(f"--loggers {name}: is not installed; pip install {NEEDS[name][1]}")
 
 
-def figures(record: EpochRecord) -> dict[str, float]:
+def figures(record: FinishedEpoch) -> dict[str, float]:
     """The record under the column names of ``results.csv``, without what was not measured."""
-    named = {COLUMNS[field]: value for field, value in record.as_dict().items() if field != "epoch"}
-    return {name: value for name, value in named.items() if not math.isnan(value)}
+    return {name: value for name, value in record.row().items() if name != "epoch" and not math.isnan(value)}
 
 
 class TensorBoardLogger:
@@ -77,7 +76,7 @@ class TensorBoardLogger:
 
         self._writer: Any = SummaryWriter(str(folder), purge_step=epochs_done)
 
-    def log(self, record: EpochRecord) -> None:
+    def log(self, record: FinishedEpoch) -> None:
         for name, value in figures(record).items():
             self._writer.add_scalar(name, value, record.epoch)
         self._writer.flush()  # a killed run loses nothing that was finished
@@ -112,7 +111,7 @@ class MlflowLogger:
         except MlflowException as error:
             raise UserError(f"--loggers mlflow: {' '.join(str(error).split())}") from error
 
-    def log(self, record: EpochRecord) -> None:
+    def log(self, record: FinishedEpoch) -> None:
         for name, value in figures(record).items():
             self._client.log_metric(self._run, name, value, step=record.epoch)
 

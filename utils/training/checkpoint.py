@@ -6,32 +6,35 @@ import logging
 import platform
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 import torch
 
 from models.pickles import DAMAGE
-from models.weights import SCHEMA, checkpoint_fields
-from utils.config.hyperparameters import Hyperparameters
-from utils.config.run_config import TrainConfig
-from utils.reporting.epoch_log import EpochRecord
+from models.weights import SCHEMA
+from utils.config.run_config import RunConfig
+from utils.reporting.epoch_log import FinishedEpoch
 from utils.runtime.atomic_files import atomic_file
 from utils.training.learner import Learner
 from utils.training.run_files import previous_of
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
+Settings = TypeVar("Settings")  # a dataclass of plain values
+Config = TypeVar("Config", bound=RunConfig)
+Recipe = TypeVar("Recipe")  # a dataclass of plain values
+Record = TypeVar("Record", bound=FinishedEpoch)
 
 
 @dataclass(frozen=True, slots=True)
-class RunState:
+class RunState(Generic[Config, Recipe, Record]):
     """What a killed run needs to go on where its last finished epoch ended."""
 
-    config: TrainConfig
-    hyp: Hyperparameters
-    records: tuple[EpochRecord, ...]  # of every finished epoch
+    config: Config
+    hyp: Recipe
+    records: tuple[Record, ...]  # of every finished epoch
     finished: bool
-    class_ap: tuple[float, ...] = ()  # mAP50-95 per class in the last evaluation, 0 before it
+    class_ap: tuple[float, ...] = ()  # how well each class did in the last evaluation, 0 before it
 
 
 def versions() -> dict[str, str]:
@@ -39,7 +42,7 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def write_checkpoint(path: Path, learner: Learner, state: RunState, *, resumable: bool) -> None:
+def write_checkpoint(path: Path, learner: Learner[Any, Any], state: RunState, *, resumable: bool) -> None:
     """Write model and average and, if the file is to be ``resumable``, all that going on needs.
 
     Raises:
@@ -47,7 +50,7 @@ def write_checkpoint(path: Path, learner: Learner, state: RunState, *, resumable
     """
     averaged = learner.average.model.state_dict()
     content = {
-        **checkpoint_fields(learner.model),
+        **learner.description,
         # What is not resumed is only used, and the average is the model that was evaluated.
         "model": learner.model.state_dict() if resumable else averaged,
         "average": averaged if resumable else None,
@@ -55,7 +58,7 @@ def write_checkpoint(path: Path, learner: Learner, state: RunState, *, resumable
         "optimizer": learner.optimizer.state_dict() if resumable else None,
         "scaler": learner.scaler.state_dict() if resumable else None,
         "config": plain_config(state.config),
-        "hyp": state.hyp.to_dict(),
+        "hyp": plain_config(state.hyp),
         "records": [record.as_dict() for record in state.records],
         "finished": state.finished,
         "class_ap": list(state.class_ap),
@@ -69,23 +72,23 @@ def write_checkpoint(path: Path, learner: Learner, state: RunState, *, resumable
         raise UserError(f"{path}: cannot write the checkpoint: {error}") from error
 
 
-def plain_config(config: TrainConfig) -> dict[str, Any]:
-    """The settings as plain values, tuples as lists, for YAML and checkpoints."""
+def plain_config(config: Any) -> dict[str, Any]:
+    """The fields of a settings object as plain values, tuples as lists, for YAML and checkpoints."""
     values = {item.name: getattr(config, item.name) for item in fields(config)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def config_from_plain(values: dict[str, Any]) -> TrainConfig:
+def config_from_plain(kind: type[Settings], values: dict[str, Any]) -> Settings:
     """The settings that :func:`plain_config` made plain."""
     settings: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
-    return TrainConfig(**settings)
+    return kind(**settings)
 
 
-def read_checkpoint(path: Path) -> dict[str, Any]:
-    """A checkpoint's content, opened without running anything in it.
+def read_checkpoint(path: Path, script: str = "train.py", task: str = "detect") -> dict[str, Any]:
+    """The content of a checkpoint of ``task`` that ``script`` wrote, opened without running anything in it.
 
     Raises:
-        UserError: no such file, damaged, or not a checkpoint of a training run of this program.
+        UserError: no such file, damaged, or not a checkpoint of a training run of this script.
     """
     try:
         content = torch.load(path, map_location="cpu", weights_only=True)
@@ -93,25 +96,17 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except DAMAGE as error:
         kept = previous_of(path)
-        offer = f"; the epoch before it is whole: python train.py --resume {kept}" if kept else ""
-        raise UserError(f"{path}: damaged, or not a checkpoint of train.py{offer}") from error
+        offer = f"; the epoch before it is whole: python {script} --resume {kept}" if kept else ""
+        raise UserError(f"{path}: damaged, or not a checkpoint of {script}{offer}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or "optimizer" not in content:
-        raise UserError(f"{path}: not a checkpoint of train.py (schema {SCHEMA})")
+        raise UserError(f"{path}: not a checkpoint of {script} (schema {SCHEMA})")
+    found = content.get("task", "detect")  # the first checkpoints were all of detectors and did not say so
+    if found != task:
+        raise UserError(f"{path}: a checkpoint whose task is '{found}'; {script} trains to {task}")
     return content
 
 
-def run_state(content: dict[str, Any]) -> RunState:
-    """The run's settings and finished epochs out of a checkpoint."""
-    return RunState(
-        config=config_from_plain(content["config"]),
-        hyp=Hyperparameters(**content["hyp"]),
-        records=tuple(EpochRecord(**record) for record in content["records"]),
-        finished=content["finished"],
-        class_ap=tuple(content.get("class_ap", ())),
-    )
-
-
-def restore(learner: Learner, content: dict[str, Any]) -> None:
+def restore(learner: Learner[Any, Any], content: dict[str, Any]) -> None:
     """Give the learner the state in which the checkpoint's last epoch ended."""
     learner.model.load_state_dict(content["model"])
     learner.average.model.load_state_dict(content["average"])

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
-from utils.reporting.epoch_log import EpochRecord
+from utils.reporting.epoch_log import FinishedEpoch
+
+Epoch = TypeVar("Epoch", bound=FinishedEpoch)
 
 
-def best_epoch(records: Sequence[EpochRecord]) -> EpochRecord | None:
+def best_epoch(records: Sequence[Epoch]) -> Epoch | None:
     """The evaluated epoch of the highest fitness, the first of equals; None before any evaluation."""
     evaluated = [record for record in records if record.evaluated]
     return max(evaluated, key=lambda record: record.fitness, default=None)
 
 
-def patience_exhausted(records: Sequence[EpochRecord], patience: int) -> bool:
+def patience_exhausted(records: Sequence[FinishedEpoch], patience: int) -> bool:
     """Whether ``patience`` epochs have passed since the best one; a patience of 0 never ends."""
     best = best_epoch(records)
     return bool(patience and best and records[-1].epoch - best.epoch >= patience)

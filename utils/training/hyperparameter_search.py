@@ -27,12 +27,13 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.run_config import TrainConfig
-from utils.reporting.epoch_log import EpochRecord
+from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.run_directory import new_run_directory
 from utils.reporting.search_plots import plot_search
 from utils.runtime.atomic_files import write_text
 from utils.runtime.stop_signals import Stopped
 from utils.training.checkpoint import config_from_plain, plain_config
+from utils.training.detection_task import DetectionTask
 from utils.training.one_epoch import NonFiniteLoss
 from utils.training.session import train
 from utils.user_error import UsageError, UserError
@@ -79,7 +80,7 @@ class FitnessReport:
         self.trial = trial
         self.best = 0.0
 
-    def log(self, record: EpochRecord) -> None:
+    def log(self, record: FinishedEpoch) -> None:
         """Report an epoch.
 
         Raises:
@@ -107,7 +108,7 @@ def search(config: TrainConfig) -> Path:
         raise UsageError("--evolve: a trial is one process; start the command several times with --resume-evolve")
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     folder, study = opened_study(config) if config.resume_evolve else new_study(config)
-    settings = config_from_plain(study.user_attrs["config"])
+    settings = config_from_plain(TrainConfig, study.user_attrs["config"])
     settings = replace(settings, device=config.device, workers=config.workers)
     base = Hyperparameters(**study.user_attrs["hyp"])
     while (held := next_trial(study, folder, config.evolve, settings.seed)) is not None:
@@ -237,7 +238,7 @@ def run_trial(
     config = replace(config, hyp=str(hyp_file), name=name, exist_ok=True, noplots=True, nosave=True, loggers=("none",))
     report = FitnessReport(trial)
     try:
-        train(config, (report,))
+        train(DetectionTask, config, (report,))
         study.tell(trial, report.best)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)

@@ -9,10 +9,9 @@ from typing import Any, NamedTuple
 import torch
 from tqdm import tqdm
 
-from utils.geometry.records import Batch, LossParts
 from utils.runtime.device import autocast
 from utils.runtime.stop_signals import StopRequest
-from utils.training.learner import Learner
+from utils.training.learner import Learner, Model, Pictures
 from utils.training.optimizer import set_rates
 from utils.user_error import UserError
 
@@ -24,14 +23,14 @@ class NonFiniteLoss(UserError):
 
 
 class EpochOutcome(NamedTuple):
-    """Mean losses per picture (box, objectness, classes) and the learning rates of the last step."""
+    """Mean loss per picture, by its parts, and the learning rates of the last step."""
 
-    losses: tuple[float, float, float]
+    losses: tuple[float, ...]
     rates: tuple[float, float, float]
 
 
 def train_one_epoch(
-    learner: Learner, batches: Iterable[Batch], epoch: int, progress: tqdm[Any], stop: StopRequest
+    learner: Learner[Model, Pictures], batches: Iterable[Pictures], epoch: int, progress: tqdm[Any], stop: StopRequest
 ) -> EpochOutcome | None:
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 
@@ -42,20 +41,17 @@ def train_one_epoch(
     """
     network, optimizer, scaler, ranks = learner.network, learner.optimizer, learner.scaler, learner.ranks
     network.train()
-    meter, waiting, steps = LossMeter(), 0, learner.schedule.steps_per_epoch
+    meter, waiting, steps = LossMeter(learner.loss.part_names), 0, learner.schedule.steps_per_epoch
     optimizer.zero_grad()
     for step, batch in enumerate(batches):
         rates = learner.schedule.at(epoch, step)
         set_rates(optimizer, rates.groups, rates.momentum)
-        batch = batch.on(learner.device)
-        if learner.multi_scale is not None:
-            batch = batch.resized(learner.multi_scale.frame(batch.size, epoch, step))
+        batch = learner.prepared(batch, epoch, step)
         with autocast(learner.device, learner.precision):
-            maps = network(batch.images)
-        parts = learner.loss(maps, batch, ranks)
-        pictures = len(batch.paths) * learner.pictures_per_image * ranks.world
-        scaler.scale(parts.total * pictures).backward()  # type: ignore[no-untyped-call]
-        meter.add(ranks.mean(torch.stack(parts)), epoch, step)
+            outputs = network(batch.images)
+        parts = learner.loss(outputs, batch, ranks)
+        scaler.scale(parts.total * learner.gradient_weight(batch)).backward()  # type: ignore[no-untyped-call]
+        meter.add(ranks.mean(torch.stack(tuple(parts))), epoch, step)
         waiting += 1
         if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
             scaler.unscale_(optimizer)
@@ -75,26 +71,26 @@ def train_one_epoch(
 class LossMeter:
     """Running mean of the loss parts of an epoch."""
 
-    def __init__(self) -> None:
-        self.sums = [0.0, 0.0, 0.0]
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+        self.sums = [0.0] * len(names)
         self.count = 0
 
     def add(self, parts: torch.Tensor, epoch: int, step: int) -> None:
-        """Count one batch's loss: box, objectness, classes (3,).
+        """Count one batch's loss, a tensor of its parts.
 
         Raises:
             NonFiniteLoss: it is NaN or infinite, which no later step mends.
         """
         values = parts.tolist()
         if not all(map(math.isfinite, values)):
-            shown = ", ".join(f"{name} {value:g}" for name, value in zip(LossParts._fields, values, strict=True))
+            shown = ", ".join(f"{name} {value:g}" for name, value in zip(self.names, values, strict=True))
             raise NonFiniteLoss(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
         self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
         self.count += 1
 
-    def mean(self) -> tuple[float, float, float]:
-        box, objectness, classification = (total / max(self.count, 1) for total in self.sums)
-        return box, objectness, classification
+    def mean(self) -> tuple[float, ...]:
+        return tuple(total / max(self.count, 1) for total in self.sums)
 
     def text(self) -> str:
-        return "box {:.4f}  obj {:.4f}  cls {:.4f}".format(*self.mean())
+        return "  ".join(f"{name} {value:.4f}" for name, value in zip(self.names, self.mean(), strict=True))

@@ -30,9 +30,10 @@ def parameter_groups(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Para
 
 
 def build_optimizer(model: nn.Module, name: str, *, lr: float, momentum: float, decay: float) -> torch.optim.Optimizer:
-    """Optimizer ``SGD`` (Nesterov), ``Adam`` or ``AdamW`` over groups 0 biases, 1 decayed weights, 2 norm weights.
+    """Optimizer over the groups 0 biases, 1 decayed weights, 2 norm weights.
 
-    ``momentum`` is beta1 for the Adam family. Only group 1 decays.
+    ``name``: ``SGD`` (Nesterov), ``Adam``, ``AdamW`` or ``RMSProp``. ``momentum`` is beta1 for the Adam
+    family. Only group 1 decays.
     """
     biases, decayed, norms = parameter_groups(model)
     groups: list[dict[str, object]] = [
@@ -46,6 +47,8 @@ def build_optimizer(model: nn.Module, name: str, *, lr: float, momentum: float, 
         return torch.optim.Adam(groups, lr=lr, betas=(momentum, 0.999), foreach=True)
     if name == "AdamW":
         return torch.optim.AdamW(groups, lr=lr, betas=(momentum, 0.999), foreach=True)
+    if name == "RMSProp":
+        return torch.optim.RMSprop(groups, lr=lr, momentum=momentum, foreach=True)
     raise ValueError(f"unknown optimizer {name}")
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from utils.config.dataset_yaml import DatasetSpec
+from utils.config.hyperparameters import Hyperparameters
+from utils.config.run_config import TrainConfig
 from utils.dataset.loaders import (
     DetectionLoader,
     LoaderSettings,
@@ -15,7 +17,6 @@ from utils.dataset.loaders import (
 )
 from utils.dataset.picture_cache import CacheKind
 from utils.runtime.process_ranks import ProcessRanks
-from utils.training.checkpoint import RunState
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,9 +27,10 @@ class Pictures:
     evaluation: DetectionLoader
 
 
-def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: ProcessRanks) -> Pictures:
+def open_pictures(
+    dataset: DatasetSpec, config: TrainConfig, hyp: Hyperparameters, stride: int, ranks: ProcessRanks
+) -> Pictures:
     """Loaders over this process's share of the training and the validation part of a data set."""
-    config = state.config
     learn = LoaderSettings(
         config.batch_size // ranks.world,
         workers=config.workers,
@@ -47,6 +49,6 @@ def open_pictures(dataset: DatasetSpec, state: RunState, stride: int, ranks: Pro
             val = val.cached(kind, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
     return Pictures(
-        training_loader(train, config.imgsz, state.hyp, config.seed, learn, shape),
+        training_loader(train, config.imgsz, hyp, config.seed, learn, shape),
         evaluation_loader(val, config.imgsz, judge, stride=stride),
     )

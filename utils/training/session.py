@@ -1,4 +1,8 @@
-"""A training run from its settings to its results: begun or resumed, epoch by epoch, and what is written when."""
+"""A training run from its settings to its results: begun or resumed, epoch by epoch, and what is written when.
+
+Whatever is learned: `utils.training.task` says what that adds. The training step itself is in
+`utils.training.one_epoch`.
+"""
 
 from __future__ import annotations
 
@@ -9,31 +13,15 @@ from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
-import numpy as np
-import torch
 import yaml
-from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from models.weights import load_model
-from models.yolo import DetectionModel
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
-from utils.config.hyperparameters import find_hyperparameters, read_hyperparameters
-from utils.config.run_config import QUAD, TrainConfig
-from utils.dataset.picture_weights import picture_weights
-from utils.dataset.pixel_changes import albumentations_installed
-from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
-from utils.geometry.letterbox import multiple_of_stride
-from utils.loss.detection_loss import DetectionLoss, LossGains
-from utils.reporting.box_drawing import batch_mosaic
-from utils.reporting.curve_plots import plot_label_sizes, plot_results
-from utils.reporting.dataset_problems import report_problems
-from utils.reporting.detection_files import write_picture
-from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.config.run_config import RunConfig
+from utils.reporting.curve_plots import plot_results
+from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
-from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
-from utils.reporting.metrics_file import format_table, write_metrics
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, placed, resolve_precision
@@ -41,7 +29,6 @@ from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
-from utils.training.batch_size import fitting_batch_size
 from utils.training.checkpoint import (
     RunState,
     checkpoint_to_resume,
@@ -49,23 +36,17 @@ from utils.training.checkpoint import (
     read_checkpoint,
     restore,
     restore_threads,
-    run_state,
     write_checkpoint,
 )
 from utils.training.early_stopping import best_epoch, patience_exhausted
-from utils.training.freezing import freeze_layers
 from utils.training.learner import Learner
-from utils.training.learning_rate import LearningRateSchedule
-from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
-from utils.training.optimizer import build_optimizer
 from utils.training.run_files import keep_previous, remove_unfinished, set_aside_older_run
-from utils.training.run_pictures import Pictures, open_pictures
-from utils.training.starting_model import ModelSource, fit_anchors, starting_model
-from utils.training.weight_average import WeightAverage
+from utils.training.task import Task
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
+AnyTask = Task[Any, Any, Any]
 
 
 @dataclass(slots=True)
@@ -73,10 +54,13 @@ class TrainingRun:
     """A run in its folder."""
 
     folder: Path
-    state: RunState
-    learner: Learner
-    pictures: Pictures
+    state: RunState[Any, Any, Any]
+    task: AnyTask
     loggers: Sequence[EpochLogger] = ()
+
+    @property
+    def learner(self) -> Learner[Any, Any]:
+        return self.task.learner
 
     @property
     def last(self) -> Path:
@@ -87,7 +71,7 @@ class TrainingRun:
         return self.folder / "weights" / "best.pt"
 
 
-def train(config: TrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
+def train(kind: type[AnyTask], config: RunConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
     """Train as ``config`` says, or go on with the run that it names. Gives the run's folder.
 
     ``watchers`` see every epoch beside the loggers that the settings name, and may end the run by raising.
@@ -97,12 +81,15 @@ def train(config: TrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
         Stopped: SIGINT or SIGTERM; the unfinished epoch is dropped.
     """
     with joined_processes(config.device, config.local_rank) as ranks:
-        return resume(config.resume, config, ranks, watchers) if config.resume else begin(config, ranks, watchers)
+        if config.resume:
+            checkpoint = Path(ranks.text(str(checkpoint_to_resume(config.resume, Path(config.project)))))
+            return resume(kind, checkpoint, config, ranks, watchers)
+        return begin(kind, config, ranks, watchers)
 
 
-def begin(config: TrainConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]) -> Path:
+def begin(kind: type[AnyTask], config: RunConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]) -> Path:
     """A new run, to its end."""
-    run = new_run(config, ranks)
+    run = new_run(kind, config, ranks)
     run.loggers = watchers
     with hold_run_directory(run.folder) if ranks.is_writer else nullcontext():
         if ranks.is_writer:
@@ -112,50 +99,34 @@ def begin(config: TrainConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogg
         return run_to_the_end(run)
 
 
-def resume(wanted: bool | str, config: TrainConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]) -> Path:
-    """The run that was ``wanted``, to its end."""
-    checkpoint = Path(ranks.text(str(checkpoint_to_resume(wanted, Path(config.project)))))
+def resume(
+    kind: type[AnyTask], checkpoint: Path, config: RunConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]
+) -> Path:
+    """The run that left ``checkpoint``, to its end."""
     with hold_run_directory(checkpoint.parent.parent) if ranks.is_writer else nullcontext():
-        run = resumed_run(checkpoint, config, ranks)
+        run = resumed_run(kind, checkpoint, config, ranks)
         run.loggers = watchers
         if ranks.is_writer:
             remove_unfinished(run.folder)
             if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
                 write_checkpoint(run.last, run.learner, run.state, resumable=True)
-            write_results_csv(run.folder / "results.csv", run.state.records)
+            if run.state.records:
+                write_results_csv(run.folder / "results.csv", run.state.records)
         return run_to_the_end(run)
 
 
-def new_run(config: TrainConfig, ranks: ProcessRanks) -> TrainingRun:
+def new_run(kind: type[AnyTask], config: RunConfig, ranks: ProcessRanks) -> TrainingRun:
     """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
     refuse_missing_loggers(config.loggers)
-    hyp = read_hyperparameters(find_hyperparameters(config.hyp))
-    dataset = read_dataset_yaml(find_dataset_yaml(config.data))
-    names = ("item",) if config.single_cls else dataset.names
     refuse_what_processes_cannot_share(config, ranks)
     resolve_precision(config.precision, ranks.device)  # a wrong one is refused before pictures are read
     reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
-    model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
-    imgsz = multiple_of_stride(config.imgsz, model.stride)
-    if imgsz != config.imgsz:
-        LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
-    config = replace(config, imgsz=imgsz)
-    if config.label_smoothing:
-        hyp = replace(hyp, label_smoothing=config.label_smoothing)
-    if config.batch_size == -1:
-        precision = resolve_precision(config.precision, ranks.device)
-        size = fitting_batch_size(model, imgsz, ranks.device, precision, multiple_of=QUAD if config.quad else 1)
-        config = replace(config, batch_size=size)
-    state = RunState(config=config, hyp=hyp, records=(), finished=False, class_ap=(0.0,) * len(names))
-    pictures = open_pictures(dataset, state, model.stride, ranks)
-    if not config.noautoanchor:
-        fit_anchors(model, pictures.training.dataset, config.imgsz, hyp.anchor_t)
-    learner = new_learner(state, model, len(pictures.training), ranks)
+    task, state = kind.begun(config, ranks)
     made = new_run_directory(config.project, config.name, exist_ok=config.exist_ok) if ranks.is_writer else ""
-    return TrainingRun(Path(ranks.text(str(made))), state, learner, pictures)
+    return TrainingRun(Path(ranks.text(str(made))), state, task)
 
 
-def refuse_what_processes_cannot_share(config: TrainConfig, ranks: ProcessRanks) -> None:
+def refuse_what_processes_cannot_share(config: RunConfig, ranks: ProcessRanks) -> None:
     """Settings that the number or kind of processes rules out.
 
     Raises:
@@ -165,15 +136,14 @@ def refuse_what_processes_cannot_share(config: TrainConfig, ranks: ProcessRanks)
         raise UsageError("--sync-bn: needs several processes on CUDA; start with torchrun --nproc_per_node N")
     if config.batch_size == -1 and ranks.world > 1:
         raise UsageError("--batch-size -1: measures one process; give the number of pictures over all processes")
-    images = config.batch_size // QUAD if config.quad else config.batch_size
-    if images % ranks.world and ranks.world > 1:
+    if config.images_per_step % ranks.world and ranks.world > 1:
         raise UsageError(f"--batch-size {config.batch_size}: must divide among {ranks.world} processes")
 
 
-def resumed_run(checkpoint: Path, config: TrainConfig, ranks: ProcessRanks) -> TrainingRun:
+def resumed_run(kind: type[AnyTask], checkpoint: Path, config: RunConfig, ranks: ProcessRanks) -> TrainingRun:
     """A run as it stood after its last finished epoch, with the settings it was begun with."""
-    content = read_checkpoint(checkpoint)
-    state = run_state(content)
+    content = read_checkpoint(checkpoint, kind.script, kind.name)
+    state = kind.state_in(content)
     if state.finished:
         raise UserError(f"{checkpoint}: that run is finished ({len(state.records)} epochs); start a new one from it")
     if content["optimizer"] is None:
@@ -182,20 +152,15 @@ def resumed_run(checkpoint: Path, config: TrainConfig, ranks: ProcessRanks) -> T
     # The device and the number of workers belong to the machine that goes on, not to the run.
     state = replace(state, config=replace(state.config, device=config.device, workers=config.workers))
     refuse_what_processes_cannot_share(state.config, ranks)
-    dataset = read_dataset_yaml(find_dataset_yaml(state.config.data))
-    model = load_model(checkpoint)
-    pictures = open_pictures(dataset, state, model.stride, ranks)
-    learner = new_learner(state, model, len(pictures.training), ranks)
-    restore(learner, content)
+    task = kind.reopened(kind.load(checkpoint), state, ranks)
+    restore(task.learner, content)
     LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(state.records), state.config.epochs)
-    return TrainingRun(checkpoint.parent.parent, state, learner, pictures)
+    return TrainingRun(checkpoint.parent.parent, state, task)
 
 
 def run_to_the_end(run: TrainingRun) -> Path:
     """The epochs that are left, the last evaluation, and a line that says where the results are."""
     config = run.state.config
-    if not albumentations_installed():
-        LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
     processes = f", {run.learner.ranks.world} processes" if run.learner.ranks.world > 1 else ""
     LOGGER.info("training on %s%s, results in %s", describe_device(run.learner.device), processes, run.folder)
     with explained_failures(config.batch_size, config.imgsz), ExitStack() as closing:
@@ -223,29 +188,29 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
     """
     config, is_last, ranks = run.state.config, epoch == run.state.config.epochs - 1, run.learner.ranks
     reseed_torch(config.seed, epoch, ranks.rank)
-    run.pictures.training.set_epoch(epoch, drawing_weights(run))
-    title, steps = f"epoch {epoch}/{config.epochs - 1}", len(run.pictures.training)
-    with tqdm(total=steps, desc=title, leave=False, disable=not ranks.is_writer) as progress:
+    batches = run.task.batches(epoch, run.state)
+    title = f"epoch {epoch}/{config.epochs - 1}"
+    with tqdm(total=len(batches), desc=title, leave=False, disable=not ranks.is_writer) as progress:
         try:
-            outcome = train_one_epoch(run.learner, run.pictures.training, epoch, progress, stop)
+            outcome = train_one_epoch(run.learner, batches, epoch, progress, stop)
         except NonFiniteLoss as error:
             raise UserError(f"{error}; the last good checkpoint is {run.last}") from error
     if outcome is None:
         number = stop.signal_number or signal.SIGTERM  # another process may have been asked
-        raise Stopped(number, f"stopped in epoch {epoch}; go on with: python train.py --resume {run.last}")
+        again = f"python {run.task.script} --resume {run.last}"
+        raise Stopped(number, f"stopped in epoch {epoch}; go on with: {again}")
     ranks.share(run.learner.average.model)  # batch statistics are each process's own
-    report = evaluate_average(run) if is_last or not config.noval else None
-    record = epoch_record(epoch, outcome.losses, outcome.rates, report)
+    report = run.task.evaluate(run.state) if is_last or not config.noval else None
+    record = run.task.record(epoch, outcome, report)
     run.state = replace(run.state, records=(*run.state.records, record))
     if report is not None:
-        found = {row.index: row.map50_95 for row in report.per_class}
-        run.state = replace(run.state, class_ap=tuple(found.get(i, 0.0) for i in range(len(run.state.class_ap))))
+        run.state = replace(run.state, class_ap=run.task.class_scores(report))
     LOGGER.info("%s", record.line())
     if ranks.is_writer:
         write_epoch(run, record)
 
 
-def write_epoch(run: TrainingRun, record: EpochRecord) -> None:
+def write_epoch(run: TrainingRun, record: FinishedEpoch) -> None:
     """Checkpoints and the table, after a finished epoch."""
     config, epoch = run.state.config, record.epoch
     is_last, best = epoch == config.epochs - 1, best_epoch(run.state.records)
@@ -261,109 +226,26 @@ def write_epoch(run: TrainingRun, record: EpochRecord) -> None:
         logger.log(record)
 
 
-def drawing_weights(run: TrainingRun) -> np.ndarray | None:
-    """How often each picture is drawn with ``--image-weights``; None for each once."""
-    if not run.state.config.image_weights:
-        return None
-    return picture_weights(run.pictures.training.dataset.index, np.array(run.state.class_ap))
-
-
-def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, ranks: ProcessRanks) -> Learner:
-    """The model on its device, with loss, optimizer, schedule and average at their beginning."""
-    config, hyp, device = state.config, state.hyp, ranks.device
-    precision = resolve_precision(config.precision, device)
-    # Sums in a fixed order make a run repeatable to the bit; on CUDA that would cost speed, so only the CPU has it.
-    torch.use_deterministic_algorithms(device.type == "cpu")
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    model = placed(model, device)
-    frozen = freeze_layers(model, config.freeze)
-    if frozen:
-        LOGGER.info("frozen: %d parameter tensors, %s to %s", len(frozen), frozen[0], frozen[-1])
-    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size, config.cos_lr)
-    gains = LossGains.from_hyperparameters(hyp).scaled(
-        levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
-    )
-    average = WeightAverage(model)
-    if config.sync_bn:
-        model = torch.nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return Learner(
-        model=model,
-        network=model if ranks.world == 1 else DistributedDataParallel(model),
-        loss=DetectionLoss(model.anchors, model.strides, model.class_count, gains),
-        optimizer=build_optimizer(
-            model, config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay
-        ),
-        scaler=torch.amp.GradScaler(device.type, enabled=precision == torch.float16),
-        schedule=schedule,
-        average=average,
-        ranks=ranks,
-        precision=precision,
-        multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
-        pictures_per_image=QUAD if config.quad else 1,
-    )
-
-
-def evaluate_average(run: TrainingRun) -> EvaluationReport:
-    """The averaged weights on the validation part, loss included."""
-    learner = run.learner
-    return evaluate(
-        learner.average.model,
-        run.pictures.evaluation,
-        evaluation_settings(run),
-        learner.device,
-        learner.loss,
-        ranks=learner.ranks,
-    )
-
-
-def evaluation_settings(run: TrainingRun) -> EvaluationSettings:
-    """The thresholds of ``val.py``, in the run's arithmetic."""
-    return EvaluationSettings(
-        nms=VALIDATION_NMS, single_cls=run.state.config.single_cls, precision=run.learner.precision
-    )
-
-
 def write_beginning(run: TrainingRun) -> None:
     """Settings and the start weights, from which a run that is killed in its first epoch goes on."""
     (run.folder / "weights").mkdir(exist_ok=True)
-    write_text(run.folder / "hyp.yaml", yaml.safe_dump(run.state.hyp.to_dict(), sort_keys=False))
+    write_text(run.folder / "hyp.yaml", yaml.safe_dump(plain_config(run.state.hyp), sort_keys=False))
     write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.state.config), sort_keys=False))
-    pictures = run.pictures
-    report_problems(run.folder, {"train": pictures.training.dataset.index, "val": pictures.evaluation.dataset.index})
     write_checkpoint(run.last, run.learner, run.state, resumable=True)
-    if not run.state.config.noplots:
-        draw_beginning(run)
-
-
-def draw_beginning(run: TrainingRun) -> None:
-    """Pictures of what is learned from: object sizes, and the first batches as the model will see them."""
-    dataset = run.pictures.training.dataset
-    classes = dataset.index.rows[:, 0].astype(int)
-    plot_label_sizes(run.folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
-    run.pictures.training.set_epoch(0, drawing_weights(run))
-    for number, batch in enumerate(run.pictures.training.first(PICTURED_BATCHES)):
-        write_picture(run.folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
+    run.task.write_beginning(run.folder, run.state)
 
 
 def finish(run: TrainingRun) -> None:
     """Evaluate the best weights once more, with pictures, and close the run's checkpoint."""
-    config, dataset = run.state.config, run.pictures.evaluation.dataset
-    names = ("item",) * len(dataset.names) if config.single_cls else dataset.names  # of the labels, whatever is learned
     ranks, model = run.learner.ranks, copy.deepcopy(run.learner.average.model)
     chosen = run.best if run.best.is_file() else run.last
     if ranks.is_writer:
-        model = placed(load_model(chosen), ranks.device)
+        model = placed(run.task.load(chosen), ranks.device)
     ranks.share(model)
-    pictures = [BatchPictures(run.folder, names)] if ranks.is_writer and not config.noplots else []
-    report = evaluate(
-        model, run.pictures.evaluation, evaluation_settings(run), ranks.device, run.learner.loss, pictures, ranks
-    )
+    run.task.judge_best(model, chosen, run.folder, run.state)
     if not ranks.is_writer:
         return
-    LOGGER.info("%s:\n%s", chosen, format_table(report))
-    write_metrics(run.folder / "metrics.json", report, chosen, plain_config(config))
-    if not config.noplots:
-        write_evaluation_plots(run.folder, report)
+    if run.state.records and not run.state.config.noplots:
         plot_results(run.folder / "results.png", run.state.records)
     run.state = replace(run.state, finished=True)
     write_checkpoint(run.last, run.learner, run.state, resumable=False)

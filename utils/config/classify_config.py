@@ -1,0 +1,143 @@
+"""Settings of the verbs in ``classify/``: flags with YOLOv5's names, meanings and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.config.command_line import flag
+from utils.config.run_config import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE, MOST_EPOCHS, RunConfig
+from utils.user_error import UsageError
+
+OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
+DATA_HELP = (
+    "folder with train/ and val/ or test/, one folder of pictures per class in each; or cifar10, cifar100, "
+    "tiny-imagenet, imagenette160, ..., fetched if it is not in datasets/"
+)
+
+
+SMALLEST_SIDE = 8  # pixels; MNIST has 28
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyTrainConfig(RunConfig):
+    """Settings of ``classify/train.py``."""
+
+    model: str = flag(
+        "yolov5s-cls.pt",
+        "network: resnet18-spd, resnet18, resnet50-spd, resnet50, yolov5n-cls, yolov5n-spd-cls, ..., a name of "
+        "torchvision's with or without -spd; or a .pt file to start from",
+        group="Model",
+    )
+    weights: str = flag("", ".pt file of which a network named by --model takes what fits", group="Model")
+    pretrained: str = flag(
+        "True",
+        "False takes only the architecture of a .pt file",
+        group="Model",
+        choices=("True", "False"),
+        lone_value="True",
+    )
+    shortcut: str = flag(
+        "strided",
+        "where a stage of an SPD ResNet begins: 1x1 convolution of stride 2, as the authors' code, or SPD too",
+        group="Model",
+        choices=("strided", "spd"),
+    )
+    stem: str = flag(
+        "full",
+        "of a plain ResNet: 3x3 convolution at full resolution, or 7x7 of stride 2",
+        group="Model",
+        choices=("full", "strided"),
+    )
+    cutoff: int | None = flag(
+        None, "layers of a YOLOv5 classifier, its head included; left out, 10", group="Model", at_least=2
+    )
+    dropout: float | None = flag(
+        None, "probability of the network's dropout layers", group="Model", at_least=0, at_most=0.95
+    )
+
+    data: str = flag("imagenette160", DATA_HELP, group="Data")
+    imgsz: int = flag(
+        224,
+        "side of the square pictures, pixels",
+        group="Data",
+        aliases=IMGSZ_ALIASES,
+        at_least=SMALLEST_SIDE,
+        at_most=LONGEST_SIDE,
+    )
+    batch_size: int = flag(64, "pictures per batch over all processes", group="Data", at_least=1, at_most=LARGEST_BATCH)
+    cache: str | None = flag(None, "keep decoded pictures in memory", group="Data", choices=("ram",), lone_value="ram")
+
+    hyp: str = flag(
+        "data/hyps/hyp.classify.yaml",
+        "recipe YAML; what it says stands in for flags that are left out",
+        group="Recipe",
+    )
+    epochs: int = flag(10, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
+    patience: int = flag(0, "epochs without a better top-1 before stopping; 0 never stops", group="Recipe", at_least=0)
+    optimizer: str = flag("Adam", "optimizer", group="Recipe", choices=OPTIMIZERS)
+    lr0: float = flag(0.001, "initial learning rate", group="Recipe", at_least=1e-7, at_most=10)
+    decay: float = flag(5e-5, "weight decay", group="Recipe", at_least=0, at_most=1)
+    label_smoothing: float = flag(0.1, "label smoothing epsilon", group="Recipe", at_least=0, at_most=0.5)
+
+    verbose: bool = flag(False, "print the accuracy of every class at the end", group="Output")
+    project: str = flag("runs/train-cls", "folder of runs", group="Output")
+
+    def __post_init__(self) -> None:
+        if self.model.endswith(".pt") and self.weights:
+            raise UsageError(f"--model {self.model} --weights {self.weights}: both are files to start from; name one")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _EvaluatedModel:
+    """Flags of the verbs that use a trained classifier."""
+
+    imgsz: int | None = flag(
+        None,
+        "side of the square pictures, pixels; left out, that of the file, else 224",
+        group="Data",
+        aliases=IMGSZ_ALIASES,
+        at_least=SMALLEST_SIDE,
+        at_most=LONGEST_SIDE,
+    )
+    device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    half: bool = flag(False, "a .pt file's network in fp16 (CUDA)", group="Run")
+    dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
+    name: str = flag("exp", "name of this run's folder", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyValConfig(_EvaluatedModel):
+    """Settings of ``classify/val.py``."""
+
+    weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
+    data: str = flag("imagenette160", DATA_HELP, group="Data")
+    batch_size: int = flag(128, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
+    workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
+    verbose: str = flag(
+        "True", "whether to print the accuracy of every class", group="Output", choices=("True", "False"),
+        lone_value="True",
+    )  # fmt: skip
+    project: str = flag("runs/val-cls", "folder of runs", group="Output")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClassifyPredictConfig(_EvaluatedModel):
+    """Settings of ``classify/predict.py``."""
+
+    weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
+    source: str = flag("data/images", "picture, video, folder, glob, or text list of them", group="Data")
+    vid_stride: int = flag(1, "take every n-th frame of a video", group="Data", at_least=1)
+    save_txt: bool = flag(False, "write the five likeliest classes of each picture as a text file", group="Output")
+    nosave: bool = flag(False, "write no pictures", group="Output")
+    project: str = flag("runs/predict-cls", "folder of runs", group="Output")
+
+
+# Flags of YOLOv5's classify/predict.py that do nothing there, or belong to what is not here.
+REFUSED_PREDICT_FLAGS = {
+    "--augment": "a classifier looks at the middle square of each picture once; YOLOv5 ignores the flag",
+    "--visualize": "feature maps of classifiers are not drawn; YOLOv5 ignores the flag",
+    "--update": "weights files are never rewritten",
+    "--view-img": "there is no window; the pictures are in the run's folder",
+    "--data": "the classes are in the weights file",
+}

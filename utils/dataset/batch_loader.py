@@ -1,0 +1,96 @@
+"""Batches out of a data set, whatever is learned: worker processes, order of an epoch, errors of workers."""
+
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, Protocol, TypeVar
+
+import cv2
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from utils.user_error import UserError
+
+BatchType = TypeVar("BatchType", covariant=True)
+
+
+@dataclass(frozen=True, slots=True)
+class LoaderSettings:
+    """How batches are made, of either kind."""
+
+    batch_size: int  # pictures per batch of this process
+    workers: int = 0  # processes that load; never changes what is loaded
+    pin_memory: bool = False  # for copies to CUDA
+    rank: int = 0
+    world: int = 1
+
+
+class EpochSampler(Protocol):
+    """An order that depends on the epoch."""
+
+    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None: ...
+
+
+class BatchLoader(Generic[BatchType]):
+    """An iterable of batches, once through the split per iteration."""
+
+    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
+        self._batches = batches
+        self._sampler = sampler
+
+    def __len__(self) -> int:
+        """Number of batches."""
+        return len(self._batches)
+
+    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
+        """Choose the order and the augmentation of the iterations to come (training).
+
+        With ``weights`` (F,) pictures are drawn in proportion to them.
+        """
+        if self._sampler is not None:
+            self._sampler.set_epoch(epoch, weights)
+
+    def first(self, count: int) -> Iterator[BatchType]:
+        """The first batches of the iteration to come, made in this process, for a look at them."""
+        loader = self._batches
+        for keys in itertools.islice(loader.batch_sampler or (), count):
+            yield loader.collate_fn([loader.dataset[key] for key in keys])
+
+    def __iter__(self) -> Iterator[BatchType]:
+        try:
+            yield from self._batches
+        except UserError as error:
+            # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
+            message = str(error.args[0]).strip().splitlines()[-1]
+            message = message.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
+            # Its own traceback holds the iterator in a cycle; collected as one, the workers would not hear of the end
+            # and the program would wait five seconds for them.
+            error.__traceback__ = None
+            raise UserError(message) from None
+
+
+def torch_loader(
+    samples: Any, batch_sampler: Any, settings: LoaderSettings, collate: Callable[[Any], Any]
+) -> DataLoader[Any]:
+    """Batches of ``samples`` in the order of the sampler, made by worker processes."""
+    # More processes than processors only cost memory and start-up time.
+    workers = min(settings.workers, os.cpu_count() or 1)
+    return DataLoader(
+        samples,
+        batch_sampler=batch_sampler,
+        num_workers=workers,
+        collate_fn=collate,
+        pin_memory=settings.pin_memory,
+        worker_init_fn=_limit_threads,
+        persistent_workers=workers > 0,
+    )
+
+
+def _limit_threads(_: int) -> None:
+    """One thread per worker process: the processes are the parallelism."""
+    cv2.setNumThreads(0)
+    torch.set_num_threads(1)

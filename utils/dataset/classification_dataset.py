@@ -1,0 +1,191 @@
+"""Pictures of one class each: where the parts of a data set are, and what is in them."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.dataset.image_files import ImageReadError, image_size, list_images, read_image
+from utils.dataset.named_classification_sets import CIFARS, DATASETS, FOLDERS, NAMES, ArrayPictures, cifar_pictures
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+JUDGED_PARTS = ("test", "val")  # as YOLOv5: the first that is there
+TINY_IMAGENET_LABELS = "val_annotations.txt"
+SCAN_THREADS = 8
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationDataset:
+    """The pictures of one part, files or an array of them."""
+
+    part: str  # train, val or test
+    names: tuple[str, ...]
+    classes: np.ndarray  # (N,) int64
+    pictures: Sequence[Path] | np.ndarray  # files, or (N, H, W, 3) uint8 RGB
+    problems: tuple[str, ...] = ()  # one line for each file that cannot be read and is left out
+    memory: list[np.ndarray] = field(default_factory=list)  # decoded pictures, if they are kept
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def image(self, index: int) -> np.ndarray:
+        """Picture (H, W, 3) uint8 RGB."""
+        if self.memory:
+            return self.memory[index]
+        picture = self.pictures[index]
+        return read_image(picture) if isinstance(picture, Path) else np.asarray(picture)
+
+    def kept_in_memory(self) -> ClassificationDataset:
+        """The same part with every picture decoded; an array is in memory already."""
+        if not isinstance(self.pictures, np.ndarray) and not self.memory:
+            with ThreadPoolExecutor(SCAN_THREADS) as pool:
+                self.memory.extend(tqdm(pool.map(self.image, range(len(self))), f"{self.part}: decoding", len(self)))
+        return self
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationParts:
+    """What is learned from and what is judged on."""
+
+    train: ClassificationDataset
+    judged: ClassificationDataset
+
+
+def open_parts(data: str) -> ClassificationParts:
+    """The training part and the part to judge by of ``--data``, of the same classes.
+
+    Raises:
+        UserError: no such data set, a part is missing, or the parts have other classes.
+    """
+    train, judged = open_part(data, "train"), open_part(data, "judged")
+    if train.names != judged.names:
+        other = sorted({*train.names} ^ {*judged.names})
+        raise UserError(f"{data}: {train.part} and {judged.part} have other classes ({', '.join(other[:5])})")
+    return ClassificationParts(train, judged)
+
+
+def open_part(data: str, part: str) -> ClassificationDataset:
+    """One part of ``--data``: ``train``, or ``judged``, which is test or val, whichever is there first.
+
+    Raises:
+        UserError: no such data set or part, or a part without readable pictures.
+    """
+    named = data.strip("/")
+    if named in CIFARS and not Path(data).is_dir():
+        archive, kind = CIFARS[named]
+        archive.fetched(DATASETS)
+        return from_array(cifar_pictures(kind, DATASETS, train=part == "train"), "train" if part == "train" else "test")
+    return from_folder(data_folder(data), part)
+
+
+def data_folder(data: str) -> Path:
+    """The folder of ``--data``: as given, below ``datasets/``, or fetched.
+
+    Raises:
+        UserError: there is none, and no data set is known by that name.
+    """
+    for folder in (Path(data), DATASETS / data):
+        if data and folder.is_dir():
+            return folder
+    if data in FOLDERS:
+        return FOLDERS[data].fetched(DATASETS)
+    near = difflib.get_close_matches(data, NAMES, n=3)
+    raise UserError(
+        f"{data!r}: no such folder, nor a data set known by name{'; near: ' + ', '.join(near) if near else ''}"
+    )
+
+
+def from_array(pictures: ArrayPictures, part: str) -> ClassificationDataset:
+    """A part whose pictures are in memory."""
+    return ClassificationDataset(part, pictures.names, pictures.classes, pictures.images)
+
+
+def from_folder(folder: Path, part: str) -> ClassificationDataset:
+    """A part of a folder with ``train`` and ``val`` or ``test``, each with a folder per class; or Tiny ImageNet's.
+
+    Raises:
+        UserError: the part or its classes are missing, or none of its pictures can be read.
+    """
+    annotations = folder / "val" / TINY_IMAGENET_LABELS
+    if annotations.is_file() and part != "train":  # its test part has no labels
+        names = class_folders(folder / "train")
+        files, classes = tiny_imagenet_pictures(annotations, names)
+        return scanned("val", names, files, classes)
+    wanted = ("train",) if part == "train" else JUDGED_PARTS
+    found = next((name for name in wanted if (folder / name).is_dir()), None)
+    if found is None:
+        raise UserError(f"{folder}: has no folder {' or '.join(wanted)}")
+    names = class_folders(folder / found)
+    files = []
+    counts = []
+    for name in names:
+        own = list_images([folder / found / name])
+        files += own
+        counts.append(len(own))
+    return scanned(found, names, files, np.repeat(np.arange(len(names)), counts))
+
+
+def class_folders(folder: Path) -> tuple[str, ...]:
+    """Names of the folders in ``folder``, sorted: the classes.
+
+    Raises:
+        UserError: there are none.
+    """
+    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    if not names:
+        raise UserError(f"{folder}: holds no folders; one for each class is needed")
+    return tuple(names)
+
+
+def tiny_imagenet_pictures(annotations: Path, names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+    """Files and classes out of ``val_annotations.txt``: file, class, box, between tabs.
+
+    Raises:
+        UserError: naming file and line.
+    """
+    place = {name: index for index, name in enumerate(names)}
+    files: list[Path] = []
+    classes: list[int] = []
+    for number, line in enumerate(annotations.read_text(encoding="utf-8").splitlines(), 1):
+        words = line.split("\t")
+        if len(words) < 2 or words[1] not in place or Path(words[0]).name != words[0]:
+            raise UserError(f"{annotations}:{number}: {line[:60]!r} is not a file and one of the {len(names)} classes")
+        files.append(annotations.parent / "images" / words[0])
+        classes.append(place[words[1]])
+    return files, np.array(classes, dtype=np.int64)
+
+
+def scanned(part: str, names: tuple[str, ...], files: Sequence[Path], classes: np.ndarray) -> ClassificationDataset:
+    """The part without the files that cannot be read, which are counted and named in the log.
+
+    Raises:
+        UserError: nothing is left.
+    """
+    with ThreadPoolExecutor(SCAN_THREADS) as pool:
+        found = tqdm(pool.map(_problem, files), f"{part}: scanning", len(files), leave=False, disable=None)
+        reasons = list(found)
+    good = [index for index, reason in enumerate(reasons) if not reason]
+    problems = tuple(reason for reason in reasons if reason)
+    for line in problems[:5]:
+        LOGGER.warning("%s", line)
+    if not good:
+        raise UserError(f"{part}: none of {len(files)} pictures can be read{'; ' + problems[0] if problems else ''}")
+    LOGGER.info("%s: %d pictures of %d classes, %d unreadable", part, len(good), len(names), len(problems))
+    kept = classes[good].astype(np.int64)
+    return ClassificationDataset(part, names, kept, [files[index] for index in good], problems)
+
+
+def _problem(path: Path) -> str:
+    try:
+        image_size(path)
+    except ImageReadError as error:
+        return str(error)
+    return ""

@@ -1,0 +1,44 @@
+"""From a part of a classification data set to batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from utils.config.classification_recipe import ClassificationRecipe
+from utils.dataset.batch_loader import BatchLoader, EpochSampler, LoaderSettings, torch_loader
+from utils.dataset.classification_dataset import ClassificationDataset
+from utils.dataset.classification_samples import AugmentedPictures, CentredPictures, collate
+from utils.dataset.samplers import TrainingSampler
+from utils.geometry.records import ClassificationBatch
+
+
+class ClassificationLoader(BatchLoader[ClassificationBatch]):
+    """An iterable of `ClassificationBatch`, once through the part per iteration."""
+
+    def __init__(
+        self, dataset: ClassificationDataset, batches: DataLoader[Any], sampler: EpochSampler | None = None
+    ) -> None:
+        super().__init__(batches, sampler)
+        self.dataset = dataset
+
+
+def classification_training_loader(
+    dataset: ClassificationDataset, side: int, recipe: ClassificationRecipe, seed: int, settings: LoaderSettings
+) -> ClassificationLoader:
+    """Augmented batches; call ``set_epoch`` before each epoch."""
+    sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
+    samples = AugmentedPictures(dataset, side, recipe, seed)
+    return ClassificationLoader(dataset, torch_loader(samples, sampler, settings, collate), sampler)
+
+
+def classification_evaluation_loader(
+    dataset: ClassificationDataset, side: int, settings: LoaderSettings
+) -> ClassificationLoader:
+    """Middle squares, every picture once over all ranks."""
+    size = settings.batch_size
+    batches = [list(range(start, min(start + size, len(dataset)))) for start in range(0, len(dataset), size)]
+    samples = CentredPictures(dataset, side)
+    own = batches[settings.rank :: settings.world]
+    return ClassificationLoader(dataset, torch_loader(samples, own, settings, collate))

@@ -1,0 +1,137 @@
+"""How often a classifier is right: top-1, top-5, each class, and what is taken for what."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+
+from utils.geometry.records import ClassificationBatch
+from utils.runtime.device import autocast
+from utils.runtime.process_ranks import ALONE, ProcessRanks
+
+TOP = 5
+
+Network = Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, S, S) float, normalized -> logits (B, C)
+
+
+class Parts(Protocol):
+    """Scalar parts of a loss."""
+
+    @property
+    def total(self) -> torch.Tensor: ...
+
+
+LossFunction = Callable[[torch.Tensor, ClassificationBatch, ProcessRanks], Parts]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationReport:
+    """Figures of a classifier on one part of a data set; accuracies 0-1."""
+
+    names: tuple[str, ...]
+    confusion: np.ndarray  # (C, C) int64 pictures: rows predicted, columns true
+    top5_hits: np.ndarray  # (C,) int64 pictures of each true class among whose five likeliest classes it is
+    loss: float  # mean per picture
+    milliseconds: float  # of the network, per picture
+
+    @property
+    def images(self) -> int:
+        return int(self.confusion.sum())
+
+    @property
+    def class_images(self) -> np.ndarray:
+        """Pictures of each class (C,)."""
+        counts: np.ndarray = self.confusion.sum(axis=0)
+        return counts
+
+    @property
+    def top1(self) -> float:
+        return float(self.confusion.trace() / max(self.images, 1))
+
+    @property
+    def top5(self) -> float:
+        return float(self.top5_hits.sum() / max(self.images, 1))
+
+    @property
+    def class_top1(self) -> np.ndarray:
+        """Accuracy of each class (C,), NaN for a class without pictures."""
+        return _shares(self.confusion.diagonal(), self.class_images)
+
+    @property
+    def class_top5(self) -> np.ndarray:
+        """Part of each class's pictures (C,) that have it among the five likeliest; NaN without pictures."""
+        return _shares(self.top5_hits, self.class_images)
+
+
+def _shares(hits: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    shares: np.ndarray = np.where(counts > 0, hits / np.maximum(counts, 1), np.nan)
+    return shares
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationSettings:
+    """How an evaluation is computed."""
+
+    names: tuple[str, ...]
+    loss: LossFunction
+    precision: torch.dtype = torch.float32
+
+
+class Tally:
+    """Counts over the pictures seen so far; of several processes each has its own."""
+
+    def __init__(self, class_count: int) -> None:
+        self.confusion = torch.zeros(class_count, class_count, dtype=torch.float64)
+        self.top5_hits = torch.zeros(class_count, dtype=torch.float64)
+        self.sums = torch.zeros(2, dtype=torch.float64)  # loss over pictures, seconds of the network
+
+    def add(self, logits: torch.Tensor, classes: torch.Tensor, loss: float, seconds: float) -> None:
+        """Count a batch: logits (B, C), true classes (B,), mean loss."""
+        best = logits.topk(min(TOP, logits.shape[1]), dim=1).indices.cpu()
+        truth = classes.cpu()
+        self.confusion.index_put_((best[:, 0], truth), torch.ones(len(truth), dtype=torch.float64), accumulate=True)
+        hits = (best == truth[:, None]).any(dim=1).double()
+        self.top5_hits.index_put_((truth,), hits, accumulate=True)
+        self.sums += torch.tensor([loss * len(truth), seconds], dtype=torch.float64)
+
+    def report(self, names: tuple[str, ...], ranks: ProcessRanks) -> ClassificationReport:
+        """The figures over all processes."""
+        confusion, top5_hits, sums = (
+            ranks.total(part.to(ranks.device)).cpu() for part in (self.confusion, self.top5_hits, self.sums)
+        )
+        images = max(float(confusion.sum()), 1.0)
+        return ClassificationReport(
+            names=names,
+            confusion=confusion.numpy().astype(np.int64),
+            top5_hits=top5_hits.numpy().astype(np.int64),
+            loss=float(sums[0]) / images,
+            milliseconds=1e3 * float(sums[1]) / images,
+        )
+
+
+@torch.inference_mode()
+def evaluate_classifier(
+    network: Network,
+    batches: Iterable[ClassificationBatch],
+    settings: ClassificationSettings,
+    device: torch.device,
+    ranks: ProcessRanks = ALONE,
+) -> ClassificationReport:
+    """The figures of ``network``, in evaluation mode, on every picture of ``batches``."""
+    tally = Tally(len(settings.names))
+    for batch in batches:
+        batch = batch.on(device)
+        start = time.perf_counter()
+        with autocast(device, settings.precision):
+            logits = network(batch.images)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        seconds = time.perf_counter() - start
+        loss = float(settings.loss(logits, batch, ALONE).total)
+        tally.add(logits.float(), batch.classes, loss, seconds)
+    return tally.report(settings.names, ranks)

@@ -1,0 +1,105 @@
+"""``classify/predict.py``'s work: pictures and what they show, most likely first, written to a folder."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from utils.config.classify_config import ClassifyPredictConfig
+from utils.evaluation.classification import TOP
+from utils.inference.classifier_backends import classify_pictures
+from utils.inference.frame_sources import Frame, open_source
+from utils.reporting.classification_run import chosen_classifier
+from utils.reporting.detection_files import write_picture
+from utils.reporting.run_directory import new_run_directory
+from utils.runtime.atomic_files import write_text
+from utils.runtime.device import describe_device, select_device
+from utils.runtime.failures import explained_failures
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+SMALLEST_SHOWN = 160  # pixels: smaller pictures are enlarged before text is written on them
+SHOWN_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+
+
+@dataclass(frozen=True, slots=True)
+class PredictionSummary:
+    """What a run said."""
+
+    folder: Path
+    best: tuple[tuple[Path, str, float], ...]  # file, likeliest class and its probability
+    skipped: tuple[str, ...]  # one line for each unreadable file
+
+
+def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
+    """Classify as ``config`` says; a line for each picture, files in a new run folder.
+
+    Raises:
+        UserError: nothing to read in the source, or unreadable weights.
+    """
+    device = select_device(config.device)
+    source = open_source(config.source, config.vid_stride)
+    backend, side = chosen_classifier(config, device)
+    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+    LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
+    best: list[tuple[Path, str, float]] = []
+    stems: Counter[str] = Counter()
+    seconds = 0.0
+    with explained_failures(1, side):
+        for frame in tqdm(source, unit="picture", desc="classifying", disable=None, leave=False):
+            start = time.perf_counter()
+            (prediction,) = classify_pictures(backend, [frame.image], side, device)
+            seconds += time.perf_counter() - start
+            likely = [(backend.names[index], share) for index, share in prediction.best(TOP)]
+            LOGGER.info("%s: %s", _title(frame), ", ".join(f"{name} {share:.2f}" for name, share in likely))
+            best.append((frame.path, *likely[0]))
+            stems[frame.path.stem] += 1
+            _write(folder, _free_stem(frame, stems), frame, likely, config)
+    if not best:
+        raise UserError(f"{config.source}: none of {len(source.files)} files could be read")
+    LOGGER.info("%d pictures, %.1f ms per picture", len(best), 1e3 * seconds / len(best))
+    LOGGER.info("results in %s", folder)
+    return PredictionSummary(folder, tuple(best), tuple(source.skipped))
+
+
+def _title(frame: Frame) -> str:
+    return str(frame.path) if frame.video is None else f"{frame.path} frame {frame.index}"
+
+
+def _free_stem(frame: Frame, stems: Counter[str]) -> str:
+    """The name of a picture's files: its own stem, numbered where the run has had it already."""
+    if frame.video is not None:
+        return f"{frame.path.stem}_{frame.index}"
+    return frame.path.stem if stems[frame.path.stem] == 1 else f"{frame.path.stem}{stems[frame.path.stem]}"
+
+
+def _write(
+    folder: Path, stem: str, frame: Frame, likely: Sequence[tuple[str, float]], config: ClassifyPredictConfig
+) -> None:
+    if config.save_txt:
+        (folder / "labels").mkdir(exist_ok=True)
+        lines = [f"{share:.2f} {name}" for name, share in likely]
+        write_text(folder / "labels" / f"{stem}.txt", "\n".join(lines) + "\n")
+    if not config.nosave:
+        suffix = frame.path.suffix if frame.path.suffix.lower() in SHOWN_SUFFIXES else ".jpg"
+        write_picture(folder / f"{stem}{suffix}", labelled(frame.image, likely))
+
+
+def labelled(image: np.ndarray, likely: Sequence[tuple[str, float]]) -> np.ndarray:
+    """A copy of the picture (H, W, 3) uint8 RGB, small ones enlarged, with the likeliest classes in its corner."""
+    factor = max(1, -(-SMALLEST_SHOWN // min(image.shape[:2])))
+    shown = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
+    scale = max(min(shown.shape[:2]) / 600, 0.4)
+    for number, (name, share) in enumerate(likely):
+        text, place = f"{share:.2f} {name}", (6, round((number + 1) * 32 * scale))
+        cv2.putText(shown, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (0, 0, 0), 3, cv2.LINE_AA)
+        cv2.putText(shown, text, place, cv2.FONT_HERSHEY_SIMPLEX, scale, (255, 255, 255), 1, cv2.LINE_AA)
+    return shown

@@ -1,0 +1,209 @@
+"""Learning to detect: the model, loss and pictures of ``train.py``, and how its epochs are judged."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from models.weights import checkpoint_fields, load_model
+from models.yolo import DetectionModel
+from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
+from utils.config.run_config import QUAD, TrainConfig
+from utils.dataset.loaders import DetectionLoader
+from utils.dataset.picture_weights import picture_weights
+from utils.dataset.pixel_changes import albumentations_installed
+from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
+from utils.geometry.letterbox import multiple_of_stride
+from utils.geometry.records import Batch
+from utils.loss.detection_loss import DetectionLoss, LossGains
+from utils.reporting.box_drawing import batch_mosaic
+from utils.reporting.curve_plots import plot_label_sizes
+from utils.reporting.dataset_problems import report_problems
+from utils.reporting.detection_files import write_picture
+from utils.reporting.epoch_log import EpochRecord, epoch_record
+from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
+from utils.reporting.metrics_file import format_table, write_metrics
+from utils.runtime.device import resolve_precision
+from utils.runtime.process_ranks import ProcessRanks
+from utils.training.batch_size import fitting_batch_size
+from utils.training.checkpoint import RunState, plain_config
+from utils.training.freezing import freeze_layers
+from utils.training.learner import Learner, learner_parts, ready_model
+from utils.training.learning_rate import LearningRateSchedule
+from utils.training.multi_scale import MultiScale
+from utils.training.one_epoch import EpochOutcome
+from utils.training.optimizer import build_optimizer
+from utils.training.run_pictures import Pictures, open_pictures
+from utils.training.starting_model import ModelSource, fit_anchors, starting_model
+from utils.training.task import Task
+
+LOGGER = logging.getLogger(__name__)
+DetectionState = RunState[TrainConfig, Hyperparameters, EpochRecord]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectionLearner(Learner[DetectionModel, Batch]):
+    """A detector that learns."""
+
+    loss: DetectionLoss
+    multi_scale: MultiScale | None = None
+    pictures_per_image: int = 1  # more with --quad
+
+    @property
+    def description(self) -> dict[str, Any]:
+        return checkpoint_fields(self.model)
+
+    def prepared(self, batch: Batch, epoch: int, step: int) -> Batch:
+        batch = batch.on(self.device)
+        if self.multi_scale is not None:
+            batch = batch.resized(self.multi_scale.frame(batch.size, epoch, step))
+        return batch
+
+    def gradient_weight(self, batch: Batch) -> int:
+        """The pictures of the batch over all processes: as YOLOv5, gradients are sums over pictures."""
+        return len(batch.paths) * self.pictures_per_image * self.ranks.world
+
+
+class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
+    """What ``train.py`` trains."""
+
+    script = "train.py"
+    name = "detect"
+    config_type = TrainConfig
+    recipe_type = Hyperparameters
+    record_type = EpochRecord
+    load = staticmethod(load_model)
+
+    def __init__(self, learner: DetectionLearner, pictures: Pictures) -> None:
+        self.learner: DetectionLearner = learner
+        self.pictures = pictures
+        if not albumentations_installed():
+            LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
+
+    @classmethod
+    def begun(cls, config: TrainConfig, ranks: ProcessRanks) -> tuple[DetectionTask, DetectionState]:
+        hyp = read_hyperparameters(find_hyperparameters(config.hyp))
+        dataset = read_dataset_yaml(find_dataset_yaml(config.data))
+        names = ("item",) if config.single_cls else dataset.names
+        model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
+        if config.label_smoothing:
+            hyp = replace(hyp, label_smoothing=config.label_smoothing)
+        config = fitting_config(config, model, ranks)
+        state: DetectionState = RunState(
+            config=config, hyp=hyp, records=(), finished=False, class_ap=(0.0,) * len(names)
+        )
+        pictures = open_pictures(dataset, config, hyp, model.stride, ranks)
+        if not config.noautoanchor:
+            fit_anchors(model, pictures.training.dataset, config.imgsz, hyp.anchor_t)
+        return cls(new_learner(state, model, len(pictures.training), ranks), pictures), state
+
+    @classmethod
+    def reopened(cls, model: DetectionModel, state: DetectionState, ranks: ProcessRanks) -> DetectionTask:
+        dataset = read_dataset_yaml(find_dataset_yaml(state.config.data))
+        pictures = open_pictures(dataset, state.config, state.hyp, model.stride, ranks)
+        return cls(new_learner(state, model, len(pictures.training), ranks), pictures)
+
+    def batches(self, epoch: int, state: DetectionState) -> DetectionLoader:
+        self.pictures.training.set_epoch(epoch, self.drawing_weights(state))
+        return self.pictures.training
+
+    def drawing_weights(self, state: DetectionState) -> np.ndarray | None:
+        """How often each picture is drawn with ``--image-weights``; None for each once."""
+        if not state.config.image_weights:
+            return None
+        return picture_weights(self.pictures.training.dataset.index, np.array(state.class_ap))
+
+    def evaluate(self, state: DetectionState) -> EvaluationReport:
+        learner = self.learner
+        return evaluate(
+            learner.average.model,
+            self.pictures.evaluation,
+            self.evaluation_settings(state),
+            learner.device,
+            learner.loss,
+            ranks=learner.ranks,
+        )
+
+    def evaluation_settings(self, state: DetectionState) -> EvaluationSettings:
+        """The thresholds of ``val.py``, in the run's arithmetic."""
+        return EvaluationSettings(
+            nms=VALIDATION_NMS, single_cls=state.config.single_cls, precision=self.learner.precision
+        )
+
+    def record(self, epoch: int, outcome: EpochOutcome, report: EvaluationReport | None) -> EpochRecord:
+        return epoch_record(epoch, outcome.losses, outcome.rates, report)
+
+    def class_scores(self, report: EvaluationReport) -> tuple[float, ...]:
+        found = {row.index: row.map50_95 for row in report.per_class}
+        return tuple(found.get(index, 0.0) for index in range(self.learner.model.class_count))
+
+    def write_beginning(self, folder: Path, state: DetectionState) -> None:
+        """Problems of the data set, object sizes, and the first batches as the model will see them."""
+        training = self.pictures.training
+        dataset = training.dataset
+        report_problems(folder, {"train": dataset.index, "val": self.pictures.evaluation.dataset.index})
+        if state.config.noplots:
+            return
+        classes = dataset.index.rows[:, 0].astype(int)
+        plot_label_sizes(folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
+        training.set_epoch(0, self.drawing_weights(state))
+        for number, batch in enumerate(training.first(PICTURED_BATCHES)):
+            write_picture(folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
+
+    def judge_best(self, model: DetectionModel, source: Path, folder: Path, state: DetectionState) -> None:
+        config, ranks, loader = state.config, self.learner.ranks, self.pictures.evaluation
+        # The names of the labels, whatever is learned.
+        names = ("item",) * len(loader.dataset.names) if config.single_cls else loader.dataset.names
+        pictures = [BatchPictures(folder, names)] if ranks.is_writer and not config.noplots else []
+        settings = self.evaluation_settings(state)
+        report = evaluate(model, loader, settings, ranks.device, self.learner.loss, pictures, ranks)
+        if not ranks.is_writer:
+            return
+        LOGGER.info("%s:\n%s", source, format_table(report))
+        write_metrics(folder / "metrics.json", report, source, plain_config(config))
+        if not config.noplots:
+            write_evaluation_plots(folder, report)
+
+
+def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRanks) -> TrainConfig:
+    """The settings with a picture size that suits the model's strides and a batch that suits the device."""
+    imgsz = multiple_of_stride(config.imgsz, model.stride)
+    if imgsz != config.imgsz:
+        LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
+    config = replace(config, imgsz=imgsz)
+    if config.batch_size == -1:
+        precision = resolve_precision(config.precision, ranks.device)
+        size = fitting_batch_size(model, imgsz, ranks.device, precision, multiple_of=QUAD if config.quad else 1)
+        config = replace(config, batch_size=size)
+    return config
+
+
+def new_learner(
+    state: DetectionState, model: DetectionModel, steps_per_epoch: int, ranks: ProcessRanks
+) -> DetectionLearner:
+    """The model on its device, with loss, optimizer, schedule and average at their beginning."""
+    config, hyp = state.config, state.hyp
+    model = ready_model(model, ranks.device)
+    frozen = freeze_layers(model, config.freeze)
+    if frozen:
+        LOGGER.info("frozen: %d parameter tensors, %s to %s", len(frozen), frozen[0], frozen[-1])
+    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size, config.cos_lr)
+    gains = LossGains.from_hyperparameters(hyp).scaled(
+        levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
+    )
+    build = partial(
+        build_optimizer, name=config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay
+    )
+    return DetectionLearner(
+        **learner_parts(model, config, build, ranks),
+        loss=DetectionLoss(model.anchors, model.strides, model.class_count, gains),
+        schedule=schedule,
+        multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
+        pictures_per_image=QUAD if config.quad else 1,
+    )
