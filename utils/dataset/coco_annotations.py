@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from utils.dataset.label_files import LabelProblem
+from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.label_index import LabelIndex
+from utils.geometry.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -75,7 +76,7 @@ class PictureAnnotations:
 
 
 def read_coco_annotations(file: Path) -> CocoAnnotations:
-    """Read a COCO annotation file.
+    """Read a COCO annotation file. Objects marked ``ignore`` (TinyPerson, VOC in COCO's form) count as crowd regions.
 
     Raises:
         UserError: it cannot be read, is not COCO's format, or an entry lacks what it has to have (the entry is named).
@@ -110,7 +111,7 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
         categories=_places(file, "category_id", rows, category_ids),
         boxes=boxes,
         areas=np.array(areas, dtype=np.float64),
-        crowd=np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=bool),
+        crowd=np.array([bool(row.get("iscrowd", 0) or row.get("ignore", 0)) for row in rows], dtype=bool),
         outlines=tuple(_outline(row.get("segmentation")) for row in rows),
     )
 
@@ -200,6 +201,29 @@ def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, name
     )
 
 
+def truth_with_ignored(index: LabelIndex) -> CocoTruth | None:
+    """Labels with the regions to ignore as crowd regions; None where there are none of these.
+
+    A detection that lies in such a region is not counted as wrong (VOC's difficult objects).
+    """
+    if not len(index.ignored):
+        return None
+    rows = np.concatenate((index.rows, index.ignored))
+    pictures = np.arange(len(index))
+    images = np.concatenate([np.repeat(pictures, np.diff(e, prepend=0)) for e in (index.row_ends, index.ignored_ends)])
+    scale = np.tile(index.sizes[images][:, ::-1].astype(np.float64), 2)
+    corners = cxcywh_to_xyxy(rows[:, 1:].astype(np.float64)).clip(0, 1) * scale
+    boxes = xyxy_to_xywh(corners)
+    return CocoTruth(
+        image_count=len(index),
+        images=images,
+        classes=rows[:, 0].astype(np.int64),
+        boxes=boxes,
+        areas=boxes[:, 2] * boxes[:, 3],
+        crowd=np.arange(len(rows)) >= len(index.rows),
+    )
+
+
 def _images_of(annotations: CocoAnnotations, paths: Sequence[Path]) -> np.ndarray:
     """Place (F,) in the file of each picture's image, -1 where there is none."""
     by_name: dict[str, list[int]] = {}
@@ -223,8 +247,8 @@ def _images_of(annotations: CocoAnnotations, paths: Sequence[Path]) -> np.ndarra
 
 def _classes_of(annotations: CocoAnnotations, names: Sequence[str]) -> np.ndarray:
     """Class index (K,) of each category; categories that are no class are numbered after the last class."""
-    index_of = {_plain(name): index for index, name in enumerate(names)}
-    known = [index_of.get(_plain(name), -1) for name in annotations.category_names]
+    index_of = {plain_name(name): index for index, name in enumerate(names)}
+    known = [index_of.get(plain_name(name), -1) for name in annotations.category_names]
     if known and max(known) < 0:
         if len(known) != len(names):
             raise UserError(
@@ -242,10 +266,6 @@ def _classes_of(annotations: CocoAnnotations, names: Sequence[str]) -> np.ndarra
         shown = ", ".join(strangers[:5])
         LOGGER.warning("%s: categories that are no class, and count as never found: %s", annotations.file, shown)
     return np.array(classes, dtype=np.int64)
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().split())
 
 
 def _numbers(file: Path, part: str, key: str, rows: list[Any]) -> np.ndarray:

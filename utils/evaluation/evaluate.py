@@ -276,8 +276,6 @@ class _Tally:
             observer.on_picture(index, path, detections, labels)
 
     def annotated_truth(self) -> CocoTruth | None:
-        """The ground truth of the data set's COCO annotation file, if it has one."""
-        if self.dataset.annotations is None:
-            return None
-        truth = self.dataset.annotations.truth
-        return truth.as_one_class() if self.single_cls else truth
+        """The ground truth of COCO's figures, where the data set has more than labels."""
+        truth = self.dataset.coco_truth
+        return truth.as_one_class() if self.single_cls and truth is not None else truth
