@@ -15,8 +15,9 @@ from utils.user_error import UserError
 log = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+TILES = range(32, 8193)  # pixels, as --tile
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations"})
+KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations", "tile"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,6 +32,7 @@ class DatasetSpec:
     names: tuple[str, ...]  # names[i] is class i
     download: tuple[str, ...]  # URLs of archives
     annotations: Mapping[str, Path]  # COCO annotation file of a split, where one is named; it need not exist
+    tile: int | None  # side of the windows that pictures are cut into for training, pixels
 
     def split(self, name: str) -> tuple[Path, ...]:
         """Folders and lists of ``train``, ``val`` or ``test``."""
@@ -81,7 +83,17 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
                     hint = f"; download {' '.join(download)}" if download else ""
                     raise UserError(f"{path}: {key}: {source} does not exist{hint}")
     annotations = _annotations(path, root, content.get("annotations"))
-    return DatasetSpec(path, root, splits["train"], splits["val"], splits["test"], names, download, annotations)
+    return DatasetSpec(
+        file=path,
+        root=root,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        names=names,
+        download=download,
+        annotations=annotations,
+        tile=_tile(path, content.get("tile")),
+    )
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -147,6 +159,14 @@ def _annotations(file: Path, root: Path, value: object) -> dict[str, Path]:
         if not isinstance(name, str) or not name.strip() or "\0" in name:
             raise UserError(f"{file}: annotations: {split}: {name!r} is not the name of a JSON file")
     return {split: (root / Path(name).expanduser()).resolve() for split, name in named.items()}
+
+
+def _tile(file: Path, value: object) -> int | None:
+    if value is None or (type(value) is int and value == 0):
+        return None
+    if type(value) is not int or not TILES.start <= value < TILES.stop:
+        raise UserError(f"{file}: tile: {value!r} is not a side in pixels, {TILES.start} to {TILES.stop - 1}")
+    return value
 
 
 def _names(file: Path, value: object, nc: object) -> tuple[str, ...]:

@@ -120,8 +120,11 @@ class EvaluationSetup:
         config = self.config
         side = self._side(backend, imgsz or config.imgsz)
         with explained_failures(config.batch_size, side):
-            if config.slice is not None:
-                tiles = SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
+            size = config.slice
+            if size is None and not (config.save_hybrid or config.as_yolov5):
+                size = self.dataset.tile  # what is learned in tiles is judged in tiles
+            if size is not None:
+                tiles = SliceSettings(size, config.slice_overlap, config.slice_merge)
                 settings = PredictorSettings(self.settings.suppression, FrameSize(side, side), self.settings.precision)
                 sliced = SlicedPredictor(Predictor(backend, settings, self.device), tiles, config.batch_size)
                 return evaluate_predictor(sliced, self.pictures, self.settings, self.device, observers)

@@ -23,7 +23,7 @@ from utils.config.hyperparameters import find_hyperparameters, read_hyperparamet
 from utils.config.run_config import QUAD, TrainConfig
 from utils.dataset.picture_weights import picture_weights
 from utils.dataset.pixel_changes import albumentations_installed
-from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
+from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
 from utils.geometry.letterbox import multiple_of_stride
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
@@ -60,6 +60,7 @@ from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
 from utils.training.optimizer import build_optimizer
 from utils.training.run_files import keep_previous, remove_unfinished, set_aside_older_run
+from utils.training.run_judge import judge
 from utils.training.run_pictures import Pictures, open_pictures
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.weight_average import WeightAverage
@@ -304,16 +305,9 @@ def new_learner(state: RunState, model: DetectionModel, steps_per_epoch: int, ra
 
 
 def evaluate_average(run: TrainingRun) -> EvaluationReport:
-    """The averaged weights on the validation part, loss included."""
+    """The averaged weights on the validation part."""
     learner = run.learner
-    return evaluate(
-        learner.average.model,
-        run.pictures.evaluation,
-        evaluation_settings(run),
-        learner.device,
-        learner.loss,
-        ranks=learner.ranks,
-    )
+    return judge(learner.average.model, run.pictures, evaluation_settings(run), learner)
 
 
 def evaluation_settings(run: TrainingRun) -> EvaluationSettings:
@@ -355,9 +349,7 @@ def finish(run: TrainingRun) -> None:
         model = placed(load_model(chosen), ranks.device)
     ranks.share(model)
     pictures = [BatchPictures(run.folder, names)] if ranks.is_writer and not config.noplots else []
-    report = evaluate(
-        model, run.pictures.evaluation, evaluation_settings(run), ranks.device, run.learner.loss, pictures, ranks
-    )
+    report = judge(model, run.pictures, evaluation_settings(run), run.learner, pictures)
     if not ranks.is_writer:
         return
     LOGGER.info("%s:\n%s", chosen, format_table(report))
