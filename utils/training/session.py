@@ -18,9 +18,9 @@ from tqdm import tqdm
 
 from models.weights import load_model
 from models.yolo import DetectionModel
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
 from utils.config.hyperparameters import find_hyperparameters, read_hyperparameters
 from utils.config.run_config import QUAD, TrainConfig
+from utils.dataset.dataset_download import available_dataset
 from utils.dataset.picture_weights import picture_weights
 from utils.dataset.pixel_changes import albumentations_installed
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
@@ -131,7 +131,7 @@ def new_run(config: TrainConfig, ranks: ProcessRanks) -> TrainingRun:
     """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
     refuse_missing_loggers(config.loggers)
     hyp = read_hyperparameters(find_hyperparameters(config.hyp))
-    dataset = read_dataset_yaml(find_dataset_yaml(config.data))
+    dataset = available_dataset(config.data)
     names = ("item",) if config.single_cls else dataset.names
     refuse_what_processes_cannot_share(config, ranks)
     resolve_precision(config.precision, ranks.device)  # a wrong one is refused before pictures are read
@@ -183,7 +183,7 @@ def resumed_run(checkpoint: Path, config: TrainConfig, ranks: ProcessRanks) -> T
     # The device and the number of workers belong to the machine that goes on, not to the run.
     state = replace(state, config=replace(state.config, device=config.device, workers=config.workers))
     refuse_what_processes_cannot_share(state.config, ranks)
-    dataset = read_dataset_yaml(find_dataset_yaml(state.config.data))
+    dataset = available_dataset(state.config.data)
     model = load_model(checkpoint)
     pictures = open_pictures(dataset, state, model.stride, ranks)
     learner = new_learner(state, model, len(pictures.training), ranks)

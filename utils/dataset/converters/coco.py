@@ -11,10 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.coco_annotations import CocoAnnotations, read_coco_annotations
-from utils.dataset.converters.annotated_pictures import AnnotatedPicture, Part, Source, SourceSettings, class_table
+from utils.dataset.coco_annotations import CocoAnnotations, classes_of, read_coco_annotations
+from utils.dataset.converters.annotated_pictures import AnnotatedPicture, Part, Source, SourceSettings
 from utils.dataset.image_files import ImageReadError, image_size
-from utils.dataset.label_files import LabelProblem, plain_name
+from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
 
 PREFIX = "instances_"
@@ -51,8 +51,7 @@ def _images_of(file: Path, name: str) -> Path:
 def _pictures(
     content: CocoAnnotations, images: Path, names: tuple[str, ...], outlines: bool
 ) -> Iterator[AnnotatedPicture | LabelProblem]:
-    class_of = class_table(names)
-    kinds = np.array([class_of.get(plain_name(name), -1) for name in content.category_names], dtype=np.int64)
+    kinds = classes_of(content, names)
     rows_of: dict[int, list[int]] = {}
     for row in np.flatnonzero(~content.crowd).tolist():
         rows_of.setdefault(int(content.images[row]), []).append(row)
@@ -64,7 +63,7 @@ def _pictures(
             yield LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
             continue
         rows = rows_of.get(place, [])
-        own = [row for row in rows if kinds[content.categories[row]] >= 0]
+        own = [row for row in rows if kinds[content.categories[row]] < len(names)]
         strangers = [content.category_names[content.categories[row]] for row in rows if row not in set(own)]
         boxes = content.boxes[own].reshape(-1, 4).copy()
         boxes[:, 2:] += boxes[:, :2]

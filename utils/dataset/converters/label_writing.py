@@ -55,8 +55,8 @@ def write_labels(source: Source, target: Path | None = None, *, progress: bool =
     Labels go where the data set is read from: beside the pictures, ``labels`` for ``images``. With ``target`` the
     source stays untouched: ``target/images/<part>`` links to the pictures and ``target/labels/<part>`` has the labels.
 
-    Where a part has regions to ignore, ``<part>.json`` is a COCO annotation file of its objects with these regions as
-    crowds, for the ``annotations:`` of a dataset YAML: training leaves them out, COCO's figures ignore what lies there.
+    Where the format has regions to ignore, ``<part>.json`` is a COCO annotation file of its objects with these regions
+    as crowds, for the ``annotations:`` of a dataset YAML: COCO's figures then ignore what is found there.
     """
     base = target or (source.root if source.root.is_dir() else source.root.parent)
     base.mkdir(parents=True, exist_ok=True)
@@ -79,6 +79,7 @@ def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, p
     summary = PartSummary(part.name)
     annotations = _Annotations(names)
     paths: list[Path] = []
+    has_regions = False
     bar = tqdm(part.pictures, desc=part.name, total=part.count or None, unit="picture", disable=not progress)
     for picture in bar:
         if isinstance(picture, LabelProblem):
@@ -88,7 +89,7 @@ def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, p
         path = _link(picture.path, base / "images" / part.name) if linked else picture.path
         label = label_path(path)
         label.parent.mkdir(parents=True, exist_ok=True)
-        write_text(label, _label_text(picture))
+        label.write_text(_label_text(picture), encoding="utf-8")
         annotations.add(path, picture)
         paths.append(path)
         summary.places.add(path.parent)
@@ -96,12 +97,13 @@ def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, p
         summary.empty += not len(picture.classes)
         summary.objects.update(picture.classes.tolist())
         summary.ignored += 0 if picture.ignored is None else len(picture.ignored)
+        has_regions = has_regions or picture.ignored is not None
         summary.clipped += clipped
         summary.problems += picture.problems
     if part.listed and not linked and paths:
         summary.listed = base / f"{part.name}.txt"
         write_text(summary.listed, "".join(f"{os.path.relpath(path, base)}\n" for path in paths))
-    if summary.ignored:
+    if has_regions:
         summary.annotations = base / f"{part.name}.json"
         write_text(summary.annotations, annotations.text())
     return summary
