@@ -21,6 +21,7 @@ ORDER = (
     "utils.training",
     "utils.exporting",
 )
+RUN_AS_MODULES = (REPOSITORY / "utils" / "dataset" / "inspect.py",)  # beside every __main__.py
 SCRIPTS = ("classify", "train", "val", "detect", "export")
 MODELS_MAY_IMPORT = {"utils.user_error", "utils.geometry", "models"}
 
@@ -47,7 +48,8 @@ def imported_modules(tree: ast.AST) -> list[tuple[int, str]]:
 
 def is_script(path: Path, tree: ast.AST) -> bool:
     """Files run with ``python -m`` or from the top level parse and call; they count at the right end."""
-    return path.parent in (REPOSITORY, REPOSITORY / "classify") or path.name == "__main__.py"
+    in_place = path.parent in (REPOSITORY, REPOSITORY / "classify")
+    return in_place or path.name == "__main__.py" or path in RUN_AS_MODULES
 
 
 def violations(path: Path, source: str) -> list[str]:

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils.config.dataset_yaml import REPOSITORY, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_yaml import REPOSITORY, Download, find_dataset_yaml, read_dataset_yaml
 from utils.user_error import UserError
 
 GOOD = {"train": "images/train", "val": "[images/val, list.txt]", "names": "[a, b]"}
@@ -33,7 +33,8 @@ def test_a_yaml_beside_its_pictures(tmp_path: Path) -> None:
     assert spec.test == ()
     assert spec.names == ("a", "b")
     assert spec.class_count == 2
-    assert spec.download == ("https://example.org/a.zip",)
+    assert spec.download == (Download("https://example.org/a.zip", tmp_path.resolve().parent),)
+    assert (spec.tile, spec.convert, spec.obtain) == (None, None, "")
 
 
 def test_names_as_a_table_in_any_order(tmp_path: Path) -> None:
@@ -87,6 +88,13 @@ def test_unknown_keys_are_warned_about(tmp_path: Path, caplog: pytest.LogCapture
         ({"download": "bash get.sh"}, "download: takes URLs only"),
         ({"download": '"import os\\nos.remove(1)"'}, "download: takes URLs only"),
         ({"download": "[https://a/b.zip, file:///etc/passwd]"}, "file:///etc/passwd"),
+        ({"download": "{url: 'https://a/b.zip', sha256: abc}"}, "sha256: 'abc' is not 64"),
+        ({"download": "{url: 'https://a/b.zip', to: ../../up}"}, "to: '../../up' is not a folder"),
+        ({"download": "{url: 'https://a/b.zip', to: /etc}"}, "to: '/etc' is not a folder"),
+        ({"download": "{url: 'https://a/b.zip', run: ls}"}, "'run' is not known"),
+        ({"tile": "big"}, "tile: 'big' is not a side in pixels"),
+        ({"tile": "16"}, "tile: 16 is not a side in pixels, 32 to 8192"),
+        ({"convert": "[voc]"}, "convert: ['voc'] is not a text"),
         ({"train": "!!python/object/apply:os.system [ls]"}, "not valid YAML"),
         ({"train": "[unclosed"}, "not valid YAML"),
         ({"train": "2024-99-99"}, "not valid YAML"),
@@ -106,6 +114,24 @@ def test_a_missing_split_can_wait_for_its_download(tmp_path: Path) -> None:
     file = _write(tmp_path, val="images/later", download="https://example.org/a.zip")
     assert read_dataset_yaml(file, check_files=False).val[0].name == "later"
     with pytest.raises(UserError, match=r"does not exist; download https://example\.org/a\.zip"):
+        read_dataset_yaml(file)
+
+
+def test_downloads_with_a_place_and_a_checksum(tmp_path: Path) -> None:
+    entries = (
+        "[{url: 'http://a/b.tar.gz', to: images}, {url: 'https://a/c.zip', sha256: " + "0a" * 32 + "}, http://a/d.json]"
+    )
+    root = tmp_path.resolve()
+    assert read_dataset_yaml(_write(tmp_path, download=entries)).download == (
+        Download("http://a/b.tar.gz", root / "images"),
+        Download("https://a/c.zip", root.parent, "0a" * 32),
+        Download("http://a/d.json", root),
+    )
+
+
+def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path) -> None:
+    file = _write(tmp_path, val="images/later", obtain="'register at https://example.org'")
+    with pytest.raises(UserError, match=r"does not exist; register at https://example\.org"):
         read_dataset_yaml(file)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -29,11 +30,11 @@ def split(tmp_path: Path) -> Path:
 
 
 def _index(split: Path, class_count: int = 2) -> LabelIndex:
-    return read_label_index((split / "images",), class_count)
+    return read_label_index((split / "images",), [f"class {i}" for i in range(class_count)])
 
 
 def _same(a: LabelIndex, b: LabelIndex) -> bool:
-    arrays = ("sizes", "rows", "row_ends", "points", "point_ends")
+    arrays = ("sizes", "rows", "row_ends", "points", "point_ends", "ignored", "ignored_ends")
     return (
         list(a.paths) == list(b.paths)
         and all(np.array_equal(getattr(a, name), getattr(b, name)) for name in arrays)
@@ -84,9 +85,9 @@ def test_only_what_changed_is_read_again(split: Path, monkeypatch: pytest.Monkey
     seen = []
     scan_one = label_cache._scan_one
 
-    def watched(image: Path, labels: Path) -> label_cache._Scanned:
+    def watched(image: Path, labels: Path, class_of: Mapping[str, int]) -> label_cache._Scanned:
         seen.append(image.name)
-        return scan_one(image, labels)
+        return scan_one(image, labels, class_of)
 
     monkeypatch.setattr(label_cache, "_scan_one", watched)
     changed = _index(split)
@@ -171,7 +172,7 @@ def test_paths_come_back() -> None:
 @needs_shared
 def test_bccd_counts(tmp_path: Path) -> None:
     folder = SHARED / "data" / "bccd"
-    index = read_label_index((folder / "images" / "val",), 3, cache_folder=tmp_path)
+    index = read_label_index((folder / "images" / "val",), ("a", "b", "c"), cache_folder=tmp_path)
     rows = sum(len(set(f.read_text().splitlines())) for f in (folder / "labels" / "val").glob("*.txt"))
     assert len(index) == 87
     assert len(index.rows) == rows

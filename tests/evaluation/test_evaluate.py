@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from tests.evaluation.small_cases import labels_of
-from utils.dataset.coco_annotations import PictureAnnotations
+from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import CocoSummary
 from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, evaluate
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
@@ -28,7 +28,7 @@ CPU = torch.device("cpu")
 @dataclass
 class RoteData:
     pictures: list[Labels]
-    annotations: PictureAnnotations | None = None
+    coco_truth: CocoTruth | None = None
 
     def source_labels(self, index: int) -> Labels:
         return self.pictures[index]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shutil
 import subprocess
@@ -39,21 +40,25 @@ def test_nothing_comes_from_outside(page: Path) -> None:
     assert "<script" not in text and "url(" not in text
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
-def test_tables_and_pictures_are_there_in_a_browser(page: Path, tmp_path: Path) -> None:
+def shown_in_a_browser(page: Path, folder: Path) -> tuple[list[int], list[int]]:
+    """Widths of the page's pictures as headless Chromium decodes them, and rows of its tables."""
     probe = """<script>window.onload = () => { document.title = JSON.stringify({
         pictures: [...document.images].map(i => i.naturalWidth),
         tables: [...document.querySelectorAll('table')].map(t => t.rows.length)}); }</script></body>"""
-    probed = tmp_path / "probed.html"
+    probed = folder / "probed.html"
     probed.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
     assert CHROMIUM is not None
-    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}"]
+    command = [CHROMIUM, "--headless", "--no-sandbox", "--disable-gpu", f"--user-data-dir={folder / 'profile'}"]
     result = subprocess.run([*command, "--dump-dom", probed.as_uri()], capture_output=True, text=True, timeout=120)
     title = re.search(r"<title>(.*?)</title>", result.stdout)
     assert title is not None, result.stderr[-2000:]
-    found = title[1].replace("&quot;", '"')
-    pictures = [int(width) for width in re.search(r'"pictures":\[([\d,]*)\]', found)[1].split(",")]  # type: ignore[index]
-    tables = [int(rows) for rows in re.search(r'"tables":\[([\d,]*)\]', found)[1].split(",")]  # type: ignore[index]
+    found = json.loads(title[1].replace("&quot;", '"'))
+    return found["pictures"], found["tables"]
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
+def test_tables_and_pictures_are_there_in_a_browser(page: Path, tmp_path: Path) -> None:
+    pictures, tables = shown_in_a_browser(page, tmp_path)
     assert len(pictures) >= 10 and min(pictures) >= 200
     # Figures of YOLOv5 and of COCO: a head, the whole, three classes; four areas; errors of the sizes that occur.
     assert tables[:3] == [5, 5, 5] and tables[3] >= 3

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import yaml
 
@@ -15,8 +17,19 @@ from utils.user_error import UserError
 log = logging.getLogger(__name__)
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
+TILES = range(32, 8193)  # pixels, as --tile
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations"})
+KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain"})
+
+
+@dataclass(frozen=True, slots=True)
+class Download:
+    """One file of a data set on the web; archives are unpacked into ``folder``."""
+
+    url: str
+    folder: Path
+    sha256: str | None = None  # hexadecimal
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,8 +42,11 @@ class DatasetSpec:
     val: tuple[Path, ...]
     test: tuple[Path, ...]  # empty when the YAML names none
     names: tuple[str, ...]  # names[i] is class i
-    download: tuple[str, ...]  # URLs of archives
+    download: tuple[Download, ...]
     annotations: Mapping[str, Path]  # COCO annotation file of a split, where one is named; it need not exist
+    tile: int | None  # side of the windows that pictures are cut into for training, pixels
+    convert: str | None  # format of the annotations as published, of which label files have to be made
+    obtain: str  # where to get what cannot be fetched, '' for nothing
 
     def split(self, name: str) -> tuple[Path, ...]:
         """Folders and lists of ``train``, ``val`` or ``test``."""
@@ -72,16 +88,29 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
 
     root = _root(path, content.get("path"))
     names = _names(path, content["names"], content.get("nc"))
-    download = _download(path, content.get("download"))
+    download = _downloads(path, root, content.get("download"))
+    obtain = _text(path, "obtain", content.get("obtain"))
     splits = {key: _split(path, root, key, content.get(key)) for key in SPLITS}
     if check_files:
         for key, sources in splits.items():
             for source in sources:
                 if not source.exists():
-                    hint = f"; download {' '.join(download)}" if download else ""
-                    raise UserError(f"{path}: {key}: {source} does not exist{hint}")
+                    hint = f"; download {' '.join(item.url for item in download)}" if download else ""
+                    raise UserError(f"{path}: {key}: {source} does not exist{f'; {obtain}' if obtain else hint}")
     annotations = _annotations(path, root, content.get("annotations"))
-    return DatasetSpec(path, root, splits["train"], splits["val"], splits["test"], names, download, annotations)
+    return DatasetSpec(
+        file=path,
+        root=root,
+        train=splits["train"],
+        val=splits["val"],
+        test=splits["test"],
+        names=names,
+        download=download,
+        annotations=annotations,
+        tile=_tile(path, content.get("tile")),
+        convert=_text(path, "convert", content.get("convert")) or None,
+        obtain=obtain,
+    )
 
 
 def _load(path: Path) -> Mapping[str, Any]:
@@ -149,6 +178,14 @@ def _annotations(file: Path, root: Path, value: object) -> dict[str, Path]:
     return {split: (root / Path(name).expanduser()).resolve() for split, name in named.items()}
 
 
+def _tile(file: Path, value: object) -> int | None:
+    if value is None or (type(value) is int and value == 0):
+        return None
+    if type(value) is not int or not TILES.start <= value < TILES.stop:
+        raise UserError(f"{file}: tile: {value!r} is not a side in pixels, {TILES.start} to {TILES.stop - 1}")
+    return value
+
+
 def _names(file: Path, value: object, nc: object) -> tuple[str, ...]:
     if isinstance(value, dict):
         if not all(type(key) is int for key in value) or sorted(value) != list(range(len(value))):
@@ -168,12 +205,43 @@ def _names(file: Path, value: object, nc: object) -> tuple[str, ...]:
     return tuple(" ".join(str(name).split()) for name in value)
 
 
-def _download(file: Path, value: object) -> tuple[str, ...]:
+def _text(file: Path, key: str, value: object) -> str:
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise UserError(f"{file}: {key}: {value!r} is not a text")
+    return " ".join(value.split())
+
+
+def _downloads(file: Path, root: Path, value: object) -> tuple[Download, ...]:
+    """URLs, or tables of url, sha256 and to (a folder of the data set).
+
+    Archives go, as in YOLOv5, beside the data set's folder, which they commonly hold; single files go into it.
+    """
     if value is None or value is False:
         return ()
     entries: list[Any] = value if isinstance(value, list) else [value]
-    for entry in entries:
-        if not isinstance(entry, str) or not entry.startswith(("https://", "http://")) or len(entry.split()) != 1:
-            shown = " ".join(str(entry).split())[:60]
-            raise UserError(f"{file}: download: takes URLs only and never runs code, not {shown!r}")
-    return tuple(entries)
+    return tuple(_download(file, root, entry if isinstance(entry, dict) else {"url": entry}) for entry in entries)
+
+
+def _download(file: Path, root: Path, entry: Mapping[Any, object]) -> Download:
+    url, sha256, folder = entry.get("url"), entry.get("sha256"), entry.get("to")
+    unknown = [str(key) for key in entry if key not in ("url", "sha256", "to")]
+    if unknown:
+        raise UserError(f"{file}: download: {unknown[0]!r} is not known; an entry has url, sha256 and to")
+    if not isinstance(url, str) or not url.startswith(("https://", "http://")) or len(url.split()) != 1:
+        shown = " ".join(str(url).split())[:60]
+        raise UserError(f"{file}: download: takes URLs only and never runs code, not {shown!r}")
+    if sha256 is not None and (not isinstance(sha256, str) or not re.fullmatch("[0-9a-fA-F]{64}", sha256)):
+        raise UserError(f"{file}: download: sha256: {sha256!r} is not 64 hexadecimal digits (put it in quotes)")
+    if folder is None:
+        folder = ".." if is_archive(url) else "."
+    inside = isinstance(folder, str) and not Path(folder).is_absolute() and ".." not in Path(folder).parts
+    if not isinstance(folder, str) or "\0" in folder or not (inside or folder == ".."):
+        raise UserError(f"{file}: download: to: {folder!r} is not a folder of the data set, nor '..' for the one above")
+    return Download(url, (root / folder).resolve(), sha256)
+
+
+def is_archive(url: str) -> bool:
+    """Whether a file of this name is to be unpacked."""
+    return urlsplit(url).path.lower().endswith(ARCHIVE_SUFFIXES)

@@ -11,6 +11,7 @@ IMGSZ_ALIASES = ("--img", "--img-size")
 QUAD = 4  # pictures that --quad puts into one image
 # Above these a value is a slip of the finger; refused at once rather than by running out of memory hours later.
 LONGEST_SIDE = 8192  # pixels
+SMALLEST_TILE = 32  # pixels
 LARGEST_BATCH = 65_536
 MOST_DETECTIONS = 30_000  # per picture: what suppression looks at
 MOST_EPOCHS = 1_000_000
@@ -94,6 +95,14 @@ class TrainConfig(RunConfig):
     noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Model")
 
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
+    tile: int | None = flag(
+        None,
+        "learn from overlapping windows of so many pixels and validate in tiles; 0: not even where the YAML says so",
+        group="Data",
+        lone_value=640,
+        at_least=0,
+        at_most=LONGEST_SIDE,
+    )
     cache: str | None = flag(
         None,
         "keep decoded pictures: in memory (ram, also when the value is left out) or in one file (disk)",
@@ -137,6 +146,8 @@ class TrainConfig(RunConfig):
             raise UsageError("--evolve-population: is read when a study begins; leave it out with --resume-evolve")
         if self.evolve is not None and self.resume:
             raise UsageError("--resume --evolve: to go on with a study use --resume-evolve FOLDER")
+        if self.tile is not None and 0 < self.tile < SMALLEST_TILE:
+            raise UsageError(f"--tile {self.tile}: must be at least {SMALLEST_TILE}, or 0 for whole pictures")
         if self.rect and self.image_weights:
             raise UsageError("--rect --image-weights: one fixes the order by shape, the other draws it; leave one out")
         if self.quad and self.batch_size % QUAD and self.batch_size != -1:

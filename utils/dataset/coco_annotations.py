@@ -15,13 +15,15 @@ from typing import Any
 
 import numpy as np
 
-from utils.dataset.label_files import LabelProblem
+from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.label_index import LabelIndex
+from utils.geometry.boxes import cxcywh_to_xyxy, xyxy_to_xywh
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
 NO_CLASS = -1
+MISSPELLED = 0.1  # part of the categories that may be named unlike any class
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +77,7 @@ class PictureAnnotations:
 
 
 def read_coco_annotations(file: Path) -> CocoAnnotations:
-    """Read a COCO annotation file.
+    """Read a COCO annotation file. Objects marked ``ignore`` (TinyPerson, VOC in COCO's form) count as crowd regions.
 
     Raises:
         UserError: it cannot be read, is not COCO's format, or an entry lacks what it has to have (the entry is named).
@@ -103,14 +105,14 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
     return CocoAnnotations(
         file=file,
         image_ids=image_ids,
-        image_names=_texts(file, "images", "file_name", images),
+        image_names=_image_names(file, images, content.get("seq_dirs")),
         category_ids=category_ids,
         category_names=_texts(file, "categories", "name", categories),
         images=_places(file, "image_id", rows, image_ids),
         categories=_places(file, "category_id", rows, category_ids),
         boxes=boxes,
         areas=np.array(areas, dtype=np.float64),
-        crowd=np.array([bool(row.get("iscrowd", 0)) for row in rows], dtype=bool),
+        crowd=np.array([bool(row.get("iscrowd", 0) or row.get("ignore", 0)) for row in rows], dtype=bool),
         outlines=tuple(_outline(row.get("segmentation")) for row in rows),
     )
 
@@ -132,7 +134,7 @@ def fit_to_pictures(annotations: CocoAnnotations, paths: Sequence[Path], names: 
         LOGGER.warning("%s: has no entry for %d of %d pictures", annotations.file, missing, len(paths))
     if more and annotations.has_objects:
         LOGGER.warning("%s: %d of its images are not among the pictures evaluated", annotations.file, more)
-    class_of = _classes_of(annotations, names)
+    class_of = classes_of(annotations, names)
     place_of = np.full(len(annotations.image_ids), -1)
     place_of[image_of[image_of >= 0]] = np.flatnonzero(image_of >= 0)
     kept = place_of[annotations.images] >= 0
@@ -161,7 +163,7 @@ def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, name
     outside its picture, and a category that is no class, is a problem in the result.
     """
     paths = [index.paths[place] for place in range(len(index))]
-    image_of, class_of = _images_of(annotations, paths), _classes_of(annotations, names)
+    image_of, class_of = _images_of(annotations, paths), classes_of(annotations, names)
     rows_of: dict[int, list[int]] = {}
     for row in np.flatnonzero(~annotations.crowd).tolist():
         rows_of.setdefault(int(annotations.images[row]), []).append(row)
@@ -200,6 +202,29 @@ def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, name
     )
 
 
+def truth_with_ignored(index: LabelIndex) -> CocoTruth | None:
+    """Labels with the regions to ignore as crowd regions; None where there are none of these.
+
+    A detection that lies in such a region is not counted as wrong (VOC's difficult objects).
+    """
+    if not len(index.ignored):
+        return None
+    rows = np.concatenate((index.rows, index.ignored))
+    pictures = np.arange(len(index))
+    images = np.concatenate([np.repeat(pictures, np.diff(e, prepend=0)) for e in (index.row_ends, index.ignored_ends)])
+    scale = np.tile(index.sizes[images][:, ::-1].astype(np.float64), 2)
+    corners = cxcywh_to_xyxy(rows[:, 1:].astype(np.float64)).clip(0, 1) * scale
+    boxes = xyxy_to_xywh(corners)
+    return CocoTruth(
+        image_count=len(index),
+        images=images,
+        classes=rows[:, 0].astype(np.int64),
+        boxes=boxes,
+        areas=boxes[:, 2] * boxes[:, 3],
+        crowd=np.arange(len(rows)) >= len(index.rows),
+    )
+
+
 def _images_of(annotations: CocoAnnotations, paths: Sequence[Path]) -> np.ndarray:
     """Place (F,) in the file of each picture's image, -1 where there is none."""
     by_name: dict[str, list[int]] = {}
@@ -221,31 +246,35 @@ def _images_of(annotations: CocoAnnotations, paths: Sequence[Path]) -> np.ndarra
     return found
 
 
-def _classes_of(annotations: CocoAnnotations, names: Sequence[str]) -> np.ndarray:
-    """Class index (K,) of each category; categories that are no class are numbered after the last class."""
-    index_of = {_plain(name): index for index, name in enumerate(names)}
-    known = [index_of.get(_plain(name), -1) for name in annotations.category_names]
-    if known and max(known) < 0:
-        if len(known) != len(names):
-            raise UserError(
-                f"{annotations.file}: none of its categories ({', '.join(annotations.category_names[:5])}) is a class "
-                f"of the data set ({', '.join(names[:5])})"
-            )
-        LOGGER.warning("%s: no category is named like a class; taken in order of their ids", annotations.file)
-        order = np.empty(len(known), dtype=np.int64)
-        order[np.argsort(annotations.category_ids)] = np.arange(len(known))
+def classes_of(annotations: CocoAnnotations, names: Sequence[str]) -> np.ndarray:
+    """Class index (K,) of each category; categories that are no class are numbered after the last class.
+
+    Categories are classes by name. Where there are as many of both and none is named alike, or all but a tenth are
+    and stand in the order of their ids, all are taken in that order: names are spelled differently.
+    """
+    index_of = {plain_name(name): index for index, name in enumerate(names)}
+    known = [index_of.get(plain_name(name), -1) for name in annotations.category_names]
+    if known and max(known) < 0 and len(known) != len(names):
+        raise UserError(
+            f"{annotations.file}: none of its categories ({', '.join(annotations.category_names[:5])}) is a class "
+            f"of the data set ({', '.join(names[:5])})"
+        )
+    order = np.empty(len(known), dtype=np.int64)
+    order[np.argsort(annotations.category_ids)] = np.arange(len(known))
+    other = [annotations.category_names[i] for i, index in enumerate(known) if index < 0]
+    in_order = all(index in (-1, place) for index, place in zip(known, order.tolist(), strict=True))
+    few = len(other) in (0, len(known)) or len(other) <= MISSPELLED * len(known)
+    if len(known) == len(names) and in_order and few:
+        if other:
+            shown = ", ".join(other[:5])
+            LOGGER.warning("%s: categories not named like a class, taken in order of ids: %s", annotations.file, shown)
         return order
     spare = iter(range(len(names), len(names) + len(known)))
     classes = [index if index >= 0 else next(spare) for index in known]
-    strangers = [name for name, index in zip(annotations.category_names, known, strict=True) if index < 0]
-    if strangers and annotations.has_objects:
-        shown = ", ".join(strangers[:5])
+    if other and annotations.has_objects:
+        shown = ", ".join(other[:5])
         LOGGER.warning("%s: categories that are no class, and count as never found: %s", annotations.file, shown)
     return np.array(classes, dtype=np.int64)
-
-
-def _plain(name: str) -> str:
-    return " ".join(name.lower().split())
 
 
 def _numbers(file: Path, part: str, key: str, rows: list[Any]) -> np.ndarray:
@@ -256,6 +285,19 @@ def _numbers(file: Path, part: str, key: str, rows: list[Any]) -> np.ndarray:
     if len(np.unique(numbers)) != len(numbers):
         raise UserError(f"{file}: {part}: an '{key}' occurs twice")
     return numbers
+
+
+def _image_names(file: Path, images: list[Any], folders: object) -> tuple[str, ...]:
+    """Argoverse-HD has ``name`` and ``sid``, the place of its folder in ``seq_dirs``, for COCO's ``file_name``."""
+    if not isinstance(folders, list) or not all(isinstance(folder, str) for folder in folders):
+        return _texts(file, "images", "file_name", images)
+    names = []
+    for place, name in enumerate(_texts(file, "images", "name", images)):
+        sequence = images[place].get("sid")
+        if type(sequence) is not int or not 0 <= sequence < len(folders):
+            raise UserError(f"{file}: images[{place}]: sid {sequence!r} is not a place in 'seq_dirs'")
+        names.append(f"{folders[sequence]}/{name}")
+    return tuple(names)
 
 
 def _texts(file: Path, part: str, key: str, rows: list[Any]) -> tuple[str, ...]:

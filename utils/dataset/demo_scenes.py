@@ -95,16 +95,20 @@ def write_picture(path: Path, image: np.ndarray, quality: int) -> None:
 
 
 def draw_scene(
-    rng: np.random.Generator, frame: tuple[int, int] | None = None, *, outlines: bool = False
+    rng: np.random.Generator,
+    frame: tuple[int, int] | None = None,
+    *,
+    outlines: bool = False,
+    density: float = 1.0,
 ) -> tuple[np.ndarray, list[str], int]:
     """One picture: RGB (H, W, 3) uint8, its YOLO label rows, and the JPEG quality it is to be written with.
 
     ``frame`` is (height, width); without it both are drawn from 416 to 640. With ``outlines``
-    the rows are polygons instead of boxes.
+    the rows are polygons instead of boxes. ``density`` is how many things stand on an area, beside the usual.
     """
     height, width = frame or (int(side) for side in rng.integers(13, 21, 2) * 32)
     scene = _ground(rng, height, width)
-    crowd = height * width / (512 * 512)
+    crowd = density * height * width / (512 * 512)
     _houses(scene, rng, round(rng.integers(2, 7) * crowd))
     for kind, least, most in ((VEHICLE, 4, 12), (BOAT, 3, 10), (PERSON, 4, 14)):
         for _ in range(round(rng.integers(least, most + 1) * crowd)):

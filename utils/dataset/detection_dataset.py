@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
-from utils.dataset.coco_annotations import PictureAnnotations
+from utils.dataset.coco_annotations import CocoTruth, PictureAnnotations, truth_with_ignored
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex
@@ -53,6 +53,11 @@ class DetectionDataset:
 
     def __len__(self) -> int:
         return len(self.index)
+
+    @property
+    def coco_truth(self) -> CocoTruth | None:
+        """What COCO's figures are computed against where that is more than the labels, images numbered as pictures."""
+        return truth_with_ignored(self.index) if self.annotations is None else self.annotations.truth
 
     def source_size(self, index: int) -> FrameSize:
         """Size of picture ``index`` on disk, pixels."""

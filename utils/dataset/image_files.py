@@ -35,7 +35,8 @@ class ImageReadError(UserError):
 def list_images(sources: Sequence[Path]) -> list[Path]:
     """Pictures of folders (recursive) and ``.txt`` lists, sorted, each once.
 
-    A list holds one path per line, relative to the list's folder when it is not absolute.
+    A list holds one path per line, relative to the list's folder when it is not absolute. A list in a folder of
+    Pascal VOC's ``ImageSets`` may hold names without a suffix, of pictures in ``JPEGImages``.
 
     Raises:
         UserError: a source that does not exist or sources without any picture.
@@ -73,9 +74,18 @@ def _listed(source: Path) -> Iterator[str]:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: cannot be read as a list of pictures: {error}") from error
+    is_voc = source.parent.parent.name == "ImageSets"
     for line in lines:
-        if line.strip():
-            yield os.path.normpath(source.parent / line.strip())
+        name = line.strip()
+        if name and is_voc and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
+            yield _voc_picture(source.parents[2] / "JPEGImages" / name)
+        elif name:
+            yield os.path.normpath(source.parent / name)
+
+
+def _voc_picture(without_suffix: Path) -> str:
+    candidates = [f"{without_suffix}{suffix}" for suffix in (".jpg", *sorted(IMAGE_SUFFIXES))]
+    return os.path.normpath(next((file for file in candidates if Path(file).is_file()), candidates[0]))
 
 
 def label_path(image: Path) -> Path:
@@ -86,6 +96,18 @@ def label_path(image: Path) -> Path:
             parts[i] = "labels"
             break
     return Path(*parts).with_suffix(".txt")
+
+
+def voc_path(image: Path) -> Path | None:
+    """The Pascal VOC file of a picture, where there is one: in the place of its label file, or in ``Annotations``."""
+    candidates = [label_path(image).with_suffix(".xml"), image.with_suffix(".xml")]
+    parts = list(image.parts)
+    for i in range(len(parts) - 2, -1, -1):
+        if parts[i] in ("JPEGImages", "images"):
+            for folder in ("Annotations", "annotations"):
+                candidates.append(Path(*parts[:i], folder, *parts[i + 1 :]).with_suffix(".xml"))
+            break
+    return next((file for file in candidates if file.is_file()), None)
 
 
 def image_size(path: Path) -> FrameSize:

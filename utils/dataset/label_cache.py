@@ -1,7 +1,8 @@
 """Builds the `LabelIndex` of a split; what was read once is kept in an ``.npz`` and only changed files are read again.
 
 The cache is arrays and text (``allow_pickle=False``). Nothing in it is believed unless size, modification time,
-change time and inode of both the picture and its label file are those of the day it was written.
+change time and inode of both the picture and its label file are those of the day it was written, and, where the
+label file is Pascal VOC's XML, the class names too.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import os
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,16 +23,18 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from utils.dataset.image_files import ImageReadError, image_size, label_path, list_images
-from utils.dataset.label_files import LabelProblem, LabelRows, read_label_file
+from utils.dataset.image_files import ImageReadError, image_size, label_path, list_images, voc_path
+from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file
 from utils.dataset.label_index import LabelIndex, PathList
+from utils.dataset.voc_files import read_voc_file
+from utils.geometry.letterbox import FrameSize
 from utils.user_error import UserError
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION = 2
+FORMAT_VERSION = 3
 _READERS = 8
-_NO_ROWS = LabelRows(np.zeros((0, 5), np.float32), np.zeros(0, np.int32), (), 0, ())
+_NOWHERE = (0, 0, 0, 0)  # signature of a file that is not there
 
 
 class _Scanned(NamedTuple):
@@ -48,7 +51,7 @@ class _Records:
     """Scan results of F files as arrays, as they lie in the cache."""
 
     images: tuple[str, ...]
-    signatures: np.ndarray  # (F, 8) int64, picture then label file; zeros where there is none
+    signatures: np.ndarray  # (F, 9) int64: picture, label file (zeros where there is none), class names if it has any
     sizes: np.ndarray  # (F, 2) int32
     labelled: np.ndarray  # (F,) bool
     duplicates: np.ndarray  # (F,) int32
@@ -57,16 +60,20 @@ class _Records:
     row_ends: np.ndarray  # (F,) int64
     points: np.ndarray  # (P, 2) float32
     point_ends: np.ndarray  # (N,) int64
+    ignored: np.ndarray  # (I, 5) float32
+    ignored_ends: np.ndarray  # (F,) int64
     problems: tuple[tuple[LabelProblem, ...], ...]  # F
 
 
 def read_label_index(
-    sources: Sequence[Path], class_count: int, *, title: str = "", cache_folder: Path | None = None
+    sources: Sequence[Path], names: Sequence[str], *, title: str = "", cache_folder: Path | None = None
 ) -> LabelIndex:
     """Index of all pictures and labels of ``sources`` (folders or ``.txt`` lists).
 
+    The labels of a picture are a YOLO label file or, where there is none, a Pascal VOC file.
+
     Args:
-        class_count: a row of a class outside ``0 .. class_count - 1`` is a problem.
+        names: of the classes; a row of another class is a problem.
         title: text of the progress bar; without it there is none.
         cache_folder: where the cache lies; beside the labels folder, or the user's cache where that is read-only.
 
@@ -75,8 +82,7 @@ def read_label_index(
     """
     images = [str(path) for path in list_images(sources)]
     cache = _cache_file(sources, Path(images[0]), cache_folder)
-    labels = [str(label_path(Path(image))) for image in images]
-    signatures = np.array([_signature(a) + _signature(b) for a, b in zip(images, labels, strict=True)], dtype=np.int64)
+    labels, signatures = _label_files(images, names)
 
     known = _read_cache(cache)
     row_of = {image: i for i, image in enumerate(known.images)} if known else {}
@@ -87,38 +93,66 @@ def read_label_index(
             for i, row in enumerate(reuse)
         ]
     if known is None or reuse != list(range(len(known.images))):
-        fresh = _scan([i for i, row in enumerate(reuse) if row < 0], images, labels, title)
+        class_of = {plain_name(name): index for index, name in enumerate(names)}
+
+        def scan(place: int) -> _Scanned:
+            return _scan_one(Path(images[place]), Path(labels[place]), class_of)
+
+        fresh = _scan([i for i, row in enumerate(reuse) if row < 0], scan, title)
         scanned = [fresh[i] if row < 0 or known is None else _unpacked(known, row) for i, row in enumerate(reuse)]
         known = _packed(images, signatures, scanned)
         _write_cache(cache, known)
-    return _index(known, class_count, sources)
+    return _index(known, len(names), sources)
+
+
+def _label_files(images: Sequence[str], names: Sequence[str]) -> tuple[list[str], np.ndarray]:
+    """The label file of each picture, '' for none, and the signatures (F, 9) of both."""
+    of_names = zlib.crc32(json.dumps(list(names)).encode())
+    labels: list[str] = []
+    signatures = np.zeros((len(images), 9), dtype=np.int64)
+    for place, image in enumerate(images):
+        label = str(label_path(Path(image)))
+        own = _signature(label)
+        if own == _NOWHERE:
+            found = voc_path(Path(image))
+            label = str(found or "")
+            own = _signature(label) if found else own
+            signatures[place, 8] = of_names if found else 0
+        labels.append(label)
+        signatures[place, :8] = _signature(image) + own
+    return labels, signatures
 
 
 def _signature(path: str) -> tuple[int, int, int, int]:
     try:
         status = os.stat(path)  # noqa: PTH116  (Path costs as much as the call itself)
     except (OSError, ValueError):
-        return (0, 0, 0, 0)
+        return _NOWHERE
     return (status.st_size, status.st_mtime_ns, status.st_ctime_ns, status.st_ino)
 
 
-def _scan(rows: Sequence[int], images: Sequence[str], labels: Sequence[str], title: str) -> dict[int, _Scanned]:
+def _scan(rows: Sequence[int], scan: Callable[[int], _Scanned], title: str) -> dict[int, _Scanned]:
     if not rows:
         return {}
     with ThreadPoolExecutor(_READERS) as pool:
-        results = pool.map(lambda i: _scan_one(Path(images[i]), Path(labels[i])), rows)
+        results = pool.map(scan, rows)
         bar = tqdm(results, desc=title, total=len(rows), unit="file", disable=not title, leave=False)
         return dict(zip(rows, bar, strict=True))
 
 
-def _scan_one(image: Path, label: Path) -> _Scanned:
-    labelled = label.exists()
-    labels = read_label_file(label) if labelled else _NO_ROWS
+def _scan_one(image: Path, label: Path, class_of: Mapping[str, int]) -> _Scanned:
+    """``label`` is a YOLO label file, a Pascal VOC file, or the empty path for neither."""
+    problem = ""
     try:
-        size = tuple(image_size(image))
+        size = image_size(image)
     except ImageReadError as error:
-        return _Scanned((0, 0), labels, labelled, str(error).removeprefix(f"{image}: "))
-    return _Scanned((size[0], size[1]), labels, labelled, "")
+        size, problem = FrameSize(0, 0), str(error).removeprefix(f"{image}: ")
+    labelled = label != Path()
+    if label.suffix.lower() == ".xml":
+        labels = LabelRows.nothing() if problem else read_voc_file(label, class_of, size)
+    else:
+        labels = read_label_file(label) if labelled else LabelRows.nothing()
+    return _Scanned((size.height, size.width), labels, labelled, problem)
 
 
 def _packed(images: Sequence[str], signatures: np.ndarray, scanned: Sequence[_Scanned]) -> _Records:
@@ -140,6 +174,8 @@ def _packed(images: Sequence[str], signatures: np.ndarray, scanned: Sequence[_Sc
         row_ends=np.cumsum([len(part.rows) for part in parts], dtype=np.int64),
         points=np.concatenate(outlines) if outlines else np.zeros((0, 2), np.float32),
         point_ends=np.cumsum([0 if p is None else len(p) for p in polygons], dtype=np.int64),
+        ignored=np.concatenate([part.ignored for part in parts]),
+        ignored_ends=np.cumsum([len(part.ignored) for part in parts], dtype=np.int64),
         problems=problems,
     )
 
@@ -152,7 +188,9 @@ def _unpacked(records: _Records, row: int) -> _Scanned:
     image = records.images[row]
     own = tuple(problem for problem in records.problems[row] if problem.file != image)
     of_image = "".join(problem.text for problem in records.problems[row] if problem.file == image)
-    rows = LabelRows(records.rows[start:end], records.lines[start:end], polygons, int(records.duplicates[row]), own)
+    ignored = records.ignored[int(records.ignored_ends[row - 1]) if row else 0 : int(records.ignored_ends[row])]
+    lines, duplicates = records.lines[start:end], int(records.duplicates[row])
+    rows = LabelRows(records.rows[start:end], lines, polygons, duplicates, own, ignored)
     height, width = (int(side) for side in records.sizes[row])
     return _Scanned((height, width), rows, bool(records.labelled[row]), of_image)
 
@@ -181,6 +219,8 @@ def _index(records: _Records, class_count: int, sources: Sequence[Path]) -> Labe
         row_ends=np.cumsum(new_counts, dtype=np.int64),
         points=records.points[kept_points],
         point_ends=np.cumsum(point_counts[kept_rows], dtype=np.int64),
+        ignored=records.ignored,  # an unreadable picture has none: its XML needs the picture's size
+        ignored_ends=records.ignored_ends[readable],
         unlabelled=int((~records.labelled & readable).sum()),
         duplicates=int(records.duplicates[readable].sum()),
         problems=tuple(sorted(problems)),
@@ -233,13 +273,15 @@ _ARRAYS = {
     "row_ends": np.int64,
     "points": np.float32,
     "point_ends": np.int64,
+    "ignored": np.float32,
+    "ignored_ends": np.int64,
 }
 
 
 def _consistent(records: _Records) -> bool:
-    files, rows, points = len(records.images), len(records.rows), len(records.points)
+    files, rows, points, ignored = (len(a) for a in (records.images, records.rows, records.points, records.ignored))
     shapes = {
-        "signatures": (files, 8),
+        "signatures": (files, 9),
         "sizes": (files, 2),
         "labelled": (files,),
         "duplicates": (files,),
@@ -248,6 +290,8 @@ def _consistent(records: _Records) -> bool:
         "row_ends": (files,),
         "points": (points, 2),
         "point_ends": (rows,),
+        "ignored": (ignored, 5),
+        "ignored_ends": (files,),
     }
     if len(records.problems) != files:
         return False
@@ -255,7 +299,8 @@ def _consistent(records: _Records) -> bool:
         array = getattr(records, name)
         if array.dtype != kind or array.shape != shapes[name]:
             return False
-    for ends, total in ((records.row_ends, rows), (records.point_ends, points)):
+    parts = ((records.row_ends, rows), (records.point_ends, points), (records.ignored_ends, ignored))
+    for ends, total in parts:
         if (np.diff(ends, prepend=0) < 0).any() or (ends[-1] if len(ends) else 0) != total:
             return False
     return True

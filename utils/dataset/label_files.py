@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -29,6 +30,36 @@ class LabelRows:
     polygons: tuple[np.ndarray | None, ...]  # N outlines (K, 2) float32 x y, fractions; None for a plain box
     duplicates: int
     problems: tuple[LabelProblem, ...]
+    ignored: np.ndarray  # (I, 5) float32, rows of regions in which nothing is learned and nothing found is wrong
+
+    @classmethod
+    def nothing(cls, *problems: LabelProblem) -> LabelRows:
+        return cls.of((), (), (), problems)
+
+    @classmethod
+    def of(
+        cls,
+        rows: Sequence[Sequence[float]],
+        lines: Sequence[int],
+        ignored: Sequence[Sequence[float]],
+        problems: Sequence[LabelProblem],
+    ) -> LabelRows:
+        """Boxes without outlines; rows that repeat are dropped and counted."""
+        table = np.array(rows, dtype=np.float32).reshape(-1, 5)
+        kept = _first_of_each(table)
+        return cls(
+            rows=table[kept],
+            lines=np.array(lines, dtype=np.int32)[kept],
+            polygons=(None,) * len(kept),
+            duplicates=len(table) - len(kept),
+            problems=tuple(problems),
+            ignored=np.array(ignored, dtype=np.float32).reshape(-1, 5),
+        )
+
+
+def plain_name(name: str) -> str:
+    """A class name as names are compared: without regard to case and spacing."""
+    return " ".join(name.lower().split())
 
 
 def read_label_file(path: Path) -> LabelRows:
@@ -39,14 +70,10 @@ def read_label_file(path: Path) -> LabelRows:
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except OSError as error:
-        return _nothing(LabelProblem(str(path), 0, f"cannot be read: {error.strerror}"))
+        return LabelRows.nothing(LabelProblem(str(path), 0, f"cannot be read: {error.strerror}"))
     except UnicodeDecodeError:
-        return _nothing(LabelProblem(str(path), 0, "not a text file"))
+        return LabelRows.nothing(LabelProblem(str(path), 0, "not a text file"))
     return parse_labels(text, str(path))
-
-
-def _nothing(problem: LabelProblem) -> LabelRows:
-    return LabelRows(np.zeros((0, 5), np.float32), np.zeros(0, np.int32), (), 0, (problem,))
 
 
 def parse_labels(text: str, file: str) -> LabelRows:
@@ -69,6 +96,7 @@ def parse_labels(text: str, file: str) -> LabelRows:
         polygons=tuple(polygons[i] for i in kept),
         duplicates=len(table) - len(kept),
         problems=tuple(problems),
+        ignored=np.zeros((0, 5), np.float32),
     )
 
 

@@ -43,6 +43,8 @@ class LabelIndex:
     row_ends: np.ndarray  # (F,) int64
     points: np.ndarray  # (P, 2) float32 outline points, fractions of the picture
     point_ends: np.ndarray  # (N,) int64; an object without an outline has no points
+    ignored: np.ndarray  # (I, 5) float32 class cx cy w h: regions where nothing is learned and nothing found is wrong
+    ignored_ends: np.ndarray  # (F,) int64
     unlabelled: int  # pictures without a label file
     duplicates: int  # rows dropped
     problems: tuple[LabelProblem, ...]  # files and rows that are not used
@@ -60,6 +62,8 @@ class LabelIndex:
             row_ends=none,
             points=self.points[:0],
             point_ends=self.point_ends[:0],
+            ignored=self.ignored[:0],
+            ignored_ends=none,
             unlabelled=len(places),
             duplicates=0,
             problems=self.problems,

@@ -60,7 +60,7 @@ def open_dataset(
     A COCO annotation file named by ``annotations`` is what COCO's figures are computed against. Where no picture has
     a label file, the labels are its objects too.
     """
-    index = read_label_index(sources, len(names), title=title, cache_folder=cache_folder)
+    index = read_label_index(sources, names, title=title, cache_folder=cache_folder)
     if annotations is None:
         return DetectionDataset(index, names)
     content = read_coco_annotations(annotations)

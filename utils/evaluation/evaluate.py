@@ -29,6 +29,7 @@ from utils.user_error import UserError
 
 __all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]
 
+READERS = 2  # threads that decode whole pictures ahead
 VALIDATION_NMS = NmsSettings(conf_thres=0.001, iou_thres=0.6, max_det=300, multi_label=True)
 
 
@@ -173,7 +174,7 @@ def evaluate_predictor(
     settings: EvaluationSettings,
     device: torch.device,
     observers: Sequence[EvaluationObserver] = (),
-    readers: int = 2,
+    ranks: ProcessRanks = ALONE,
 ) -> EvaluationReport:
     """Evaluate what takes whole pictures, such as a sliced detector; it suppresses by itself.
 
@@ -182,23 +183,24 @@ def evaluate_predictor(
         dataset: pictures with their labels.
         settings: of these ``areas``, ``single_cls`` and ``progress`` count.
         device: where the predictor computes.
-        observers: called for each picture.
-        readers: threads that decode pictures ahead.
+        observers: called for each picture of this process.
+        ranks: with several processes each looks at its part; the report of all is made in every one.
 
     Raises:
         UserError: a label's class that the detector does not have; no picture.
     """
     tally, clock = _Tally(dataset, predictor, settings, observers), _Clock(device)
-    images = read_ahead(dataset.source_image, range(len(dataset)), threads=readers)
-    bar = tqdm(
-        images, total=len(dataset), desc="evaluating", unit="picture", disable=not settings.progress, leave=False
-    )
-    for index, image in enumerate(bar):
+    own = range(ranks.rank, len(dataset), ranks.world)
+    images = read_ahead(dataset.source_image, own, threads=READERS)
+    shown = settings.progress and ranks.is_writer
+    bar = tqdm(images, total=len(own), desc="evaluating", unit="picture", disable=not shown, leave=False)
+    for index, image in zip(own, bar, strict=True):
         with clock.stage("inference"):
             (detections,) = predictor([image])
         tally.add(index, dataset.index.paths[index], detections.cpu())
     speed = clock.per_picture(max(len(tally.pictures), 1))
-    return report_on(tally.pictures, tally.names, tally.annotated_truth(), settings.areas, RunFigures(None, speed))
+    pictures = pictures_of_all(tally.pictures, dataset, settings.single_cls, ranks)
+    return report_on(pictures, tally.names, tally.annotated_truth(), settings.areas, RunFigures(None, speed))
 
 
 def _forward(
@@ -276,8 +278,6 @@ class _Tally:
             observer.on_picture(index, path, detections, labels)
 
     def annotated_truth(self) -> CocoTruth | None:
-        """The ground truth of the data set's COCO annotation file, if it has one."""
-        if self.dataset.annotations is None:
-            return None
-        truth = self.dataset.annotations.truth
-        return truth.as_one_class() if self.single_cls else truth
+        """The ground truth of COCO's figures, where the data set has more than labels."""
+        truth = self.dataset.coco_truth
+        return truth.as_one_class() if self.single_cls and truth is not None else truth

@@ -9,7 +9,7 @@ from typing import Protocol
 import numpy as np
 import torch
 
-from utils.dataset.coco_annotations import PictureAnnotations
+from utils.dataset.coco_annotations import CocoTruth
 from utils.geometry.records import Detections, Labels
 from utils.runtime.process_ranks import ProcessRanks
 
@@ -18,7 +18,7 @@ class LabelledPictures(Protocol):
     """The data set behind a loader."""
 
     @property
-    def annotations(self) -> PictureAnnotations | None: ...
+    def coco_truth(self) -> CocoTruth | None: ...
 
     def source_labels(self, index: int) -> Labels: ...
 

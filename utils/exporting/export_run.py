@@ -16,9 +16,10 @@ import torch
 from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel
-from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec
 from utils.config.run_config import square_or_rectangle
 from utils.config.weights_by_name import find_weights
+from utils.dataset.dataset_download import available_dataset
 from utils.dataset.image_files import list_images, read_image
 from utils.exporting.export_flags import FullExportConfig
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
@@ -111,7 +112,7 @@ def run_export(config: FullExportConfig) -> list[ExportedFile]:
         suppression=_suppression(config),
         precision=_precision(config),
     )
-    dataset = read_dataset_yaml(find_dataset_yaml(config.data)) if config.data else None
+    dataset = available_dataset(config.data) if config.data else None
     pictures = _pictures(dataset) if dataset else []
     int8_data = Int8Data.of(dataset) if dataset and config.int8 else None
     files = export_model(find_weights(config.weights), config.include, settings, device, pictures, int8_data)

@@ -52,7 +52,10 @@ class Int8Data:
         """At most ``CALIBRATION_PICTURES`` pictures, spread over the train part."""
         paths = list_images(dataset.train)
         chosen = paths[:: -(-len(paths) // CALIBRATION_PICTURES)]
-        return cls(tuple(chosen), open_dataset(dataset.val, dataset.names, title="val"))
+        return cls(
+            tuple(chosen),
+            open_dataset(dataset.val, dataset.names, title="val", annotations=dataset.annotations.get("val")),
+        )
 
     def batches(self, settings: ExportSettings) -> Iterator[np.ndarray]:
         """The calibration pictures, letterboxed: (B, 3, H, W) float32 0-1, whole batches only."""

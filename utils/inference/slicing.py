@@ -6,7 +6,6 @@ The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -15,6 +14,7 @@ import torch
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
+from utils.geometry.tiles import tiles_of
 from utils.inference.nms import CLASS_OFFSET
 from utils.inference.predictor import Predictor
 from utils.runtime.torchvision_operators import nms
@@ -31,37 +31,6 @@ class SliceSettings:
     size: int  # side of a tile, source pixels
     overlap: float = 0.2  # of neighbouring tiles at least, part of their side
     merge: str = "nms"  # or "greedy": boxes of one object are united instead of dropped
-
-
-@dataclass(frozen=True, slots=True)
-class Tile:
-    """A window of a picture, source pixels, ends excluded."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
-
-
-def tiles_of(picture: FrameSize, size: int, overlap: float) -> list[Tile]:
-    """Windows of ``size`` pixels that cover the picture, spread evenly, neighbours overlapping by ``overlap`` or more.
-
-    A picture that fits into one window has no tiles.
-    """
-    if max(picture) <= size:
-        return []
-    return [
-        Tile(left, top, min(left + size, picture.width), min(top + size, picture.height))
-        for top in _starts(picture.height, size, overlap)
-        for left in _starts(picture.width, size, overlap)
-    ]
-
-
-def _starts(length: int, size: int, overlap: float) -> list[int]:
-    if length <= size:
-        return [0]
-    count = math.ceil((length - size) / max(size * (1 - overlap), 1)) + 1
-    return [round(i * (length - size) / (count - 1)) for i in range(count)]
 
 
 class SlicedPredictor:

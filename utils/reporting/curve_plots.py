@@ -139,6 +139,45 @@ def plot_label_sizes(path: Path, sizes: np.ndarray, classes: np.ndarray, names: 
     _save(figure, path)
 
 
+def plot_training_sizes(path: Path, sides: np.ndarray, borders: Sequence[int], small: float) -> None:
+    """``object_sizes.png``: how large objects are at the training size.
+
+    Args:
+        path: file to write.
+        sides: (N,) root of each object's area, pixels at the training size.
+        borders: sides to mark, and to count the objects below.
+        small: side of an object on the border of AP_S in the median picture, pixels at the training size.
+    """
+    figure = _figure(width=8, height=6)
+    panel = figure.subplots()
+    largest = float(max(sides.max(initial=0), borders[-1] * 4)) * 1.05
+    if len(sides):
+        panel.hist(sides.clip(1), bins=list(np.geomspace(1, largest, 50)), color=BLUE)
+    shares = ", ".join(f"{(sides < border).mean() if len(sides) else 0:.0%} under {border}" for border in borders)
+    for border in borders:
+        panel.axvline(border, color=GREY, linestyle=":", linewidth=1)
+    panel.axvline(small, color="#D55E00", linewidth=1.5, label="AP_S counts what is left of this")
+    panel.set(xscale="log", xlabel="root of area, px at the training size", ylabel="objects", title=f"{shares} px")
+    panel.legend(loc="upper right", fontsize=9)
+    _save(figure, path)
+
+
+def plot_class_counts(path: Path, counts: Mapping[str, np.ndarray], names: Sequence[str]) -> None:
+    """``classes.png``: objects (C,) of each class in each part, most frequent first."""
+    figure = _figure(width=8, height=6)
+    panel = figure.subplots()
+    first = next(iter(counts.values()))
+    order = np.argsort(-first, kind="stable")
+    width = 0.8 / len(counts)
+    for place, (name, own) in enumerate(counts.items()):
+        panel.bar(np.arange(len(names)) + place * width, own[order], width, color=SIZE_COLORS[3 - place], label=name)
+    panel.set(yscale="symlog", ylabel="objects", title="Objects of each class")
+    panel.legend(fontsize=9)
+    if len(names) <= READABLE_CLASSES:
+        panel.set_xticks(range(len(names)), [names[i] for i in order], rotation=90)
+    _save(figure, path)
+
+
 def plot_recall_by_size(path: Path, recall: RecallBySize) -> None:
     """``recall_by_size.png``: share of the objects found over their size, above how many there are."""
     figure = _figure(width=9, height=6.5)

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import torch
 
-from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec
 from utils.config.run_config import ValConfig
 from utils.config.weights_by_name import find_weights
+from utils.dataset.dataset_download import available_dataset
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset
 from utils.dataset.samplers import SortKind
@@ -65,7 +66,7 @@ class EvaluationSetup:
             areas=parse_area_ranges(config.area_ranges or ()),
             halved_padding=config.as_yolov5,
         )
-        dataset = read_dataset_yaml(find_dataset_yaml(config.data))
+        dataset = available_dataset(config.data)
         part = config.task if config.task in ("train", "test") else "val"
         sources = dataset.split(part)
         if not sources:
@@ -120,8 +121,11 @@ class EvaluationSetup:
         config = self.config
         side = self._side(backend, imgsz or config.imgsz)
         with explained_failures(config.batch_size, side):
-            if config.slice is not None:
-                tiles = SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
+            size = config.slice
+            if size is None and not (config.save_hybrid or config.as_yolov5):
+                size = self.dataset.tile  # what is learned in tiles is judged in tiles
+            if size is not None:
+                tiles = SliceSettings(size, config.slice_overlap, config.slice_merge)
                 settings = PredictorSettings(self.settings.suppression, FrameSize(side, side), self.settings.precision)
                 sliced = SlicedPredictor(Predictor(backend, settings, self.device), tiles, config.batch_size)
                 return evaluate_predictor(sliced, self.pictures, self.settings, self.device, observers)

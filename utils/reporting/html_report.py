@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
-
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from utils.evaluation.area_ranges import WITHOUT_END
 from utils.evaluation.coco_average_precision import CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis, advice
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
+from utils.reporting.html_page import PageContent, Section, Table, pictures_of, write_page
 from utils.reporting.metrics_file import YOLOV5_HEADER, figure_text
-from utils.runtime.atomic_files import write_text
 
 TEMPLATE = "report.html.j2"
-MEDIA_TYPES = {".png": "image/png", ".jpg": "image/jpeg"}
 
 
 class ReportSource(NamedTuple):
@@ -28,42 +23,19 @@ class ReportSource(NamedTuple):
     data: str  # which part of which data set
 
 
-class Table(NamedTuple):
-    title: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-class Picture(NamedTuple):
-    name: str
-    data: str  # a data: URL
-
-
-class Section(NamedTuple):
-    title: str
-    text: str
-    pictures: Sequence[Picture]
-    side_by_side: bool
-
-
 def write_report(path: Path, source: ReportSource, report: EvaluationReport, analysis: ErrorAnalysis | None) -> None:
     """Write the page, with the pictures that lie in its folder inside it."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
-    )
     coco, speed = report.coco, report.speed_ms
     headline = [(name, figure_text(getattr(coco, name))) for name in ("AP", "AP50", "AP_S", "AP_M", "AP_L")]
     headline += [("mAP50", figure_text(report.map50)), ("mAP50-95", figure_text(report.map50_95))]
     headline += [("ms per picture", f"{speed.inference + speed.nms:.1f}")]
-    page = environment.get_template(TEMPLATE).render(
-        source=source,
-        report=report,
+    content = PageContent(
         headline=headline,
         advice=advice(analysis) if analysis else [],
         tables=_tables(report, analysis),
-        sections=[section for section in _sections(path.parent) if section.pictures],
+        sections=_sections(path.parent),
     )
-    write_text(path, page + "\n")
+    write_page(path, TEMPLATE, content, source=source, report=report)
 
 
 def _tables(report: EvaluationReport, analysis: ErrorAnalysis | None) -> list[Table]:
@@ -110,25 +82,18 @@ def _sections(folder: Path) -> list[Section]:
     samples = sorted(file.name for file in folder.glob("sample*.jpg"))
     curves = ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")
     return [
-        Section("Object sizes", "", _pictures(folder, ("object_sizes.png",)), False),
-        Section("Recall by object size, and errors", "", _pictures(folder, ("recall_by_size.png", "errors.png")), True),
+        Section("Object sizes", "", pictures_of(folder, ("object_sizes.png",)), False),
+        Section(
+            "Recall by object size, and errors", "", pictures_of(folder, ("recall_by_size.png", "errors.png")), True
+        ),
         Section(
             "Objects missed worst",
             "White: an object that nothing of a score of 0.25 or more found; small, medium, large from top to bottom. "
             "Coloured: what was found near it.",
-            _pictures(folder, ("missed_objects.jpg",)),
+            pictures_of(folder, ("missed_objects.jpg",)),
             False,
         ),
-        Section("Labels (left) and detections (right)", "", _pictures(folder, samples), False),
-        Section("Curves at IoU 0.5", "", _pictures(folder, curves), True),
-        Section("Confusion matrix", "", _pictures(folder, ("confusion_matrix.png",)), False),
+        Section("Labels (left) and detections (right)", "", pictures_of(folder, samples), False),
+        Section("Curves at IoU 0.5", "", pictures_of(folder, curves), True),
+        Section("Confusion matrix", "", pictures_of(folder, ("confusion_matrix.png",)), False),
     ]
-
-
-def _pictures(folder: Path, names: Sequence[str]) -> list[Picture]:
-    found = [folder / name for name in names if (folder / name).is_file()]
-    return [Picture(file.name, f"data:{MEDIA_TYPES[file.suffix]};base64,{_encoded(file)}") for file in found]
-
-
-def _encoded(file: Path) -> str:
-    return base64.b64encode(file.read_bytes()).decode("ascii")

@@ -12,13 +12,13 @@ import numpy as np
 
 from models.weights import checkpoint_fields, load_model
 from models.yolo import DetectionModel
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.run_config import QUAD, TrainConfig
+from utils.dataset.dataset_download import available_dataset
 from utils.dataset.loaders import DetectionLoader
 from utils.dataset.picture_weights import picture_weights
 from utils.dataset.pixel_changes import albumentations_installed
-from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings, evaluate
+from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
 from utils.geometry.letterbox import multiple_of_stride
 from utils.geometry.records import Batch
 from utils.loss.detection_loss import DetectionLoss, LossGains
@@ -39,6 +39,7 @@ from utils.training.learning_rate import LearningRateSchedule
 from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import EpochOutcome
 from utils.training.optimizer import build_optimizer
+from utils.training.run_judge import judge
 from utils.training.run_pictures import Pictures, open_pictures
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.task import Task
@@ -89,7 +90,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
     @classmethod
     def begun(cls, config: TrainConfig, ranks: ProcessRanks) -> tuple[DetectionTask, DetectionState]:
         hyp = read_hyperparameters(find_hyperparameters(config.hyp))
-        dataset = read_dataset_yaml(find_dataset_yaml(config.data))
+        dataset = available_dataset(config.data)
         names = ("item",) if config.single_cls else dataset.names
         model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
         if config.label_smoothing:
@@ -105,7 +106,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
 
     @classmethod
     def reopened(cls, model: DetectionModel, state: DetectionState, ranks: ProcessRanks) -> DetectionTask:
-        dataset = read_dataset_yaml(find_dataset_yaml(state.config.data))
+        dataset = available_dataset(state.config.data)
         pictures = open_pictures(dataset, state.config, state.hyp, model.stride, ranks)
         return cls(new_learner(state, model, len(pictures.training), ranks), pictures)
 
@@ -121,14 +122,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
 
     def evaluate(self, state: DetectionState) -> EvaluationReport:
         learner = self.learner
-        return evaluate(
-            learner.average.model,
-            self.pictures.evaluation,
-            self.evaluation_settings(state),
-            learner.device,
-            learner.loss,
-            ranks=learner.ranks,
-        )
+        return judge(learner.average.model, self.pictures, self.evaluation_settings(state), learner.loss, learner.ranks)
 
     def evaluation_settings(self, state: DetectionState) -> EvaluationSettings:
         """The thresholds of ``val.py``, in the run's arithmetic."""
@@ -161,8 +155,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
         # The names of the labels, whatever is learned.
         names = ("item",) * len(loader.dataset.names) if config.single_cls else loader.dataset.names
         pictures = [BatchPictures(folder, names)] if ranks.is_writer and not config.noplots else []
-        settings = self.evaluation_settings(state)
-        report = evaluate(model, loader, settings, ranks.device, self.learner.loss, pictures, ranks)
+        report = judge(model, self.pictures, self.evaluation_settings(state), self.learner.loss, ranks, pictures)
         if not ranks.is_writer:
             return
         LOGGER.info("%s:\n%s", source, format_table(report))

@@ -16,6 +16,7 @@ from utils.dataset.loaders import (
     training_loader,
 )
 from utils.dataset.picture_cache import CacheKind
+from utils.dataset.tiled_dataset import TiledDataset
 from utils.runtime.process_ranks import ProcessRanks
 
 
@@ -25,6 +26,8 @@ class Pictures:
 
     training: DetectionLoader
     evaluation: DetectionLoader
+    side: int  # of the pictures, pixels
+    tile: int | None  # side of the windows that pictures are cut into, source pixels; None for whole pictures
 
 
 def open_pictures(
@@ -40,15 +43,21 @@ def open_pictures(
     )
     judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
     classes = dataset.names
+    tile = dataset.tile if config.tile is None else config.tile or None
     with ranks.first_on_machine():  # the scan is cached
         train = open_dataset(dataset.train, classes, title="train", annotations=dataset.annotations.get("train"))
         val = open_dataset(dataset.val, classes, title="val", annotations=dataset.annotations.get("val"))
-        if config.cache is not None:
-            kind: CacheKind = "ram" if config.cache == "ram" else "disk"
+        kind: CacheKind = "ram" if config.cache == "ram" else "disk"
+        if tile is not None:  # always cached: of a file that is decoded, a window costs as much as the whole
+            train = TiledDataset(train.cached(kind, title="train"), tile)
+        elif config.cache is not None:
             train = train.cached(kind, long_side=config.imgsz, title="train")
+        if config.cache is not None:
             val = val.cached(kind, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
     return Pictures(
         training_loader(train, config.imgsz, hyp, config.seed, learn, shape),
         evaluation_loader(val, config.imgsz, judge, stride=stride),
+        side=config.imgsz,
+        tile=tile,
     )

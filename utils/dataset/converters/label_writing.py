@@ -1,0 +1,201 @@
+"""Label files, lists, regions to ignore and a summary, written from the pictures of any format."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+from tqdm import tqdm
+
+from utils.dataset.converters.annotated_pictures import ALL_CLASSES, AnnotatedPicture, Part, Source
+from utils.dataset.image_files import label_path
+from utils.dataset.label_files import LabelProblem
+from utils.runtime.atomic_files import write_text
+from utils.user_error import UserError
+
+PROBLEMS_FILE = "conversion_problems.txt"
+SHOWN_PROBLEMS = 3
+
+
+@dataclass(slots=True)
+class PartSummary:
+    """What was written of one part."""
+
+    name: str
+    pictures: int = 0
+    empty: int = 0  # pictures without an object
+    objects: Counter[int] = field(default_factory=Counter)  # by class
+    ignored: int = 0  # regions
+    clipped: int = 0  # boxes that reached out of their picture
+    places: set[Path] = field(default_factory=set)  # folders of the pictures
+    listed: Path | None = None  # list of the pictures
+    annotations: Path | None = None  # COCO annotation file with the regions to ignore
+    problems: list[LabelProblem] = field(default_factory=list)
+
+    def lines(self, names: Sequence[str]) -> list[str]:
+        """For the console."""
+        total = sum(self.objects.values())
+        first = f"{self.name}: {self.pictures} pictures ({self.empty} without objects), {total} objects"
+        first += f", {self.ignored} regions to ignore" if self.ignored else ""
+        first += f", {self.clipped} boxes clipped to their picture" if self.clipped else ""
+        first += f", {len(self.problems)} entries not used" if self.problems else ""
+        counts = ", ".join(f"{names[kind]} {count}" for kind, count in self.objects.most_common())
+        shown = [f"  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
+        return [first, *([f"  {counts}"] if counts else []), *shown]
+
+
+def write_labels(source: Source, target: Path | None = None, *, progress: bool = True) -> list[PartSummary]:
+    """Write the label files of every part, and give what was written.
+
+    Labels go where the data set is read from: beside the pictures, ``labels`` for ``images``. With ``target`` the
+    source stays untouched: ``target/images/<part>`` links to the pictures and ``target/labels/<part>`` has the labels.
+
+    Where the format has regions to ignore, ``<part>.json`` is a COCO annotation file of its objects with these regions
+    as crowds, for the ``annotations:`` of a dataset YAML: COCO's figures then ignore what is found there.
+    """
+    base = target or (source.root if source.root.is_dir() else source.root.parent)
+    base.mkdir(parents=True, exist_ok=True)
+    summaries = [
+        _write_part(part, source.names, base, linked=target is not None, progress=progress) for part in source.parts
+    ]
+    problems = [str(problem) for summary in summaries for problem in summary.problems]
+    if problems:
+        write_text(base / PROBLEMS_FILE, "".join(f"{' '.join(line.split())}\n" for line in problems))
+    if not any(summary.pictures for summary in summaries):
+        raise UserError(f"{source.root}: no picture with its annotation was found{_example(problems)}")
+    return summaries
+
+
+def _example(problems: Sequence[str]) -> str:
+    return f"; the first problem: {problems[0]}" if problems else ""
+
+
+def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, progress: bool) -> PartSummary:
+    summary = PartSummary(part.name)
+    annotations = _Annotations(names)
+    paths: list[Path] = []
+    has_regions = False
+    bar = tqdm(part.pictures, desc=part.name, total=part.count or None, unit="picture", disable=not progress)
+    for picture in bar:
+        if isinstance(picture, LabelProblem):
+            summary.problems.append(picture)
+            continue
+        picture, clipped = _clipped(picture, summary.problems)
+        path = _link(picture.path, base / "images" / part.name) if linked else picture.path
+        label = label_path(path)
+        label.parent.mkdir(parents=True, exist_ok=True)
+        label.write_text(_label_text(picture), encoding="utf-8")
+        annotations.add(path, picture)
+        paths.append(path)
+        summary.places.add(path.parent)
+        summary.pictures += 1
+        summary.empty += not len(picture.classes)
+        summary.objects.update(picture.classes.tolist())
+        summary.ignored += 0 if picture.ignored is None else len(picture.ignored)
+        has_regions = has_regions or picture.ignored is not None
+        summary.clipped += clipped
+        summary.problems += picture.problems
+    if part.listed and not linked and paths:
+        summary.listed = base / f"{part.name}.txt"
+        write_text(summary.listed, "".join(f"{os.path.relpath(path, base)}\n" for path in paths))
+    if has_regions:
+        summary.annotations = base / f"{part.name}.json"
+        write_text(summary.annotations, annotations.text())
+    return summary
+
+
+def _clipped(picture: AnnotatedPicture, problems: list[LabelProblem]) -> tuple[AnnotatedPicture, int]:
+    """The picture with boxes inside it; those of which nothing is left become problems."""
+    height, width = picture.size
+    limits = np.array([width, height, width, height], dtype=np.float64)
+    boxes = picture.boxes.clip(0, limits)
+    sound = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
+    for box in picture.boxes[~sound].tolist():
+        shown = " ".join(f"{side:g}" for side in box)
+        problems.append(LabelProblem(str(picture.path), 0, f"the box {shown} has no area in {width} x {height} pixels"))
+    changed = int((boxes[sound] != picture.boxes[sound]).any(axis=1).sum())
+    outlines = (
+        tuple(o for o, ok in zip(picture.outlines, sound.tolist(), strict=True) if ok) if picture.outlines else ()
+    )
+    kept = AnnotatedPicture(
+        picture.path, picture.size, picture.classes[sound], boxes[sound], outlines, picture.ignored, picture.problems
+    )
+    return kept, changed
+
+
+def _label_text(picture: AnnotatedPicture) -> str:
+    height, width = picture.size
+    outlines = picture.outlines or (None,) * len(picture.classes)
+    rows = []
+    for kind, (x1, y1, x2, y2), outline in zip(picture.classes.tolist(), picture.boxes.tolist(), outlines, strict=True):
+        if outline is not None:
+            values = (outline / (width, height)).clip(0, 1).ravel().tolist()
+        else:
+            values = [(x1 + x2) / 2 / width, (y1 + y2) / 2 / height, (x2 - x1) / width, (y2 - y1) / height]
+        rows.append(f"{kind} {' '.join(f'{value:.7g}' for value in values)}\n")
+    return "".join(dict.fromkeys(rows))
+
+
+def _link(picture: Path, folder: Path) -> Path:
+    """A link to the picture in ``folder``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    link = folder / picture.name
+    wanted = picture.resolve()
+    if link.is_symlink() and link.readlink() == wanted:
+        return link
+    if link.is_symlink() or link.exists():
+        raise UserError(f"{link}: is there already and is not a link to {wanted}; give --to an empty folder")
+    link.symlink_to(wanted)
+    return link
+
+
+class _Annotations:
+    """A COCO annotation file in the making."""
+
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = names
+        self.images: list[dict[str, object]] = []
+        self.rows: list[dict[str, object]] = []
+
+    def add(self, path: Path, picture: AnnotatedPicture) -> None:
+        number = len(self.images)
+        height, width = picture.size
+        # The folder keeps pictures of the same name in two folders apart.
+        name = f"{path.parent.name}/{path.name}"
+        self.images.append({"id": number, "file_name": name, "height": height, "width": width})
+        for kind, box in zip(picture.classes.tolist(), picture.boxes.tolist(), strict=True):
+            self._row(number, kind, box, crowd=0)
+        for row in () if picture.ignored is None else picture.ignored.tolist():
+            for kind in range(len(self.names)) if row[0] == ALL_CLASSES else (int(row[0]),):
+                self._row(number, kind, row[1:], crowd=1)
+
+    def _row(self, image: int, kind: int, box: list[float], *, crowd: int) -> None:
+        x1, y1, x2, y2 = box
+        place = [x1, y1, x2 - x1, y2 - y1]
+        number, area = len(self.rows) + 1, place[2] * place[3]
+        row = {"id": number, "image_id": image, "category_id": kind, "bbox": place, "area": area, "iscrowd": crowd}
+        self.rows.append(row)
+
+    def text(self) -> str:
+        categories = [{"id": index, "name": name} for index, name in enumerate(self.names)]
+        return json.dumps({"images": self.images, "annotations": self.rows, "categories": categories}) + "\n"
+
+
+def dataset_yaml(source: Source, summaries: Sequence[PartSummary], base: Path) -> str:
+    """A dataset YAML for what was written under ``base``."""
+    lines = [f"path: {base.resolve()}"]
+    for summary in summaries:
+        if not summary.pictures:
+            continue
+        places = [summary.listed] if summary.listed else sorted(summary.places)
+        shown = [os.path.relpath(place, base) for place in places if place is not None]
+        lines.append(f"{summary.name}: {shown[0] if len(shown) == 1 else json.dumps(shown)}")
+    annotated = {s.name: os.path.relpath(s.annotations, base) for s in summaries if s.annotations}
+    if annotated:
+        lines += ["annotations:", *(f"  {name}: {file}" for name, file in annotated.items())]
+    return "\n".join([*lines, "names:", *(f"  {i}: {json.dumps(n)}" for i, n in enumerate(source.names))]) + "\n"

@@ -1,0 +1,69 @@
+"""SKU-110K: ``annotations/annotations_{train,val,test}.csv``, rows ``picture,x1,y1,x2,y2,class,width,height``."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from utils.dataset.converters.annotated_pictures import (
+    AnnotatedPicture,
+    Part,
+    Source,
+    SourceSettings,
+    as_boxes,
+    folder_of,
+)
+from utils.dataset.image_files import ImageReadError, image_size
+from utils.dataset.label_files import LabelProblem
+from utils.user_error import UserError
+
+NAMES = ("object",)
+PREFIX = "annotations_"
+
+
+def read_sku110k(settings: SourceSettings) -> Source:
+    """The folder with ``annotations`` and ``images``."""
+    root = folder_of(settings)
+    files = sorted((root / "annotations").glob(f"{PREFIX}*.csv"))
+    if not files:
+        raise UserError(f"{root}: no annotations/{PREFIX}*.csv")
+    images = settings.images or root / "images"
+    parts = []
+    for file in files:
+        rows, problems = _rows_by_picture(file)
+        name = file.stem.removeprefix(PREFIX)
+        parts.append(Part(name, len(rows), _pictures(images, rows, problems), listed=True))
+    return Source(root, settings.names or NAMES, tuple(parts))
+
+
+def _rows_by_picture(file: Path) -> tuple[dict[str, list[tuple[float, ...]]], list[LabelProblem]]:
+    found: dict[str, list[tuple[float, ...]]] = {}
+    problems: list[LabelProblem] = []
+    with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
+        for number, row in enumerate(csv.reader(lines), 1):
+            try:
+                name, box = row[0].strip(), tuple(float(cell) for cell in row[1:5])
+            except (IndexError, ValueError):
+                name, box = "", ()
+            if not name or "/" in name or len(box) != 4 or not np.isfinite(box).all():
+                problems.append(LabelProblem(str(file), number, "not a row picture,x1,y1,x2,y2,class,width,height"))
+                continue
+            found.setdefault(name, []).append(box)
+    return found, problems
+
+
+def _pictures(
+    images: Path, rows: dict[str, list[tuple[float, ...]]], problems: list[LabelProblem]
+) -> Iterator[AnnotatedPicture | LabelProblem]:
+    yield from problems
+    for name, boxes in sorted(rows.items()):
+        path = images / name
+        try:
+            size = image_size(path)
+        except ImageReadError as error:
+            yield LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
+            continue
+        yield AnnotatedPicture(path, size, np.zeros(len(boxes), dtype=np.int64), as_boxes(boxes))

@@ -1,0 +1,149 @@
+"""Every picture of a split decoded once, by all cores: does it open, is it there twice, what does it look like."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import cv2
+import numpy as np
+from tqdm import tqdm
+
+from utils.dataset.image_files import ImageReadError, read_image
+from utils.dataset.label_files import LabelProblem
+from utils.dataset.label_index import LabelIndex
+from utils.user_error import UserError
+
+HASH_SIDE = 16  # the hash has this many bits squared
+SMALLEST_DECODED = 96  # pixels of the shorter side that a reduced reading leaves
+NEAR = 16  # of 256 bits that two hashes of the same view differ in, at most
+FEATURELESS = 24  # set or unset bits below which a hash says nothing (a black frame looks like any other)
+_CHUNK = 2048  # pictures compared with all others at once
+
+
+class PicturePair(NamedTuple):
+    """Two pictures that look the same; rows of their splits."""
+
+    first: int
+    second: int
+    distance: int  # bits of 256 in which their hashes differ
+
+
+@dataclass(frozen=True, slots=True)
+class PictureChecks:
+    """What decoding the F pictures of an index gave."""
+
+    hashes: np.ndarray  # (F, 256) bool
+    digests: tuple[bytes, ...]  # F, of the file's bytes; empty for a file that could not be read
+    problems: tuple[LabelProblem, ...]  # pictures that do not open
+
+    @property
+    def readable(self) -> np.ndarray:
+        """(F,) bool."""
+        return np.array([bool(digest) for digest in self.digests], dtype=bool)
+
+    def copies(self) -> list[list[int]]:
+        """Groups of pictures whose files are the same byte for byte."""
+        groups: dict[bytes, list[int]] = {}
+        for row, digest in enumerate(self.digests):
+            if digest:
+                groups.setdefault(digest, []).append(row)
+        return [group for group in groups.values() if len(group) > 1]
+
+
+def check_pictures(index: LabelIndex, *, title: str = "") -> PictureChecks:
+    """Decode every picture of ``index``; ``title`` is the progress bar's, without it there is none."""
+
+    def check(row: int) -> tuple[np.ndarray, bytes, str]:
+        return _check(index.paths[row], min(index.sizes[row].tolist()))
+
+    threads = cv2.getNumThreads()
+    cv2.setNumThreads(1)  # one picture per core
+    try:
+        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+            results = pool.map(check, range(len(index)))
+            bar = tqdm(results, desc=title, total=len(index), unit="picture", disable=not title, leave=False)
+            found = list(bar)
+    finally:
+        cv2.setNumThreads(threads)
+    problems = [LabelProblem(str(index.paths[row]), 0, text) for row, (_, _, text) in enumerate(found) if text]
+    return PictureChecks(
+        hashes=np.array([bits for bits, _, _ in found], dtype=bool).reshape(-1, HASH_SIDE**2),
+        digests=tuple(digest for _, digest, _ in found),
+        problems=tuple(problems),
+    )
+
+
+def _check(path: Path, shorter_side: int) -> tuple[np.ndarray, bytes, str]:
+    """Hash, digest and problem of one picture."""
+    reduction = max((r for r in (2, 4, 8) if shorter_side // r >= SMALLEST_DECODED), default=1)
+    try:
+        digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
+        bits = difference_hash(read_image(path, reduction))
+    except OSError as error:
+        return np.zeros(HASH_SIDE**2, dtype=bool), b"", f"cannot be read: {error.strerror}"
+    except ImageReadError as error:
+        return np.zeros(HASH_SIDE**2, dtype=bool), b"", str(error).removeprefix(f"{path}: ")
+    return bits, digest, ""
+
+
+def difference_hash(image: np.ndarray) -> np.ndarray:
+    """(256,) bool of a picture (H, W, 3) uint8: where brightness grows from left to right, on a grid of 16 x 16.
+
+    Nearly equal pictures (stored anew, scaled, a little brighter) differ in few bits, others in about half.
+    """
+    grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)  # fractions, so that neighbours are seldom equal
+    small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
+    bits: np.ndarray = (small[:, 1:] > small[:, :-1]).reshape(-1)
+    return bits
+
+
+def alike(first: PictureChecks, second: PictureChecks | None = None) -> list[PicturePair]:
+    """Pairs of pictures that look the same, closest first; within one split if ``second`` is left out."""
+    other = second or first
+    left, right = (_signs(checks) for checks in (first, other))
+    pairs: list[PicturePair] = []
+    for start in range(0, len(left.rows), _CHUNK):
+        part = left.signs[start : start + _CHUNK]
+        # Signs multiply to 1 where bits agree: the sum is 256 less twice the bits that differ.
+        distance = (HASH_SIDE**2 - part @ right.signs.T) / 2
+        near = distance <= NEAR
+        if second is None:
+            near &= left.rows[start : start + _CHUNK, None] < right.rows[None, :]
+        for i, j in zip(*np.nonzero(near), strict=True):
+            pairs.append(PicturePair(int(left.rows[start + i]), int(right.rows[j]), round(float(distance[i, j]))))
+    return sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
+
+
+class _Signs(NamedTuple):
+    signs: np.ndarray  # (K, 256) float32, 1 or -1
+    rows: np.ndarray  # (K,) of the pictures whose hash says something
+
+
+def _signs(checks: PictureChecks) -> _Signs:
+    bits = checks.hashes.sum(axis=1)
+    telling = checks.readable & (bits >= FEATURELESS) & (bits <= HASH_SIDE**2 - FEATURELESS)
+    rows = np.flatnonzero(telling)
+    return _Signs(np.where(checks.hashes[rows], 1, -1).astype(np.float32), rows)
+
+
+def labels_without_pictures(index: LabelIndex, label_files: Sequence[Path]) -> list[Path]:
+    """Label files in the folders of ``label_files`` that no picture beside those of ``index`` belongs to."""
+    pictures: dict[Path, set[str]] = {}
+    for row, label in enumerate(label_files):
+        folder = index.paths[row].parent
+        if label.parent != folder:  # labels beside pictures share the folder with other texts
+            pictures.setdefault(label.parent, set()).add(str(folder))
+    orphans: list[Path] = []
+    for labels, folders in pictures.items():
+        try:
+            stems = {Path(name).stem for folder in folders for name in os.listdir(folder)}  # noqa: PTH208
+            orphans += [file for file in labels.glob("*.txt") if file.stem not in stems]
+        except OSError as error:
+            raise UserError(f"{labels}: cannot be listed: {error.strerror}") from error
+    return sorted(orphans)

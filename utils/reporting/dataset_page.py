@@ -1,0 +1,260 @@
+"""The page that `utils.dataset.inspect` writes: figures, pictures, and what follows from them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from utils.dataset.dataset_inspection import AP_S_BORDER, BORDERS, Inspection, PartInspection
+from utils.dataset.image_files import ImageReadError
+from utils.dataset.picture_checks import PicturePair
+from utils.geometry.records import Labels
+from utils.reporting.box_drawing import captioned_cut, draw_labels
+from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes
+from utils.reporting.detection_files import write_picture
+from utils.reporting.html_page import PageContent, Section, Table, pictures_of, write_page
+from utils.runtime.atomic_files import write_text
+
+PAGE, FIGURES, PROBLEMS = "report.html", "inspection.json", "problems.txt"
+COLUMNS, ROWS = 4, 2  # of the sheets of pictures
+CELL = 300  # pixels a side
+SHOWN_PROBLEMS = 100
+CONTEXT = 4.0  # a cut-out is so many times its object's longer side, and at least 48 pixels
+
+
+def write_inspection(folder: Path, found: Inspection) -> list[str]:
+    """Write page, figures and problems into ``folder``; the lines for the console."""
+    train = found.parts["train"]
+    plot_training_sizes(
+        folder / "object_sizes.png", train.sides, BORDERS, _border_at_training(train, found.settings.imgsz)
+    )
+    plot_class_counts(
+        folder / "classes.png", {name: part.class_counts() for name, part in found.parts.items()}, found.spec.names
+    )
+    _write_sheet(folder / "samples.jpg", [_sample(train, row) for row in _spread(train)])
+    _write_sheet(folder / "smallest.jpg", [_cut_out(train, row) for row in np.argsort(train.sides)[: 2 * COLUMNS]])
+    _write_sheet(folder / "leak.jpg", _pairs(found.leak, train, found.parts["val"]))
+    _write_sheet(folder / "copies.jpg", _pairs(train.near_copies, train, train))
+    _write_problems(folder / PROBLEMS, found)
+    write_text(folder / FIGURES, json.dumps(figures(found), indent=2) + "\n")
+    content = PageContent(_headline(found), found.advice, _tables(found), _sections(folder))
+    counts = "; ".join(f"{name}: {part.index.summary()}" for name, part in found.parts.items())
+    write_page(
+        folder / PAGE,
+        "dataset.html.j2",
+        content,
+        data=found.spec.file.name,
+        summary=counts,
+        imgsz=found.settings.imgsz,
+        architecture=found.settings.architecture,
+    )
+    lines = [f"{name}: {part.index.summary()}" for name, part in found.parts.items()]
+    return [*lines, *found.advice, f"page: {folder / PAGE}"]
+
+
+def figures(found: Inspection) -> dict[str, object]:
+    """All figures, as JSON can hold them."""
+    return {
+        "data": str(found.spec.file),
+        "imgsz": found.settings.imgsz,
+        "parts": {name: _part_figures(part) for name, part in found.parts.items()},
+        "train_and_val_are_the_same": found.same_pictures,
+        "leak": [
+            [str(found.parts["train"].index.paths[a]), str(found.parts["val"].index.paths[b]), distance]
+            for a, b, distance in found.leak
+        ],
+        "advice": list(found.advice),
+    }
+
+
+def _part_figures(part: PartInspection) -> dict[str, object]:
+    sizes = part.index.sizes
+    return {
+        "pictures": len(part.index),
+        "objects": len(part.index.rows),
+        "without_labels": part.index.unlabelled,
+        "without_objects": int((part.objects_per_picture == 0).sum()),
+        "broken_files": part.broken_files,
+        "bad_rows": part.bad_rows,
+        "out_of_range": part.out_of_range,
+        "repeated_rows": part.index.duplicates,
+        "labels_without_pictures": [str(path) for path in part.orphans],
+        "copies": [
+            [str(part.index.paths[i]) for i in group] for group in (part.checks.copies() if part.checks else [])
+        ],
+        "near_copies": len(part.near_copies),
+        "classes": dict(zip(part.dataset.names, part.class_counts().tolist(), strict=True)),
+        "share_under": {str(border): round(part.share_below(border), 4) for border in BORDERS},
+        "small_on_disk": int(part.small_on_disk().sum()),
+        "most_objects_in_a_picture": int(part.objects_per_picture.max(initial=0)),
+        "median_height_width": np.median(sizes, axis=0).tolist(),
+        "best_possible_recall": round(part.fit.best_possible_recall, 4),
+        "anchors_per_object": round(part.fit.anchors_per_object, 3),
+    }
+
+
+def _headline(found: Inspection) -> list[tuple[str, str]]:
+    train = found.parts["train"]
+    headline = [(f"{name} pictures", f"{len(part.index)}") for name, part in found.parts.items()]
+    headline += [("train objects", f"{len(train.index.rows)}"), ("classes", f"{len(found.spec.names)}")]
+    headline += [(f"under 16 px at {found.settings.imgsz}", f"{train.share_below(16):.0%}")]
+    headline += [("best possible recall", f"{train.fit.best_possible_recall:.3f}")]
+    if train.checks is not None:
+        leak = "all" if found.same_pictures else str(len({pair.second for pair in found.leak}))
+        headline += [("val pictures seen in train", leak)]
+    return headline
+
+
+def _tables(found: Inspection) -> list[Table]:
+    names = list(found.parts)
+    rows = [
+        ("pictures", *(f"{len(part.index)}" for part in found.parts.values())),
+        ("objects", *(f"{len(part.index.rows)}" for part in found.parts.values())),
+        ("objects in the fullest picture", *(f"{p.objects_per_picture.max(initial=0)}" for p in found.parts.values())),
+        ("pictures without a label file", *(f"{part.index.unlabelled}" for part in found.parts.values())),
+        ("pictures without an object", *(f"{(p.objects_per_picture == 0).sum()}" for p in found.parts.values())),
+        ("files that cannot be read", *(f"{part.broken_files}" for part in found.parts.values())),
+        ("label rows left out", *(f"{part.bad_rows}" for part in found.parts.values())),
+        ("of these out of the picture", *(f"{part.out_of_range}" for part in found.parts.values())),
+        ("label rows repeated", *(f"{part.index.duplicates}" for part in found.parts.values())),
+        ("label files without a picture", *(f"{len(part.orphans)}" for part in found.parts.values())),
+        ("regions to ignore", *(f"{len(part.index.ignored)}" for part in found.parts.values())),
+        ("pictures that look the same as another", *(_looked(p, len(p.near_copies)) for p in found.parts.values())),
+    ]
+    sizes = [
+        (
+            f"under {border} px ({border // 8} cells of P3)",
+            *(f"{p.share_below(border):.1%}" for p in found.parts.values()),
+        )
+        for border in BORDERS
+    ]
+    sizes += [
+        (f"that AP_S counts (under {AP_S_BORDER}² px on disk)", *(_share(p) for p in found.parts.values())),
+        ("best possible recall of the anchors", *(f"{p.fit.best_possible_recall:.4f}" for p in found.parts.values())),
+        ("anchors per object", *(f"{p.fit.anchors_per_object:.2f}" for p in found.parts.values())),
+    ]
+    counts = [part.class_counts() for part in found.parts.values()]
+    order = np.argsort(-counts[0], kind="stable")
+    classes = [(found.spec.names[i], *(f"{count[i]}" for count in counts)) for i in order]
+    tables = [
+        Table("What is there", ("", *names), rows),
+        Table(f"Objects at {found.settings.imgsz} px", ("", *names), sizes),
+        Table("Objects of each class", ("class", *names), classes),
+    ]
+    problems = [(part.name, problem) for part in found.parts.values() for problem in part.problems]
+    if problems:
+        listed = [(name, str(problem)) for name, problem in problems[:SHOWN_PROBLEMS]]
+        title = f"What cannot be used ({len(problems)}; all of it in {PROBLEMS})"
+        tables.append(Table(title, ("part", "file, line and reason"), listed))
+    return tables
+
+
+def _looked(part: PartInspection, count: int) -> str:
+    return "-" if part.checks is None else str(count)
+
+
+def _share(part: PartInspection) -> str:
+    small = part.small_on_disk()
+    return f"{small.sum()} ({small.mean():.1%})" if len(small) else "0"
+
+
+def _sections(folder: Path) -> list[Section]:
+    return [
+        Section("Object sizes and classes", "", pictures_of(folder, ("object_sizes.png", "classes.png")), True),
+        Section("Pictures with their labels", "", pictures_of(folder, ("samples.jpg",)), False),
+        Section("The smallest objects of train", "", pictures_of(folder, ("smallest.jpg",)), False),
+        Section(
+            "In train and in val",
+            "Each train picture with the val picture that looks the same, and the bits of 256 that they differ in.",
+            pictures_of(folder, ("leak.jpg",)),
+            False,
+        ),
+        Section("More than once in train", "", pictures_of(folder, ("copies.jpg",)), False),
+    ]
+
+
+def _write_problems(path: Path, found: Inspection) -> None:
+    problems = dict.fromkeys(str(problem) for part in found.parts.values() for problem in part.problems)
+    if problems:
+        write_text(path, "".join(f"{' '.join(line.split())}\n" for line in problems))
+
+
+def _border_at_training(part: PartInspection, imgsz: int) -> float:
+    """Side of an object on AP_S's border in the median picture, pixels at the training size."""
+    return AP_S_BORDER * imgsz / float(np.median(part.index.sizes.max(axis=1)))
+
+
+def _spread(part: PartInspection) -> list[int]:
+    """Pictures with objects, spread over the part."""
+    full = np.flatnonzero(part.objects_per_picture > 0)
+    places = np.linspace(0, len(full) - 1, min(len(full), COLUMNS * ROWS)).round().astype(np.int64)
+    return full[places].tolist() if len(full) else []
+
+
+def _sample(part: PartInspection, row: int) -> np.ndarray | None:
+    image = _picture(part, row)
+    if image is None:
+        return None
+    labels = part.dataset.source_labels(row)
+    factor = CELL / max(image.shape[:2])
+    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    boxes = (labels.boxes * np.float32(factor)).astype(np.float32)
+    shown = Labels(boxes, labels.classes, (None,) * len(labels), labels.scaled(factor).size)
+    return draw_labels(small, shown, part.dataset.names)
+
+
+def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
+    """An object with its surroundings, enlarged."""
+    picture = int(np.searchsorted(part.index.row_ends, row, side="right"))
+    image = _picture(part, picture)
+    if image is None:
+        return None
+    start = int(part.index.row_ends[picture - 1]) if picture else 0
+    x1, y1, x2, y2 = part.dataset.source_labels(picture).boxes[row - start].tolist()
+    half = max(CONTEXT * max(x2 - x1, y2 - y1), 48) / 2
+    left, top = max(round((x1 + x2) / 2 - half), 0), max(round((y1 + y2) / 2 - half), 0)
+    cut = image[top : round(top + 2 * half), left : round(left + 2 * half)]
+    factor = CELL / max(cut.shape[:2])
+    enlarged = cv2.resize(cut, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    target = np.array([x1 - left, y1 - top, x2 - x1, y2 - y1]) * factor
+    kind = part.dataset.names[int(part.index.rows[row, 0])]
+    return captioned_cut(enlarged, target, (), f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
+
+
+def _pairs(pairs: Sequence[PicturePair], first: PartInspection, second: PartInspection) -> list[np.ndarray | None]:
+    cells = []
+    for pair in pairs[: COLUMNS * ROWS // 2]:
+        for part, row in ((first, pair.first), (second, pair.second)):
+            image = _picture(part, row)
+            if image is not None:
+                factor = CELL / max(image.shape[:2])
+                image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+                title = f"{part.name} {part.index.paths[row].name} ({pair.distance})"
+                image = captioned_cut(image, np.zeros(4), (), title)
+            cells.append(image)
+    return cells
+
+
+def _picture(part: PartInspection, row: int) -> np.ndarray | None:
+    try:
+        return part.dataset.source_image(row)
+    except ImageReadError:  # it is among the problems already
+        return None
+
+
+def _write_sheet(path: Path, cells: Sequence[np.ndarray | None]) -> None:
+    """Cells of at most ``CELL`` pixels a side in rows of ``COLUMNS``."""
+    shown = [cell for cell in cells if cell is not None]
+    if not shown:
+        return
+    rows = -(-len(shown) // COLUMNS)
+    sheet = np.full((rows * CELL, min(len(shown), COLUMNS) * CELL, 3), 255, dtype=np.uint8)
+    for place, cell in enumerate(shown):
+        top, left = place // COLUMNS * CELL, place % COLUMNS * CELL
+        height, width = (min(side, CELL) for side in cell.shape[:2])
+        sheet[top : top + height, left : left + width] = cell[:height, :width]
+    write_picture(path, sheet)

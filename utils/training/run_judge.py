@@ -1,0 +1,45 @@
+"""How a run's weights are judged: on whole pictures, or in tiles where it learns from tiles."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from models.yolo import DetectionModel
+from utils.evaluation.evaluate import (
+    DetectionLossFunction,
+    EvaluationObserver,
+    EvaluationReport,
+    EvaluationSettings,
+    evaluate,
+    evaluate_predictor,
+)
+from utils.geometry.letterbox import FrameSize
+from utils.inference.model_backends import TorchBackend
+from utils.inference.predictor import Predictor, PredictorSettings
+from utils.inference.slicing import SlicedPredictor, SliceSettings
+from utils.runtime.process_ranks import ProcessRanks
+from utils.training.run_pictures import Pictures
+
+TILES_AT_ONCE = 16  # through the network
+
+
+def judge(
+    model: DetectionModel,
+    pictures: Pictures,
+    settings: EvaluationSettings,
+    loss: DetectionLossFunction,
+    ranks: ProcessRanks,
+    observers: Sequence[EvaluationObserver] = (),
+) -> EvaluationReport:
+    """The figures of ``model``, which is in evaluation mode, on the validation part.
+
+    With tiles there is no loss in the report, as there is no whole picture at training size to measure it on.
+    """
+    loader, device = pictures.evaluation, ranks.device
+    if pictures.tile is None:
+        return evaluate(model, loader, settings, device, loss, observers, ranks)
+    side = pictures.side
+    view = PredictorSettings(settings.suppression, FrameSize(side, side), settings.precision)
+    predictor = Predictor(TorchBackend(model, device), view, device)
+    sliced = SlicedPredictor(predictor, SliceSettings(pictures.tile), TILES_AT_ONCE)
+    return evaluate_predictor(sliced, loader.dataset, settings, device, observers, ranks)
