@@ -16,10 +16,11 @@ from models.yolo import DetectionModel, load_architecture
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
 from tests.small_dataset import write_small_dataset
 from utils.config.command_line import parse_command_line
-from utils.exporting import export_run
+from utils.exporting import export_run, formats
 from utils.exporting.export_flags import FullExportConfig
-from utils.exporting.export_run import ExportFormat, check_formats, export_model, format_table
+from utils.exporting.export_run import export_model, format_table
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
+from utils.exporting.formats import ExportFormat, check_formats
 from utils.exporting.onnx import write_onnx
 from utils.exporting.torchscript import write_torchscript
 from utils.geometry.letterbox import FrameSize
@@ -31,14 +32,14 @@ needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenV
 FRAME = FrameSize(64, 96)
 
 
-@pytest.mark.parametrize("name", ["coreml", "engine", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"])
+@pytest.mark.parametrize("name", ["coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"])
 def test_formats_of_others_are_refused_with_the_way_through_onnx(name: str) -> None:
     with pytest.raises(UsageError, match=f"--include {name}: .*export onnx and convert"):
         check_formats(["onnx", name])
 
 
 def test_unknown_format_and_repeated_formats() -> None:
-    with pytest.raises(UsageError, match="--include onx: no such format; known are torchscript, onnx, openvino"):
+    with pytest.raises(UsageError, match="--include onx: no such format; known are torchscript, onnx, openvino, eng"):
         check_formats(["onx"])
     assert check_formats(["onnx", "torchscript", "onnx"]) == ("onnx", "torchscript")
 
@@ -64,7 +65,7 @@ def tampered(model: DetectionModel, path: Path, settings: ExportSettings) -> Non
 
 @pytest.mark.slow
 def test_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(export_run.FORMATS, "torchscript", ExportFormat(".torchscript", tampered))
+    monkeypatch.setitem(formats.FORMATS, "torchscript", ExportFormat(".torchscript", tampered))
     weights = write_small_checkpoint(tmp_path / "a.pt")
     (tmp_path / "a.torchscript").write_text("of an earlier run")
     with pytest.raises(UserError, match=r"a\.torchscript: not written, it differs from PyTorch by \d") as error:
