@@ -21,7 +21,7 @@ ORDER = (
     "utils.training",
     "utils.exporting",
 )
-SCRIPTS = ("train", "val", "detect", "export")
+SCRIPTS = ("train", "val", "detect", "export", "hubconf")
 MODELS_MAY_IMPORT = {"utils.user_error", "utils.geometry", "models"}
 
 
