@@ -6,6 +6,7 @@ The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,13 +15,14 @@ import torch
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
-from utils.geometry.tiles import tiles_of
+from utils.geometry.tiles import Tile, tiles_of
 from utils.inference.nms import CLASS_OFFSET
-from utils.inference.predictor import Predictor
+from utils.inference.predictor import FittedPicture, Predictor
 from utils.runtime.torchvision_operators import nms
 
 MERGES = ("nms", "greedy")
 COVERED = 0.5  # part of the smaller box that lies in the other, above which two boxes are taken for one object
+SURE = 0.5  # part of the best score that a box needs to widen the frame that it is united into
 BORDER = 2.0  # pixels: a box that comes so near to a tile's inner border may be a piece of an object
 
 
@@ -33,13 +35,22 @@ class SliceSettings:
     merge: str = "nms"  # or "greedy": boxes of one object are united instead of dropped
 
 
+@dataclass(frozen=True, slots=True)
+class SlicedPicture:
+    """A picture's tiles and, last, the picture itself, each in its network frame."""
+
+    views: tuple[FittedPicture, ...]
+    windows: tuple[Tile, ...]  # where each view lies
+    size: FrameSize
+
+
 class SlicedPredictor:
     """A predictor that looks at every picture in tiles and as a whole. Keeps no state between calls."""
 
     def __init__(self, predictor: Predictor, settings: SliceSettings, batch_size: int) -> None:
         self.predictor = predictor
         self.settings = settings
-        self.batch_size = batch_size  # tiles that go through the network together
+        self.batch_size = batch_size  # views that go through the network together
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,18 +58,36 @@ class SlicedPredictor:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB."""
-        return [self._look_at(image) for image in images]
+        return [self.detect([self.prepare(image)])[0] for image in images]
 
-    def _look_at(self, image: np.ndarray) -> Detections:
+    def prepare(self, image: np.ndarray) -> SlicedPicture:
+        """All views of the image (H, W, 3) uint8 RGB."""
         size = FrameSize(*image.shape[:2])
-        tiles = tiles_of(size, self.settings.size, self.settings.overlap)
-        views = [*(image[tile.top : tile.bottom, tile.left : tile.right] for tile in tiles), image]
+        windows = (*tiles_of(size, self.settings.size, self.settings.overlap), Tile(0, 0, size.width, size.height))
+        views = (self.predictor.prepare(image[w.top : w.bottom, w.left : w.right]) for w in windows)
+        return SlicedPicture(tuple(views), windows, size)
+
+    def detect(self, pictures: Sequence[SlicedPicture]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own picture, for each of the pictures.
+
+        Views of all pictures go through the network in batches.
+        """
+        views = [view for picture in pictures for view in picture.views]
         found: list[Detections] = []
         for start in range(0, len(views), self.batch_size):
-            found += self.predictor(views[start : start + self.batch_size])
-        if not tiles:
+            found += self.predictor.detect(views[start : start + self.batch_size])
+        ends = itertools.accumulate(len(picture.views) for picture in pictures)
+        return [
+            self._joined(picture, found[end - len(picture.views) : end])
+            for picture, end in zip(pictures, ends, strict=True)
+        ]
+
+    def _joined(self, picture: SlicedPicture, found: Sequence[Detections]) -> Detections:
+        """What the views of one picture have found, in pixels of the picture, each object once."""
+        if len(picture.views) == 1:
             return found[0]
-        windows = torch.tensor([(t.left, t.top, t.right, t.bottom) for t in tiles] + [(0, 0, size.width, size.height)])
+        size = picture.size
+        windows = torch.tensor([(w.left, w.top, w.right, w.bottom) for w in picture.windows])
         counts = torch.tensor([len(one) for one in found])
         shift = windows[:, [0, 1, 0, 1]].repeat_interleave(counts, dim=0)
         everything = Detections(
@@ -108,7 +137,8 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
 def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
     """Greedy non-maximum merging: the best box takes in every box of its class that shares more than half of the
     smaller of both with it, then every box that does so with the frame around them, and becomes the frame around
-    all; then the next best that is left.
+    all; then the next best that is left. Of the boxes taken in, those with less than half of the best one's score
+    are too unsure to widen the frame.
 
     Returns:
         Detections, best score first.
@@ -121,16 +151,21 @@ def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
         if not free[row]:
             continue
         frame = shifted[row : row + 1]
+        sure = ordered.scores >= SURE * ordered.scores[row]
         for _ in range(2):  # what the best box shares half with, then what lies in the frame around them
             own = free & (_shared(frame, shifted)[0] > COVERED)
             own[row] = True
-            frame = torch.cat((shifted[own][:, :2].amin(dim=0), shifted[own][:, 2:].amax(dim=0)))[None]
+            frame = _frame_around(shifted[own & sure])
         free &= ~own
-        joined = ordered.boxes[own]
         kept.append(row)
-        frames.append(torch.cat((joined[:, :2].amin(dim=0), joined[:, 2:].amax(dim=0))))
+        frames.append(_frame_around(ordered.boxes[own & sure])[0])
     chosen = _chosen(ordered, torch.tensor(kept, dtype=torch.int64))
     return replace(chosen, boxes=torch.stack(frames)) if frames else chosen
+
+
+def _frame_around(boxes: torch.Tensor) -> torch.Tensor:
+    """The smallest box (1, 4) that holds all boxes (N, 4), xyxy."""
+    return torch.cat((boxes[:, :2].amin(dim=0), boxes[:, 2:].amax(dim=0)))[None]
 
 
 def _touches_inner_border(boxes: torch.Tensor, windows: torch.Tensor, size: FrameSize) -> torch.Tensor:

@@ -28,6 +28,9 @@ PALETTE = (
 )
 DARK = (20, 20, 20)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
+SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large picture, which is looked at enlarged
+TAKEN_WEIGHT = 3.0  # a caption under another one is worse than one on an object
+OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being hidden by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,9 +140,7 @@ def _draw(
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     height, width = image.shape[:2]
-    font_size = min(max(round(max(height, width) / 55), SMALLEST_FONT), LARGEST_FONT)
-    font = _font(font_size)
-    placer = _LabelPlacer(boxes, width, height)
+    placer = LabelPlacer(boxes, width, height)
     frames = [(*map(round, box), _line_width(box, max(height, width), style)) for box in boxes.tolist()]
     for (x1, y1, x2, y2, line), kind in reversed(list(zip(frames, classes.tolist(), strict=True))):
         # The line runs outside the box: of a 10 px object nothing is covered. A dark seam parts it from light ground.
@@ -150,12 +151,20 @@ def _draw(
         if not caption:
             continue
         caption = _drawable(caption)
+        font_size = caption_size(min(x2 - x1, y2 - y1), max(height, width))
+        font = _font(font_size)
         text_width, text_height = math.ceil(font.getlength(caption)) + 4, font_size + 4
         left, top = placer.place((x1 - line, y1 - line, x2 + line, y2 + line), text_width, text_height)
         color = class_color(kind)
         pen.rectangle((left, top, left + text_width - 1, top + text_height - 1), fill=color)
         pen.text((left + 2, top + text_height / 2), caption, fill=_text_color(color), font=font, anchor="lm")
     return np.array(picture)
+
+
+def caption_size(shorter_side: float, longest_side: int) -> int:
+    """Height of the letters for a box, pixels: larger in large pictures, but not towering over a small object."""
+    by_picture = min(max(round(longest_side / 55), SMALLEST_FONT), LARGEST_FONT)
+    return min(by_picture, max(round(shorter_side * 0.6), SMALL_OBJECT_FONT))
 
 
 def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) -> int:
@@ -166,33 +175,32 @@ def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) ->
     return max(1, min(round(longest_side / 320), round(shorter / 12)))
 
 
-class _LabelPlacer:
-    """Finds room for captions: outside their box, off other boxes and off other captions."""
+class LabelPlacer:
+    """Finds room for captions: off their own box wherever the picture has room, then off other boxes and captions."""
 
     def __init__(self, boxes: np.ndarray, width: int, height: int) -> None:
+        """For boxes (N, 4) xyxy in a picture of so many pixels."""
         self.boxes = boxes.reshape(-1, 4).astype(np.float64)
         self.taken = np.zeros((0, 4))
         self.width, self.height = width, height
 
     def place(self, box: tuple[float, float, float, float], text_width: int, text_height: int) -> tuple[float, float]:
-        """Left and top of a caption for a box. Above is preferred, then below, right, left, inside."""
+        """Left and top of a caption for a box. Above is preferred, then below, right, left; inside as a last resort."""
         x1, y1, x2, y2 = box
-        above, below = y1 - text_height, y2 + 1
+        above, below, right, left = y1 - text_height, y2, x2, x1 - text_width
+        middle = (x1 + x2 - text_width) / 2
         spots = np.array(
             [
-                (x1, above),
-                (x1, below),
-                (x2 - text_width, above),
-                (x2 - text_width, below),
-                (x2 + 1, y1),
-                (x1 - text_width, y1),
+                *((x, y) for y in (above, below) for x in (x1, x2 - text_width, middle)),
+                *((x, y) for x in (right, left) for y in (y1, y2 - text_height)),
                 (x1, y1),
             ]
         )
         # Captions stay in the picture, even if that pushes them onto their own box.
         spots = spots.clip(0, (max(self.width - text_width, 0), max(self.height - text_height, 0)))
         spots = np.concatenate((spots, spots + (text_width, text_height)), axis=1)
-        hidden = _overlap(spots, self.boxes) + 3 * _overlap(spots, self.taken)
+        own = _overlap(spots, np.array([box]))
+        hidden = _overlap(spots, self.boxes) + TAKEN_WEIGHT * _overlap(spots, self.taken) + OWN_WEIGHT * own
         chosen = spots[int(hidden.argmin())]
         self.taken = np.concatenate((self.taken, chosen[None]))
         return float(chosen[0]), float(chosen[1])
@@ -229,7 +237,7 @@ def _with_title(image: np.ndarray, title: str) -> np.ndarray:
     return np.array(picture)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=LARGEST_FONT)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters."""
     found = importlib.util.find_spec("matplotlib")  # finds the package without the time of importing it
