@@ -16,8 +16,10 @@ from utils.dataset.loaders import open_dataset
 PARTS = ("train", "val")
 
 
-def write_low_resolution(spec: DatasetSpec, side: int, folder: Path) -> Path:
+def write_low_resolution(spec: DatasetSpec, side: int, folder: Path, most: int | None = None) -> Path:
     """Write the train and val parts of ``spec`` under ``folder`` in YOLO format; the dataset YAML's path.
+
+    Of the training pictures at most the first ``most`` are written.
 
     No picture is longer than ``side`` pixels afterwards; each new pixel is the mean of those it covers, as in a camera
     with fewer of them. Pictures are PNG, so that nothing else is lost. What is there already stays.
@@ -29,7 +31,9 @@ def write_low_resolution(spec: DatasetSpec, side: int, folder: Path) -> Path:
     shutil.rmtree(unfinished, ignore_errors=True)
     for part in PARTS:
         sources = open_dataset(spec.split(part), spec.names, title=part)
-        _write_part(sources, side, unfinished / "images" / part, unfinished / "labels" / part)
+        count = min(len(sources), most or len(sources)) if part == "train" else len(sources)
+        for number in range(count):
+            _write_picture(sources, number, side, unfinished, part)
     content: dict[str, object] = {"path": str(folder.resolve()), **{part: f"images/{part}" for part in PARTS}}
     text = yaml.safe_dump(content | {"names": dict(enumerate(spec.names))}, sort_keys=False)
     (unfinished / file.name).write_text(text, encoding="utf-8")
@@ -43,15 +47,15 @@ def low_resolution_size(height: int, width: int, side: int) -> tuple[int, int]:
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _write_part(pictures: DetectionDataset, side: int, images: Path, labels: Path) -> None:
-    images.mkdir(parents=True)
-    labels.mkdir(parents=True)
-    for number in range(len(pictures)):
-        image = pictures.source_image(number)
-        height, width = low_resolution_size(image.shape[0], image.shape[1], side)
-        small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        cv2.imwrite(str(images / f"{number:05d}.png"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-        (labels / f"{number:05d}.txt").write_text("".join(_label_rows(pictures, number)), encoding="utf-8")
+def _write_picture(pictures: DetectionDataset, number: int, side: int, root: Path, part: str) -> None:
+    images, labels = root / "images" / part, root / "labels" / part
+    images.mkdir(parents=True, exist_ok=True)
+    labels.mkdir(parents=True, exist_ok=True)
+    image = pictures.source_image(number)
+    height, width = low_resolution_size(image.shape[0], image.shape[1], side)
+    small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+    cv2.imwrite(str(images / f"{number:05d}.png"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
+    (labels / f"{number:05d}.txt").write_text("".join(_label_rows(pictures, number)), encoding="utf-8")
 
 
 def _label_rows(pictures: DetectionDataset, number: int) -> Sequence[str]:

@@ -6,7 +6,8 @@
 
 YOLOv5n, its SPD form, the released family, the cheap SPD form with 1x1 kernels, and a wider YOLOv5n that costs as much
 as the SPD form. A data set is written NAME.yaml@SIDE: its pictures are made so small first that their longer side has
-SIDE pixels. Training is that of train.py, figures are those of val.py, of the last epoch's weights in fp32.
+SIDE pixels; of NAME.yaml@SIDE:COUNT the first COUNT training pictures are taken. Training is that of train.py, figures
+are those of val.py, of the last epoch's weights in fp32.
 
 A finished run's figures are a file; a study that was killed, or whose budget is used up, goes on with the same command.
 Several processes may work on one study. Table and plot: study.md and study.png in --out.
@@ -15,6 +16,7 @@ Several processes may work on one study. Table and plot: study.md and study.png 
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
@@ -38,7 +40,7 @@ from utils.runtime.console_log import run_verb
 from utils.training.session import train
 from utils.user_error import UsageError
 
-DATA = ("bccd.yaml@160", "demo-scenes.yaml@192", "demo-scenes.yaml@256")
+DATA = ("bccd.yaml@160", "demo-scenes.yaml@192:120", "demo-scenes.yaml@256:120")
 LATENCY_ROUNDS = 30
 
 
@@ -48,22 +50,23 @@ class StudyData:
 
     yaml: str
     side: int  # pixels, longer side of a picture
+    most: int | None = None  # training pictures; None takes all
 
     @classmethod
     def parse(cls, text: str) -> StudyData:
-        """``my.yaml@160``.
+        """``my.yaml@160`` or ``my.yaml@160:500``.
 
         Raises:
             UsageError: it is written otherwise.
         """
-        name, _, side = text.rpartition("@")
-        if not name or not side.isdecimal() or int(side) < 32:
-            raise UsageError(f"--data {text}: write NAME.yaml@SIDE, SIDE at least 32 pixels")
-        return cls(name, int(side))
+        match = re.fullmatch(r"(.+)@(\d+)(?::(\d+))?", text)
+        if match is None or int(match[2]) < 32 or match[3] == "0":
+            raise UsageError(f"--data {text}: write NAME.yaml@SIDE or NAME.yaml@SIDE:COUNT, SIDE at least 32 pixels")
+        return cls(match[1], int(match[2]), int(match[3]) if match[3] else None)
 
     @property
     def name(self) -> str:
-        return f"{Path(self.yaml).stem}-{self.side}"
+        return f"{Path(self.yaml).stem}-{self.side}" + (f"-{self.most}" if self.most else "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,7 +99,7 @@ class Study:
         elif source.stem == "demo-scenes":
             write_demo_scenes(REPOSITORY / content["path"])
         spec = read_dataset_yaml(source)
-        return write_low_resolution(spec, data.side, self.folder.folder / "data" / data.name)
+        return write_low_resolution(spec, data.side, self.folder.folder / "data" / data.name, data.most)
 
     def cfg(self, model: str) -> str:
         return str(self.folder.folder / f"{WIDE}.yaml") if model == WIDE else f"{model}.yaml"

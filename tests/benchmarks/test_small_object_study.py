@@ -39,6 +39,8 @@ def test_low_resolution_pictures_keep_their_labels_as_shares(tmp_path: Path) -> 
         np.testing.assert_array_equal(after.source_image(1), wanted)
     assert written.names == spec.names
     assert write_low_resolution(spec, 64, tmp_path / "low") == written.file  # there already
+    fewer = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "fewer", most=1))
+    assert [len(open_dataset(fewer.split(part), fewer.names)) for part in ("train", "val")] == [1, 2]
 
 
 def test_pictures_are_never_enlarged() -> None:
@@ -75,10 +77,15 @@ def test_table_and_picture_of_known_figures(tmp_path: Path) -> None:
     assert image is not None and image.std() > 10
 
 
-@pytest.mark.parametrize("text", ["my.yaml", "my.yaml@", "@160", "my.yaml@16", "my.yaml@x"])
+@pytest.mark.parametrize("text", ["my.yaml", "my.yaml@", "@160", "my.yaml@16", "my.yaml@x", "my.yaml@64:0"])
 def test_a_data_set_without_a_side_is_a_line(text: str) -> None:
     with pytest.raises(UsageError, match="--data"):
         StudyData.parse(text)
+
+
+def test_a_data_set_and_its_side() -> None:
+    assert StudyData.parse("a/my.yaml@160") == StudyData("a/my.yaml", 160)
+    assert StudyData.parse("my.yaml@96:120").name == "my-96-120"
 
 
 def test_a_study_needs_a_budget(tmp_path: Path) -> None:
