@@ -34,7 +34,7 @@ def section(script: str) -> str:
 
 def rows(script: str) -> dict[str, str]:
     """What the page says of each flag: the right cell of its row."""
-    found = {}
+    found: dict[str, str] = {}
     for line in section(script).splitlines():
         cells = [cell.strip() for cell in line.strip("|").split(" | ")]
         if line.startswith("| `--") and len(cells) == 2:
