@@ -4,7 +4,8 @@
 
 A block ```sh or ```bash holds one command a line. Code between backticks in a sentence or a table counts when it begins
 as a command does. `<!-- needs: GPU, COCO -->` on the line before a block, a table or a paragraph marks what the
-commands in it need; they are checked but not run.
+commands in it need; a device, a stream or a camera that a command names speaks for itself. Such commands are checked
+but not run.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ NEEDS = re.compile(r"<!-- needs: (.+?) -->")
 FENCE = re.compile(r"```(\w*)")
 SHELL = ("sh", "bash", "shell", "console")
 INLINE = re.compile(r"`((?:python3?|torchrun|make) [^`]+|[A-Z_]+=\S+ make [^`]+)`")
-KNOWN_NEEDS = frozenset({"GPU", "internet", "COCO", "camera", "several machines", "a screen"})
+KNOWN_NEEDS = frozenset({"GPU", "internet", "COCO", "camera", "screen", "standard input"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +103,33 @@ def commands_in(file: str, text: str) -> list[DocCommand]:
 
 
 def _commands(file: str, line: int, text: str, needs: tuple[str, ...], *, in_block: bool) -> Iterator[DocCommand]:
-    """The commands of a line; several may be joined by && or ;."""
+    """The commands of a line; several may be joined by && or ; or |."""
     words = shlex.split(text, comments=True)
     start = 0
-    for end in [i for i, word in enumerate(words) if word in ("&&", ";")] + [len(words)]:
+    for end in [i for i, word in enumerate(words) if word in ("&&", ";", "|")] + [len(words)]:
         own = words[start:end]
         while own and re.fullmatch(r"[A-Z_]+=.*", own[0]):  # VENV=path make demo
             own = own[1:]
         if own:
-            yield DocCommand(file, line, tuple(own), needs, in_block)
+            found = DocCommand(file, line, tuple(own), needs, in_block)
+            yield replace(found, needs=tuple(dict.fromkeys((*needs, *_evident_needs(found)))))
         start = end + 1
+
+
+def _evident_needs(command: DocCommand) -> Iterator[str]:
+    """What a command cannot do without, by its own words."""
+    flags = dict(zip(command.arguments, command.arguments[1:], strict=False))
+    source, device = flags.get("--source", ""), flags.get("--device", "cpu")
+    if device[0].isdigit() or device.startswith("cuda") or "engine" in command.arguments or ".engine" in command.text:
+        yield "GPU"
+    if source.startswith("http"):
+        yield "internet"
+    elif "://" in source or source.isdecimal() or source.endswith(".streams"):
+        yield "camera"
+    elif source.startswith("screen"):
+        yield "screen"
+    elif source == "-":
+        yield "standard input"
 
 
 def made_by_make(target: str, recipe: Sequence[str]) -> list[DocCommand]:

@@ -19,7 +19,14 @@ from tests.end_to_end.scripts import environment
 from tests.shared_data import REPOSITORY
 
 COMMANDS = all_commands()
-OTHER_PROGRAMS = ("pip", "git", "cd", "cmake", "npm")  # of other projects; there is nothing of ours to hold them to
+OTHER_PROGRAMS = (
+    "pip",
+    "git",
+    "cd",
+    "find",
+    "ffmpeg",
+    "trtexec",
+)  # of other projects; there is nothing of ours to hold them to
 
 
 def name_of(command: DocCommand) -> str:
@@ -126,6 +133,23 @@ python: no command
         (11, "train.py", ("--img", "64"), ()),
         (11, "-m models", ("--cfg", "a.yaml"), ()),
     ]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "needs"),
+    [
+        ("--weights a.pt --device 0", ("GPU",)),
+        ("--weights a.pt --device cpu --source pictures/", ()),
+        ("--weights a.engine", ("GPU",)),
+        ("--source rtsp://camera/1", ("camera",)),
+        ("--source 0", ("camera",)),
+        ("--source https://host/a.jpg", ("internet",)),
+        ("--source 'screen 1'", ("screen",)),
+    ],
+)
+def test_what_a_command_says_of_its_needs(arguments: str, needs: tuple[str, ...]) -> None:
+    (command,) = commands_in("x", f"```sh\npython detect.py {arguments}\n```")
+    assert command.needs == needs
 
 
 def test_tiny_settings_keep_what_is_not_size() -> None:

@@ -6,8 +6,9 @@ A command keeps the files it names; what a user would have there is made beforeh
 from __future__ import annotations
 
 import shlex
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -24,27 +25,29 @@ DATA = "my.yaml"
 class Script:
     """A script's settings. ``tiny``: what replaces a value in any case; ``where``: only if the command gives one."""
 
-    config: type[Any]
-    refused: Mapping[str, str]
+    parse: Callable[[Sequence[str]], Any]
     tiny: Mapping[str, object]
     where: Mapping[str, object]
+    data: str = DATA
+
+
+def _parser(config: type[Any], prog: str, refused: dict[str, str] | None = None) -> Callable[[Sequence[str]], Any]:
+    return partial(parse_command_line, config, prog=prog, description="", refused=refused)
 
 
 SCRIPTS = {
     "train.py": Script(
-        TrainConfig,
-        REFUSED_TRAIN_FLAGS,
+        _parser(TrainConfig, "train.py", REFUSED_TRAIN_FLAGS),
         {"imgsz": SIDE, "epochs": 1, "batch_size": 4, "workers": 0, "noplots": True, "loggers": ("none",)},
-        {"evolve": 1},
+        {"evolve": 1, "tile": SIDE},
     ),
     "val.py": Script(
-        ValConfig,
-        {},
+        _parser(ValConfig, "val.py"),
         {"imgsz": SIDE, "batch_size": 4, "workers": 0, "study_sizes": (SIDE,)},
         {"slice": SIDE},
     ),
-    "detect.py": Script(DetectConfig, {}, {"imgsz": (SIDE,)}, {"slice": SIDE}),
-    "export.py": Script(FullExportConfig, REFUSED_FLAGS, {"imgsz": (SIDE,)}, {}),
+    "detect.py": Script(_parser(DetectConfig, "detect.py"), {"imgsz": (SIDE,)}, {"slice": SIDE}),
+    "export.py": Script(_parser(FullExportConfig, "export.py", REFUSED_FLAGS), {"imgsz": (SIDE,)}, {}),
 }
 # Arguments of modules in place of those in the page; FOLDER is one that may be written to.
 MODULES: dict[str, tuple[str, ...]] = {
@@ -65,9 +68,7 @@ def parsed(command: DocCommand) -> Any:
     Raises:
         UsageError: a flag or a value that the script does not take.
     """
-    script = SCRIPTS[command.script]
-    refused = dict(script.refused)
-    return parse_command_line(script.config, command.arguments, prog=command.script, description="", refused=refused)
+    return SCRIPTS[command.script].parse(command.arguments)
 
 
 def made_tiny(command: DocCommand) -> str | None:
@@ -87,8 +88,8 @@ def _tiny_settings(command: DocCommand) -> Any:
     known = {item.name for item in fields(config)}
     changes = {name: value for name, value in script.tiny.items() if name in known}
     changes |= {name: value for name, value in script.where.items() if getattr(config, name, None) is not None}
-    if config.data and Path(config.data).stem != Path(DATA).stem:  # coco128, the demo's scenes
-        changes["data"] = DATA
+    if getattr(config, "data", ""):  # coco128, the demo's scenes
+        changes["data"] = script.data
     if getattr(config, "cfg", "").endswith(".yaml"):  # s, m, l and x as n
         changes["cfg"] = "yolov5n" + Path(config.cfg).name[len("yolov5n") :]
     return replace(config, **changes)

@@ -22,6 +22,8 @@ import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import cv2
+
 from tests.documentation.tiny import DATA, SIDE
 from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
@@ -33,6 +35,7 @@ from utils.training.session import train
 
 NANO = "made/nano/weights/last.pt"
 MADE_FORMATS = ("onnx", "torchscript")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
 DEFAULT_WEIGHTS = ("yolov5s.pt",)  # what a command without --weights reads
 
 
@@ -79,6 +82,8 @@ def provide(folder: Path, words: Sequence[str]) -> None:
         shutil.copytree(folder / "made" / "cut-off", run)
         (run / "weights" / "last.pt").touch()
         return
+    if "--source" in words:
+        provide_source(folder, words[words.index("--source") + 1])
     for word in (*words, *DEFAULT_WEIGHTS):
         made = (folder / NANO).with_suffix(Path(word).suffix)
         if not made.is_file():
@@ -88,6 +93,29 @@ def provide(folder: Path, words: Sequence[str]) -> None:
         if made.suffix != ".pt" or not file.exists():
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(made, file)
+
+
+def provide_source(folder: Path, source: str) -> None:
+    """Pictures or a video under the name that a command gives."""
+    file, pictures = folder / source, sorted((folder / "pictures").iterdir())
+    if "*" in source:
+        file = folder / source.replace("**", "deep").replace("*", "picture")
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".txt":
+        file.write_text("".join(f"{picture}\n" for picture in pictures))
+    elif file.suffix.lower() in VIDEO_SUFFIXES:
+        image = cv2.imread(str(pictures[0]))
+        assert image is not None
+        video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 5, (image.shape[1], image.shape[0]))
+        for _ in range(6):
+            video.write(image)
+        video.release()
+    elif file.suffix:
+        shutil.copyfile(pictures[0], file)
+    else:
+        shutil.copytree(folder / "pictures", file)
 
 
 def run(words: Sequence[str]) -> int:
