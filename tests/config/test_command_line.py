@@ -110,7 +110,7 @@ YOLOV5_DEFAULTS: dict[type, dict[str, object]] = {
         "exist_ok": False,
     },
     DetectConfig: {
-        "weights": "yolov5s.pt",
+        "weights": ("yolov5s.pt",),
         "source": "data/images",
         "imgsz": (640,),
         "conf_thres": 0.25,

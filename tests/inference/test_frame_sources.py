@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import re
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 
+from tests.runtime.loopback import Served, loopback_server
+from utils.inference.file_source import FileSource, ListedAsTheyCome
 from utils.inference.frame_sources import open_source
 from utils.user_error import UserError
 
@@ -37,15 +41,21 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
+def opened(source: Path | str, vid_stride: int = 1) -> FileSource:
+    found = open_source(str(source), vid_stride)
+    assert isinstance(found, FileSource)
+    return found
+
+
 def names(source: Path | str) -> list[str]:
-    return [frame.path.name for frame in open_source(str(source))]
+    return [frame.path.name for frame in opened(source)]
 
 
 def test_folder_glob_and_file(folder: Path) -> None:
     assert names(folder / "pictures") == ["a.jpg", "b.png"]
     assert names(folder / "pictures" / "*.png") == ["b.png"]
     assert names(folder / "pictures" / "**" / "*") == ["a.jpg", "b.png", "c.PNG"]
-    (frame,) = open_source(str(folder / "pictures" / "b.png"))
+    (frame,) = opened(folder / "pictures" / "b.png")
     assert (frame.index, frame.video) == (0, None)
     assert frame.image.shape == (24, 32, 3) and frame.image[0, 0].tolist() == [0, 0, 2]  # RGB
 
@@ -67,7 +77,7 @@ def test_brackets_in_a_file_name_are_no_pattern(folder: Path) -> None:
 
 
 def test_video_frames_are_the_pictures_written(tmp_path: Path) -> None:
-    source = open_source(str(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210])))
+    source = opened(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210]))
     frames = list(source)
     assert source.expected_frames() == 5
     assert [frame.index for frame in frames] == [0, 1, 2, 3, 4]
@@ -76,7 +86,7 @@ def test_video_frames_are_the_pictures_written(tmp_path: Path) -> None:
 
 
 def test_video_stride(tmp_path: Path) -> None:
-    source = open_source(str(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210])), vid_stride=2)
+    source = opened(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210]), vid_stride=2)
     assert source.expected_frames() == 3
     assert [(frame.index, int(frame.image[0, 0, 2])) for frame in source] == [(0, 10), (2, 110), (4, 210)]
 
@@ -84,7 +94,7 @@ def test_video_stride(tmp_path: Path) -> None:
 def test_unreadable_files_are_named_and_skipped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     (folder / "pictures" / "a.jpg").write_bytes(b"broken")
     (folder / "pictures" / "c.avi").write_bytes(b"no video")
-    source = open_source(str(folder / "pictures"))
+    source = opened(folder / "pictures")
     assert [frame.path.name for frame in source] == ["b.png"]
     assert [name in line for name, line in zip(("a.jpg", "c.avi"), source.skipped, strict=True)] == [True, True]
     assert len([record for record in caplog.records if "skipped" in record.getMessage()]) == 2
@@ -93,20 +103,76 @@ def test_unreadable_files_are_named_and_skipped(folder: Path, caplog: pytest.Log
 def test_video_cut_short_gives_the_frames_before(tmp_path: Path) -> None:
     path = write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210] * 20, "MJPG")
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    frames = list(open_source(str(path)))
+    frames = list(opened(path))
     assert 10 < len(frames) < 90
 
 
 def test_video_without_frames(tmp_path: Path) -> None:
-    source = open_source(str(write_video(tmp_path / "a.avi", [])))
+    source = opened(write_video(tmp_path / "a.avi", []))
     assert list(source) == []
     assert len(source.skipped) == 1 and "a.avi" in source.skipped[0]
 
 
-@pytest.mark.parametrize("source", ["0", "rtsp://camera/1", "http://host/a.mjpg", "screen", "cameras.streams"])
-def test_live_sources_are_refused(source: str) -> None:
-    with pytest.raises(UserError, match="cannot be read; give pictures or a video"):
-        open_source(source)
+def test_groups_follow_the_order_across_files(folder: Path) -> None:
+    write_video(folder / "pictures" / "aa.avi", [10, 60, 110])
+    groups = list(opened(folder / "pictures").groups(2, lambda: False))
+    order = [[(frame.path.name, frame.index) for frame in group] for group in groups]
+    assert order == [[("a.jpg", 0), ("aa.avi", 0)], [("aa.avi", 1), ("aa.avi", 2)], [("b.png", 0)]]
+
+
+def test_a_damaged_frame_costs_that_frame_only(tmp_path: Path) -> None:
+    path = damaged_video(tmp_path / "a.avi", [10, 60, 110, 160, 210], damaged=2)
+    source = opened(path)
+    assert [frame.index for frame in source] == [0, 1, 3, 4]
+    assert source.skipped == [f"{path}: frame 2 is not readable"]
+    source = opened(path, 2)
+    assert [frame.index for frame in source] == [0, 4]
+    source = opened(path, 3)
+    assert [frame.index for frame in source] == [0, 3]
+
+
+def damaged_video(path: Path, values: list[int], damaged: int) -> Path:
+    """A Motion JPEG video in which the content of one frame is zeros."""
+    write_video(path, values, "MJPG")
+    content = bytearray(path.read_bytes())
+    starts = [match.end() for match in re.finditer(b"00dc.{4}(?=\xff\xd8)", content, re.DOTALL)]  # each frame's JPEG
+    assert len(starts) == len(values)
+    start = starts[damaged]
+    size = int.from_bytes(content[start - 4 : start], "little")
+    content[start : start + size] = bytes(size)
+    path.write_bytes(content)
+    return path
+
+
+def test_lines_of_a_pipe_are_read_as_they_come(folder: Path) -> None:
+    reading, writing = os.pipe()
+    source = ListedAsTheyCome(reading)
+    frames = source.groups(8, lambda: False)
+    pictures = folder / "pictures"
+    os.write(writing, f"{pictures / 'b.png'}\n{pictures / 'none.png'}\n\n{pictures}".encode())
+    assert [frame.path.name for frame in next(frames)] == ["b.png"]  # while the writer is still at work
+    os.close(writing)
+    assert [frame.path.name for group in frames for frame in group] == ["a.jpg", "b.png"]  # the last line has no end
+    assert source.expected_frames() is None
+    assert source.skipped == [f"{pictures / 'none.png'}: no such file or folder"]
+    os.close(reading)
+
+
+def test_a_silent_pipe_does_not_hold_up_the_end() -> None:
+    reading, writing = os.pipe()
+    asked = iter([False, False, True])
+    assert list(ListedAsTheyCome(reading).groups(1, lambda: next(asked))) == []
+    os.close(reading)
+    os.close(writing)
+
+
+def test_a_picture_at_an_address_is_fetched_and_kept_until_the_end(folder: Path) -> None:
+    with loopback_server({"b.png?v=1": Served((folder / "pictures" / "b.png").read_bytes())}) as server:
+        source = opened(server.url("b.png?v=1"))
+    (frame,) = source
+    assert frame.path.name == "b.png" and frame.image.shape == (24, 32, 3)
+    source.close()
+    assert not frame.path.exists()
 
 
 def test_nothing_there(tmp_path: Path) -> None:
@@ -116,6 +182,10 @@ def test_nothing_there(tmp_path: Path) -> None:
         (tmp_path / "*.png", "no pictures or videos"),
         (tmp_path / "none", "no such file"),
         (tmp_path / "notes.md", "neither a picture nor a video"),
+        (tmp_path / "none.streams", "no such file"),
+        ("gopher://host/a", "not an address that can be read"),
+        ("https://youtu.be/abc", "yt-dlp -g"),
+        ("screen one", "not of the form screen"),
     ):
         with pytest.raises(UserError, match=reason):
             open_source(str(source))

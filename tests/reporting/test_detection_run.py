@@ -124,7 +124,7 @@ def test_size_is_rounded_to_the_stride(folder: Path, caplog: pytest.LogCaptureFi
     ("flags", "code", "line"),
     [
         (("--source", "nowhere"), 1, "nowhere: no such file or folder"),
-        (("--source", "0"), 1, "0: webcams, streams and screens cannot be read"),
+        (("--source", "0"), 1, "0: cannot be opened or gives no frame"),
         (("--source", "{folder}/pictures/broken.jpg"), 1, "broken.jpg: none of 1 files could be read"),
         (("--source", "{folder}/pictures", "--classes", 3), 2, "--classes 3: the model has classes 0 to 2"),
         (("--source", "{folder}/pictures", "--weights", "none.pt"), 1, "none.pt: no such weights file"),

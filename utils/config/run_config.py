@@ -268,8 +268,17 @@ class ValConfig:
 class DetectConfig:
     """Settings of ``detect.py``."""
 
-    weights: str = flag("yolov5s.pt", "model file: .pt, .torchscript, .onnx", group="Model")
-    source: str = flag("data/images", "picture, video, folder, glob, or text list of them", group="Data")
+    weights: tuple[str, ...] = flag(
+        ("yolov5s.pt",),
+        "model file: .pt or exported; several are asked together, as an ensemble",
+        group="Model",
+    )
+    source: str = flag(
+        "data/images",
+        "picture, video, folder, glob, or .txt list of them; - for a list on standard input; address of a file or a "
+        "stream (rtsp:// http://); number of a camera; .streams list of those; screen [number] [left top width height]",
+        group="Data",
+    )
     data: str = flag("data/coco128.yaml", "dataset YAML that names the classes of a file without names", group="Data")
     imgsz: tuple[int, ...] = flag(
         (640,),
@@ -280,7 +289,10 @@ class DetectConfig:
         at_most=LONGEST_SIDE,
         max_values=2,
     )
-    vid_stride: int = flag(1, "take every n-th frame of a video", group="Data", at_least=1)
+    vid_stride: int = flag(1, "take every n-th frame of a video or stream", group="Data", at_least=1)
+    batch_size: int = flag(
+        1, "pictures, frames or tiles that go through the network together", group="Data", at_least=1, at_most=4096
+    )
 
     conf_thres: float = flag(0.25, "lowest score of a detection", group="Detections", at_least=0, at_most=1)
     iou_thres: float = flag(
@@ -289,19 +301,71 @@ class DetectConfig:
     max_det: int = flag(1000, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
     classes: tuple[int, ...] | None = flag(None, "keep these class ids only", group="Detections", at_least=0)
     agnostic_nms: bool = flag(False, "suppress across classes", group="Detections")
+    augment: bool = flag(False, "look at every picture at three sizes, once mirrored (.pt files)", group="Detections")
+    slice: int | None = flag(
+        None,
+        "look at pictures in overlapping tiles of so many pixels and as a whole",
+        group="Detections",
+        lone_value=640,
+        at_least=32,
+        at_most=LONGEST_SIDE,
+    )
+    slice_overlap: float = flag(
+        0.2, "overlap of neighbouring tiles, part of their side", group="Detections", at_least=0, at_most=0.9
+    )
+    slice_merge: str = flag(
+        "nms",
+        "join what tiles found: drop repeats and pieces (nms) or unite them (greedy)",
+        group="Detections",
+        choices=("nms", "greedy"),
+    )
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    precision: str = flag(
+        "fp32", "arithmetic of a .pt file's network", group="Run", choices=("auto", "fp32", "bf16", "fp16")
+    )
+    half: bool = flag(False, "the same as --precision fp16", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
-    save_txt: bool = flag(False, "write detections as YOLO label files", group="Output")
+    update: bool = flag(
+        False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
+    )
+
+    view_img: bool = flag(False, "show the annotated pictures in a window; q ends", group="Output")
+    save_txt: bool = flag(False, "write detections as label files, labels/*.txt", group="Output")
+    save_format: int = flag(
+        0,
+        "rows of --save-txt, as parts of width and height: 0 centre and size (YOLO), 1 corners (Pascal VOC's order)",
+        group="Output",
+        at_least=0,
+        at_most=1,
+    )
+    save_csv: bool = flag(False, "write detections to predictions.csv: file, class, score", group="Output")
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
-    save_crop: bool = flag(False, "write every detection as a picture of its own", group="Output")
-    nosave: bool = flag(False, "write no annotated pictures", group="Output")
-    line_thickness: int = flag(3, "line width of boxes, pixels", group="Output", at_least=1, at_most=100)
+    save_json: bool = flag(False, "write detections as COCO results, predictions.json", group="Output")
+    save_coco: bool = flag(
+        False, "write pictures and detections as a COCO data set, coco.json, to correct by hand", group="Output"
+    )
+    save_crop: bool = flag(False, "write every detection as a picture of its own, crops/CLASS/*.jpg", group="Output")
+    nosave: bool = flag(False, "write no annotated pictures or videos", group="Output")
+    visualize: bool = flag(False, "draw and write the feature maps of each layer (.pt files)", group="Output")
+    line_thickness: int | None = flag(
+        None,
+        "line width of boxes, pixels; left out, from the sizes of picture and box",
+        group="Output",
+        at_least=1,
+        at_most=100,
+    )
     hide_labels: bool = flag(False, "draw boxes without class names", group="Output")
     hide_conf: bool = flag(False, "draw labels without scores", group="Output")
     project: str = flag("runs/detect", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
     exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+
+    def __post_init__(self) -> None:
+        if self.half and self.precision not in ("fp32", "fp16"):
+            raise UsageError(f"--half --precision {self.precision}: contradict each other; leave one out")
+        if self.visualize and (self.augment or self.slice is not None or len(self.weights) > 1):
+            raise UsageError("--visualize: shows one network on whole pictures; leave out --augment and --slice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -4,15 +4,32 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
 
-from utils.geometry.letterbox import FrameSize, letterbox, padded_frame
+from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, padded_frame
 from utils.geometry.records import Detections
 from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
+
+Prepared = TypeVar("Prepared")
+
+
+class PictureDetector(Protocol[Prepared]):
+    """A detector of pictures in two steps, of which the first can be done ahead, in other threads."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, by class id."""
+
+    def prepare(self, image: np.ndarray) -> Prepared:
+        """What ``detect`` takes, for an image (H, W, 3) uint8 RGB; NumPy only."""
+
+    def detect(self, pictures: Sequence[Prepared]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own picture, for each of the prepared pictures."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +39,14 @@ class PredictorSettings:
     nms: NmsSettings
     imgsz: FrameSize  # multiples of the stride, pixels; pictures are scaled to fit; ignored by a file of fixed size
     precision: torch.dtype = torch.float32  # arithmetic of the network, where it is a .pt file
+
+
+@dataclass(frozen=True, slots=True)
+class FittedPicture:
+    """A picture scaled and padded to its network frame."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB of size transform.network
+    transform: LetterboxTransform
 
 
 class Predictor:
@@ -42,22 +67,30 @@ class Predictor:
         return self.backend.names
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB.
+        """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB."""
+        return self.detect([self.prepare(image) for image in images])
+
+    def prepare(self, image: np.ndarray) -> FittedPicture:
+        """The image (H, W, 3) uint8 RGB in its network frame."""
+        return FittedPicture(*letterbox(image, self.network_frame(FrameSize(*image.shape[:2]))))
+
+    def detect(self, pictures: Sequence[FittedPicture]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own source picture, for each of the pictures.
 
         Pictures that share a network frame go through the network together.
         """
         by_frame: dict[FrameSize, list[int]] = {}
-        for position, image in enumerate(images):
-            by_frame.setdefault(self.network_frame(FrameSize(*image.shape[:2])), []).append(position)
+        for position, picture in enumerate(pictures):
+            by_frame.setdefault(picture.transform.network, []).append(position)
         found: dict[int, Detections] = {}
         for frame, positions in by_frame.items():
-            fitted = [letterbox(images[position], frame) for position in positions]
+            pixels = as_network_input([pictures[position].image for position in positions], self.device)
             with autocast(self.device, self.settings.precision):
-                predictions = self.backend.predict(as_network_input([image for image, _ in fitted], self.device))
+                predictions = self.backend.predict(pixels)
             results = non_max_suppression(predictions, self.settings.nms, frame)
-            for position, (_, transform), detections in zip(positions, fitted, results, strict=True):
-                found[position] = detections.to_source(transform).cpu()
-        return [found[position] for position in range(len(images))]
+            for position, detections in zip(positions, results, strict=True):
+                found[position] = detections.to_source(pictures[position].transform).cpu()
+        return [found[position] for position in range(len(pictures))]
 
     def network_frame(self, source: FrameSize) -> FrameSize:
         """The frame in which a picture of size ``source`` meets the network."""

@@ -6,6 +6,7 @@ The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -14,9 +15,9 @@ import torch
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
-from utils.geometry.tiles import tiles_of
+from utils.geometry.tiles import Tile, tiles_of
 from utils.inference.nms import CLASS_OFFSET
-from utils.inference.predictor import Predictor
+from utils.inference.predictor import FittedPicture, Predictor
 from utils.runtime.torchvision_operators import nms
 
 MERGES = ("nms", "greedy")
@@ -33,13 +34,22 @@ class SliceSettings:
     merge: str = "nms"  # or "greedy": boxes of one object are united instead of dropped
 
 
+@dataclass(frozen=True, slots=True)
+class SlicedPicture:
+    """A picture's tiles and, last, the picture itself, each in its network frame."""
+
+    views: tuple[FittedPicture, ...]
+    windows: tuple[Tile, ...]  # where each view lies
+    size: FrameSize
+
+
 class SlicedPredictor:
     """A predictor that looks at every picture in tiles and as a whole. Keeps no state between calls."""
 
     def __init__(self, predictor: Predictor, settings: SliceSettings, batch_size: int) -> None:
         self.predictor = predictor
         self.settings = settings
-        self.batch_size = batch_size  # tiles that go through the network together
+        self.batch_size = batch_size  # views that go through the network together
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -47,18 +57,36 @@ class SlicedPredictor:
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
         """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB."""
-        return [self._look_at(image) for image in images]
+        return [self.detect([self.prepare(image)])[0] for image in images]
 
-    def _look_at(self, image: np.ndarray) -> Detections:
+    def prepare(self, image: np.ndarray) -> SlicedPicture:
+        """All views of the image (H, W, 3) uint8 RGB."""
         size = FrameSize(*image.shape[:2])
-        tiles = tiles_of(size, self.settings.size, self.settings.overlap)
-        views = [*(image[tile.top : tile.bottom, tile.left : tile.right] for tile in tiles), image]
+        windows = (*tiles_of(size, self.settings.size, self.settings.overlap), Tile(0, 0, size.width, size.height))
+        views = (self.predictor.prepare(image[w.top : w.bottom, w.left : w.right]) for w in windows)
+        return SlicedPicture(tuple(views), windows, size)
+
+    def detect(self, pictures: Sequence[SlicedPicture]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own picture, for each of the pictures.
+
+        Views of all pictures go through the network in batches.
+        """
+        views = [view for picture in pictures for view in picture.views]
         found: list[Detections] = []
         for start in range(0, len(views), self.batch_size):
-            found += self.predictor(views[start : start + self.batch_size])
-        if not tiles:
+            found += self.predictor.detect(views[start : start + self.batch_size])
+        ends = itertools.accumulate(len(picture.views) for picture in pictures)
+        return [
+            self._joined(picture, found[end - len(picture.views) : end])
+            for picture, end in zip(pictures, ends, strict=True)
+        ]
+
+    def _joined(self, picture: SlicedPicture, found: Sequence[Detections]) -> Detections:
+        """What the views of one picture have found, in pixels of the picture, each object once."""
+        if len(picture.views) == 1:
             return found[0]
-        windows = torch.tensor([(t.left, t.top, t.right, t.bottom) for t in tiles] + [(0, 0, size.width, size.height)])
+        size = picture.size
+        windows = torch.tensor([(w.left, w.top, w.right, w.bottom) for w in picture.windows])
         counts = torch.tensor([len(one) for one in found])
         shift = windows[:, [0, 1, 0, 1]].repeat_interleave(counts, dim=0)
         everything = Detections(

@@ -18,20 +18,25 @@ CROP_GAIN = 1.02  # a crop is the box enlarged by this factor ...
 CROP_MARGIN = 10  # ... and by so many pixels in width and height
 
 
-def label_rows(detections: Detections, *, with_scores: bool) -> list[str]:
-    """Rows ``class cx cy w h [score]``, coordinates as parts of the picture's width and height, six digits."""
+def label_rows(detections: Detections, *, with_scores: bool, corners: bool = False) -> list[str]:
+    """Rows ``class cx cy w h [score]``, coordinates as parts of the picture's width and height, six digits.
+
+    With ``corners`` the rows are ``class x1 y1 x2 y2 [score]``, as parts too: YOLOv5's ``--save-format 1``.
+    """
     width, height = detections.size.width, detections.size.height
-    boxes = xyxy_to_cxcywh(detections.boxes.cpu().numpy().astype(np.float64)) / (width, height, width, height)
+    pixels = detections.boxes.cpu().numpy().astype(np.float64)
+    boxes = (pixels if corners else xyxy_to_cxcywh(pixels)) / (width, height, width, height)
     columns = [detections.classes.cpu().numpy()[:, None], boxes]
     if with_scores:
         columns.append(detections.scores.cpu().numpy().astype(np.float64)[:, None])
     return [" ".join(f"{number:g}" for number in row) for row in np.concatenate(columns, axis=1).tolist()]
 
 
-def write_label_file(path: Path, detections: Detections, *, with_scores: bool) -> None:
+def write_label_file(path: Path, detections: Detections, *, with_scores: bool, corners: bool = False) -> None:
     """Write the rows of one picture; like YOLOv5, no file for a picture in which nothing was found."""
     if len(detections):
-        path.write_text("\n".join(label_rows(detections, with_scores=with_scores)) + "\n", encoding="utf-8")
+        rows = label_rows(detections, with_scores=with_scores, corners=corners)
+        path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
 def image_id(path: Path) -> int | str:

@@ -1,46 +1,56 @@
-"""Detections of a run written beside each other: annotated pictures and videos, label files, crops."""
+"""Detections of a run written beside each other: annotated pictures and videos, label files, crops, tables."""
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 
-import cv2
 import numpy as np
 
+from utils.config.run_config import DetectConfig
 from utils.geometry.records import Detections
-from utils.inference.frame_sources import Frame, VideoFacts
-from utils.inference.predictor import Predictor
+from utils.inference.frames import Frame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
 from utils.reporting.detection_files import write_crops, write_label_file, write_picture
+from utils.reporting.detection_tables import CocoDataset, CocoResultsTable, CsvTable
+from utils.reporting.video_output import VideoOutput
 from utils.user_error import UserError
 
 WRITABLE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
-USUAL_FRAME_RATE = 30.0  # frames per second, for a video whose header has none
 
 
 @dataclass(frozen=True, slots=True)
-class OutputChoice:
-    """What is written for each frame."""
+class FoundInFrame:
+    """A frame, what was found in it, and what the classes are called."""
 
-    pictures: bool  # annotated pictures and videos
-    label_files: bool  # YOLO rows in labels/
-    scores_in_label_files: bool
-    crops: bool  # a picture of each object in crops/<class>/
-    style: DrawingStyle
+    frame: Frame
+    detections: Detections  # in pixels of the frame
+    names: Sequence[str]
+
+
+def drawing_style(config: DetectConfig) -> DrawingStyle:
+    """How ``config`` wants boxes drawn."""
+    return DrawingStyle(config.line_thickness, names=not config.hide_labels, scores=not config.hide_conf)
 
 
 class DetectionOutput:
-    """The files of one run folder; closes the video that is being written at the end of the ``with`` block."""
+    """The files of one run folder; what is open is finished at the end of the ``with`` block."""
 
-    def __init__(self, folder: Path, predictor: Predictor, choice: OutputChoice) -> None:
+    def __init__(self, folder: Path, config: DetectConfig) -> None:
         self.folder = folder
-        self.predictor = predictor  # asked for names late: some model files tell their classes at the first picture
-        self.choice = choice
+        self.config = config
+        self._style = drawing_style(config)
         self._stems: dict[Path, str] = {}
-        self._video: cv2.VideoWriter | None = None
-        self._video_source: Path | None = None
+        self._naming = threading.Lock()
+        self._videos: dict[Path, VideoOutput] = {}
+        self._last_video: Path | None = None
+        self._written_videos: set[Path] = set()
+        self._csv = CsvTable(folder / "predictions.csv") if config.save_csv else None
+        self._results = CocoResultsTable(folder / "predictions.json") if config.save_json else None
+        self._dataset = CocoDataset(folder / "coco.json") if config.save_coco else None
 
     def __enter__(self) -> DetectionOutput:
         return self
@@ -48,59 +58,79 @@ class DetectionOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._close_video()
+        for output in (*self._videos.values(), self._csv, self._results, self._dataset):
+            if output is not None:
+                output.close()
 
-    def write(self, frame: Frame, detections: Detections) -> None:
-        """Write the detections of one frame, boxes in its pixels.
+    def write(self, found: FoundInFrame) -> None:
+        """Write the detections of one frame.
 
         Raises:
             UserError: a file cannot be written.
         """
-        stem = self._stem(frame.path)
+        frame, detections = found.frame, found.detections
+        stem = self.stem(frame.path)
         numbered = stem if frame.video is None else f"{stem}_{frame.index}"
         try:
-            if self.choice.label_files:
-                (self.folder / "labels").mkdir(exist_ok=True)
-                path = self.folder / "labels" / f"{numbered}.txt"
-                write_label_file(path, detections, with_scores=self.choice.scores_in_label_files)
-            if self.choice.crops:
-                write_crops(self.folder / "crops", frame.image, detections, self.predictor.names, stem)
-            if self.choice.pictures:
-                image = draw_detections(frame.image, detections, self.predictor.names, self.choice.style)
-                self._write_annotated(frame, image, stem)
+            if self.config.save_txt:
+                self._write_labels(numbered, detections)
+            if self.config.save_crop:
+                write_crops(self.folder / "crops", frame.image, detections, found.names, stem)
+            if self._csv:
+                self._csv.write(frame, detections, found.names)
+            if self._results:
+                self._results.write(numbered, detections)
+            if self._dataset:
+                self._dataset.write(frame, detections, found.names)
+            if not self.config.nosave:
+                self._write_annotated(frame, draw_detections(frame.image, detections, found.names, self._style), stem)
         except OSError as error:
             raise UserError(f"{error.filename or self.folder}: cannot be written: {error.strerror or error}") from error
 
+    def stem(self, path: Path) -> str:
+        """The name of the source's files, its own stem unless another source of this run has it already."""
+        with self._naming:
+            if path not in self._stems:
+                taken = set(self._stems.values())
+                stem, number = path.stem, 2
+                while stem in taken:
+                    stem, number = f"{path.stem}{number}", number + 1
+                self._stems[path] = stem
+            return self._stems[path]
+
+    def _write_labels(self, name: str, detections: Detections) -> None:
+        (self.folder / "labels").mkdir(exist_ok=True)
+        write_label_file(
+            self.folder / "labels" / f"{name}.txt",
+            detections,
+            with_scores=self.config.save_conf,
+            corners=self.config.save_format == 1,
+        )
+
     def _write_annotated(self, frame: Frame, image: np.ndarray, stem: str) -> None:
         if frame.video is not None:
-            self._write_video_frame(frame.path, frame.video, image, stem)
+            self._video(frame, stem).write(image, frame.seconds)
             return
         suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE_SUFFIXES else ".jpg"
         write_picture(self.folder / f"{stem}{suffix}", image)
 
-    def _write_video_frame(self, source: Path, video: VideoFacts, image: np.ndarray, stem: str) -> None:
-        if self._video is None or self._video_source != source:
-            self._close_video()
-            path = self.folder / f"{stem}.mp4"
-            rate = video.frames_per_second if video.frames_per_second > 0 else USUAL_FRAME_RATE
-            codec = cv2.VideoWriter.fourcc(*"mp4v")
-            self._video = cv2.VideoWriter(str(path), codec, rate, (image.shape[1], image.shape[0]))
-            self._video_source = source
-            if not self._video.isOpened():
-                raise UserError(f"{path}: this OpenCV cannot write MP4 video")
-        self._video.write(cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
+    def _video(self, frame: Frame, stem: str) -> VideoOutput:
+        """The open video that takes the frame; a source whose size changes goes on in a further file."""
+        last, self._last_video = self._last_video, frame.path
+        if frame.seconds is None and last is not None and last != frame.path and last in self._videos:
+            self._videos.pop(last).close()  # files come one after the other
+        current = self._videos.get(frame.path)
+        if current is not None and current.size == frame.image.shape[:2]:
+            return current
+        if current is not None:
+            self._videos.pop(frame.path).close()
+        video = VideoOutput(self._free_video_path(stem), frame, self.config.vid_stride)
+        self._videos[frame.path] = video
+        return video
 
-    def _close_video(self) -> None:
-        if self._video is not None:
-            self._video.release()
-            self._video = None
-
-    def _stem(self, path: Path) -> str:
-        """The name of the source's files, its own stem unless another source of this run has it already."""
-        if path not in self._stems:
-            taken = set(self._stems.values())
-            stem, number = path.stem, 2
-            while stem in taken:
-                stem, number = f"{path.stem}{number}", number + 1
-            self._stems[path] = stem
-        return self._stems[path]
+    def _free_video_path(self, stem: str) -> Path:
+        path, number = self.folder / f"{stem}.mp4", 2
+        while path in self._written_videos:
+            path, number = self.folder / f"{stem}_part{number}.mp4", number + 1
+        self._written_videos.add(path)
+        return path

@@ -1,33 +1,50 @@
-"""``detect.py``'s work: a source of pictures through the detector, what was found written to a run folder."""
+"""``detect.py``'s work: a source of pictures through the detector, what was found written to a run folder.
+
+Reading and fitting pictures, the network, and drawing and writing run at the same time in three threads, with a few
+groups of pictures between them.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import logging
+import threading
 import time
 from collections import Counter
-from dataclasses import dataclass
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
 from pathlib import Path
-
-from tqdm import tqdm
+from typing import Any
 
 from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
 from utils.config.run_config import DetectConfig, square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
-from utils.inference.frame_sources import FrameSource, open_source
-from utils.inference.model_backends import DetectionBackend, load_backend
+from utils.geometry.records import Detections
+from utils.inference.detector_choice import open_detector, torch_backends
+from utils.inference.frame_sources import open_source
+from utils.inference.frames import Frame, FrameSource
+from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings
-from utils.inference.predictor import Predictor, PredictorSettings
-from utils.reporting.box_drawing import DrawingStyle
-from utils.reporting.detection_output import DetectionOutput, OutputChoice
+from utils.inference.predictor import PictureDetector, Predictor, PredictorSettings, Prepared
+from utils.inference.slicing import SlicedPredictor, SliceSettings
+from utils.inference.stripped_weights import strip_weights
+from utils.reporting.box_drawing import draw_detections
+from utils.reporting.detection_output import DetectionOutput, FoundInFrame, drawing_style
+from utils.reporting.feature_maps import recorded_maps, write_maps
+from utils.reporting.picture_window import PictureWindow
 from utils.reporting.run_directory import new_run_directory
-from utils.runtime.device import describe_device, select_device
+from utils.runtime.device import describe_device, requested_precision, select_device
 from utils.runtime.failures import explained_failures
+from utils.runtime.overlapped import Behind, ahead
+from utils.runtime.progress import Progress
+from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
 NAMED_CLASSES = 8  # in the last lines of the log, the most frequent ones
+GROUPS_AHEAD = 2  # groups of pictures that wait for the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +54,8 @@ class DetectionSummary:
     folder: Path
     frames: int
     objects: tuple[tuple[str, int], ...]  # class name and count, most frequent first
-    skipped: tuple[str, ...]  # one line for each unreadable file
-    milliseconds: float  # per frame: letterbox, network, suppression
+    skipped: tuple[str, ...]  # one line for each unreadable file or frame
+    milliseconds: float  # per frame: network and suppression
 
 
 def run_detection(config: DetectConfig) -> DetectionSummary:
@@ -46,53 +63,148 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
 
     Raises:
         UserError: nothing to read in the source, unreadable weights, or class ids that the model does not have.
+        Stopped: a signal ended a run over files; what was found until then is in the folder.
     """
     device = select_device(config.device)
-    source = open_source(config.source, config.vid_stride)
-    backend = load_backend(
-        find_weights(config.weights), device, fallback_names=lambda: _names_of_data(config.data), dnn=config.dnn
-    )
-    _check_classes(config.classes, backend)
-    nms = NmsSettings(
-        config.conf_thres, config.iou_thres, config.max_det, agnostic=config.agnostic_nms, classes=config.classes
-    )
-    predictor = Predictor(backend, PredictorSettings(nms, _network_size(config.imgsz, backend)), device)
-    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
-    LOGGER.info("detecting with %s on %s", config.weights, describe_device(device))
-    choice = OutputChoice(
-        pictures=not config.nosave,
-        label_files=config.save_txt,
-        scores_in_label_files=config.save_conf,
-        crops=config.save_crop,
-        style=DrawingStyle(line_width=config.line_thickness, names=not config.hide_labels, scores=not config.hide_conf),
-    )
-    with explained_failures(1, max(config.imgsz)), DetectionOutput(folder, predictor, choice) as output:
-        summary = _detect_all(source, predictor, output, folder)
-    if not summary.frames:
-        raise UserError(f"{config.source}: none of {len(source.files)} files could be read")
+    precision = requested_precision(config.precision, config.half, device)
+    with contextlib.closing(open_source(config.source, config.vid_stride)) as source:
+        backend = open_detector(config, device, lambda: _names_of_data(config.data))
+        _check_flags(config, backend)
+        nms = NmsSettings(
+            config.conf_thres, config.iou_thres, config.max_det, agnostic=config.agnostic_nms, classes=config.classes
+        )
+        settings = PredictorSettings(nms, _network_size(config.imgsz, backend), precision)
+        detector = _in_tiles(Predictor(backend, settings, device), config)
+        folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+        LOGGER.info("detecting with %s on %s", " ".join(config.weights), describe_device(device))
+        with (
+            explained_failures(config.batch_size, max(config.imgsz)),
+            DetectionOutput(folder, config) as output,
+            _stop_requests() as stop,
+        ):
+            run = _Run(config, source, detector, output, stop)
+            if config.visualize:
+                run.look = _recording(backend, run)
+            run.go()
+        summary = run.summary()
+    if not summary.frames and stop.signal_number is None:
+        count = len(summary.skipped)
+        raise UserError(f"{config.source}: {f'none of {count} files could be read' if count else 'names nothing'}")
     _log_summary(summary)
+    if stop.signal_number is not None and not source.live:
+        raise Stopped(stop.signal_number, f"stopped after {summary.frames} frames")
+    if config.update:
+        for name in config.weights:
+            strip_weights(find_weights(name))
     return summary
 
 
-def _detect_all(source: FrameSource, predictor: Predictor, output: DetectionOutput, folder: Path) -> DetectionSummary:
-    found: Counter[str] = Counter()
-    frames, seconds = 0, 0.0
-    for frame in tqdm(
-        source, total=source.expected_frames(), unit="frame", desc="detecting", disable=None, leave=False
-    ):
+Look = Callable[[list[tuple[Frame, Any]]], list[Detections]]
+
+
+@dataclass
+class _Run:
+    """Frames on their way through the three threads, and what is counted on the way."""
+
+    config: DetectConfig
+    source: FrameSource
+    detector: PictureDetector[Any]
+    output: DetectionOutput
+    stop: StopRequest
+    look: Look | None = None  # in place of the plain call of the detector
+    window: PictureWindow | None = None
+    frames: int = 0
+    seconds: float = 0.0
+    found: Counter[str] = field(default_factory=Counter)
+
+    def go(self) -> None:
+        """Detect in all frames of the source, or until the user stops it."""
+        size = 1 if self.config.visualize else self.config.batch_size
+        groups = _prepared(self.source, self.detector, size, self._stopped)
+        if not self.source.live:  # a live source reads in its own threads; frames that wait here would grow old
+            groups = ahead(groups, GROUPS_AHEAD, self._stopped)
+        self.window = PictureWindow() if self.config.view_img else None
+        with (
+            contextlib.closing(groups),
+            Behind(self.output.write, GROUPS_AHEAD * size) as writer,
+            Progress(self.source.expected_frames(), "frame", "detecting") as progress,
+        ):
+            for group in groups:
+                for frame, detections in zip((frame for frame, _ in group), self._detect(group), strict=True):
+                    item = FoundInFrame(frame, detections, self.detector.names)
+                    self._show(item)
+                    writer.submit(item)
+                progress.advance(len(group))
+                if self._stopped():
+                    break
+        if self.window is not None:
+            self.window.close()
+
+    def summary(self) -> DetectionSummary:
+        return DetectionSummary(
+            folder=self.output.folder,
+            frames=self.frames,
+            objects=tuple(self.found.most_common()),
+            skipped=tuple(self.source.skipped),
+            milliseconds=1e3 * self.seconds / max(self.frames, 1),
+        )
+
+    def _detect(self, group: list[tuple[Frame, Any]]) -> list[Detections]:
         start = time.perf_counter()
-        (detections,) = predictor([frame.image])
-        seconds += time.perf_counter() - start
-        frames += 1
-        found.update(predictor.names[kind] for kind in detections.classes.tolist())
-        output.write(frame, detections)
-    return DetectionSummary(
-        folder=folder,
-        frames=frames,
-        objects=tuple(found.most_common()),
-        skipped=tuple(source.skipped),
-        milliseconds=1e3 * seconds / max(frames, 1),
-    )
+        found = self.look(group) if self.look else self.detector.detect([picture for _, picture in group])
+        self.seconds += time.perf_counter() - start
+        self.frames += len(group)
+        for detections in found:
+            self.found.update(self.detector.names[kind] for kind in detections.classes.tolist())
+        return found
+
+    def _show(self, item: FoundInFrame) -> None:
+        if self.window is not None:
+            drawn = draw_detections(item.frame.image, item.detections, item.names, drawing_style(self.config))
+            self.window.show(item.frame.path.name, drawn)
+
+    def _stopped(self) -> bool:
+        return self.stop.signal_number is not None or (self.window is not None and self.window.closed)
+
+
+def _prepared(
+    source: FrameSource, detector: PictureDetector[Prepared], size: int, stopped: Callable[[], bool]
+) -> Generator[list[tuple[Frame, Prepared]]]:
+    for group in source.groups(size, stopped):
+        yield [(frame, detector.prepare(frame.image)) for frame in group]
+
+
+def _in_tiles(predictor: Predictor, config: DetectConfig) -> PictureDetector[Any]:
+    if config.slice is None:
+        return predictor
+    tiles = SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
+    return SlicedPredictor(predictor, tiles, config.batch_size)
+
+
+def _recording(backend: DetectionBackend, run: _Run) -> Look:
+    """Detection that writes the feature maps of each picture to ``<its name>_features``."""
+    (network,) = torch_backends(backend)
+
+    def look(group: list[tuple[Frame, Any]]) -> list[Detections]:
+        with recorded_maps(network.model) as maps:
+            found = run.detector.detect([picture for _, picture in group])
+        for frame, _ in group:
+            name = run.output.stem(frame.path)
+            numbered = name if frame.video is None else f"{name}_{frame.index}"
+            write_maps(run.output.folder / f"{numbered}_features", maps)
+        return found
+
+    return look
+
+
+@contextlib.contextmanager
+def _stop_requests() -> Iterator[StopRequest]:
+    """Signals as requests; outside the main thread, where Python takes no handlers, they are not caught."""
+    if threading.current_thread() is threading.main_thread():
+        with stop_requests() as request:
+            yield request
+    else:
+        yield StopRequest()
 
 
 def _log_summary(summary: DetectionSummary) -> None:
@@ -122,7 +234,12 @@ def _names_of_data(data: str) -> tuple[str, ...]:
     return read_dataset_yaml(find_dataset_yaml(data), check_files=False).names
 
 
-def _check_classes(classes: tuple[int, ...] | None, backend: DetectionBackend) -> None:
-    wrong = [kind for kind in classes or () if backend.names and kind >= len(backend.names)]
+def _check_flags(config: DetectConfig, backend: DetectionBackend) -> None:
+    wrong = [kind for kind in config.classes or () if backend.names and kind >= len(backend.names)]
     if wrong:
         raise UsageError(f"--classes {wrong[0]}: the model has classes 0 to {len(backend.names) - 1}")
+    networks = torch_backends(backend)
+    if config.visualize and not networks:
+        raise UsageError(f"--visualize --weights {config.weights[0]}: only .pt files show their layers")
+    if config.update and len(networks) != len(config.weights):
+        raise UsageError(f"--update --weights {' '.join(config.weights)}: only .pt files can be written anew")

@@ -138,7 +138,7 @@ class SamplePictures(EvaluationObserver):
         image = self.pictures.source_image(index)
         scale = min(1.0, SAMPLE_SIDE / max(labels.size))
         if scale < 1:
-            size = (round(labels.size.width * scale), round(labels.size.height * scale))
+            size = (max(round(labels.size.width * scale), 1), max(round(labels.size.height * scale), 1))
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         true = draw_labels(image, labels.scaled(scale), self.names)
         found = draw_detections(image, detections.above(DRAWN_SCORE).scaled(scale), self.names)

@@ -27,15 +27,16 @@ from utils.evaluation.evaluate import (
 )
 from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.inference.detector_choice import refuse_torch_flags
 from utils.inference.ensemble import Ensemble
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.inference.test_time_augmentation import AugmentedBackend
-from utils.runtime.device import resolve_precision, select_device
+from utils.runtime.device import requested_precision, select_device
 from utils.runtime.failures import explained_failures
-from utils.user_error import UsageError, UserError
+from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -62,7 +63,7 @@ class EvaluationSetup:
         settings = EvaluationSettings(
             nms=NmsSettings(config.conf_thres, config.iou_thres, config.max_det, multi_label=True),
             single_cls=config.single_cls,
-            precision=_precision(config, device),
+            precision=requested_precision(config.precision, config.half, device),
             areas=parse_area_ranges(config.area_ranges or ()),
             halved_padding=config.as_yolov5,
         )
@@ -103,14 +104,7 @@ class EvaluationSetup:
                 "they must be of the same data set"
             )
         if not isinstance(backend, TorchBackend):
-            for name, wanted in (
-                ("--half", config.half),
-                (f"--precision {config.precision}", config.precision not in ("auto", "fp32")),
-                ("--as-yolov5", config.as_yolov5),
-                ("--augment", config.augment),
-            ):
-                if wanted:
-                    raise UsageError(f"{name} --weights {file}: only for .pt files; an exported file is as it is")
+            refuse_torch_flags(config, file, {"--as-yolov5": config.as_yolov5})
             return backend
         return AugmentedBackend(backend) if config.augment else backend
 
@@ -148,11 +142,3 @@ class EvaluationSetup:
         settings = LoaderSettings(self.config.batch_size, workers=self.config.workers)
         sort: SortKind = "quicksort" if self.config.as_yolov5 else "stable"
         return evaluation_loader(self.pictures, side, settings, stride=backend.stride, frame=backend.frame, sort=sort)
-
-
-def _precision(config: ValConfig, device: torch.device) -> torch.dtype:
-    if not config.half:
-        return resolve_precision(config.precision, device)
-    if device.type == "cpu":
-        raise UsageError("--half: this CPU has no fp16 arithmetic for convolutions; use --precision bf16, or a GPU")
-    return torch.float16

@@ -56,6 +56,15 @@ def resolve_precision(name: str, device: torch.device) -> torch.dtype:
     return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[name]
 
 
+def requested_precision(name: str, half: bool, device: torch.device) -> torch.dtype:
+    """Arithmetic type of ``--precision name``, or of ``--half``; see ``resolve_precision``."""
+    if not half:
+        return resolve_precision(name, device)
+    if device.type == "cpu":
+        raise UsageError("--half: this CPU has no fp16 arithmetic for convolutions; use --precision bf16, or a GPU")
+    return torch.float16
+
+
 def cpu_has_bf16() -> bool:
     """Whether the processor multiplies bf16 natively (AVX512-BF16 or AMX)."""
     with contextlib.suppress(OSError):

@@ -1,0 +1,175 @@
+"""Pictures and videos on the disk: a file, a folder, a glob, a text list, a list on standard input.
+
+``find_files`` finds the files before any work starts; a list on standard input is read as it comes. A file that cannot
+be read is named in one line and skipped.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+import os
+import select
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import numpy as np
+
+from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, read_image
+from utils.inference.frames import Frame
+from utils.inference.video_files import is_video, read_video, video_length
+from utils.runtime.overlapped import POLL
+from utils.runtime.read_ahead import read_ahead
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+
+READERS = max(min(4, os.cpu_count() or 1), 2)  # threads that decode pictures
+
+
+class FileSource:
+    """Pictures and videos; going through it reads them, pictures a few files ahead."""
+
+    live = False
+
+    def __init__(self, files: tuple[Path, ...], vid_stride: int = 1, clean_up: Callable[[], None] | None = None):
+        self.files = files
+        self.vid_stride = vid_stride
+        self.skipped: list[str] = []
+        self._clean_up = clean_up
+
+    def __iter__(self) -> Iterator[Frame]:
+        for path, content in zip(self.files, read_ahead(_content, self.files, threads=READERS), strict=True):
+            yield from self._frames(path, content)
+
+    def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
+        """See ``FrameSource``."""
+        frames = iter(self)
+        while group := list(itertools.islice(frames, size)):
+            yield group
+
+    def expected_frames(self) -> int | None:
+        """See ``FrameSource``."""
+        videos = [path for path in self.files if is_video(path)]
+        of_videos = sum(-(-video_length(path) // self.vid_stride) for path in videos)
+        return len(self.files) - len(videos) + of_videos
+
+    def close(self) -> None:
+        """See ``FrameSource``."""
+        if self._clean_up:
+            self._clean_up()
+
+    def _frames(self, path: Path, content: np.ndarray | ImageReadError | None) -> Iterator[Frame]:
+        if content is None:
+            yield from read_video(path, self.vid_stride, self._skip)
+        elif isinstance(content, ImageReadError):
+            self._skip(str(content))
+        else:
+            yield Frame(content, path, 0, None)
+
+    def _skip(self, line: str) -> None:
+        LOGGER.warning("%s (skipped)", line)
+        self.skipped.append(line)
+
+
+class ListedAsTheyCome(FileSource):
+    """Files named line by line by something that may still be at work, such as a pipe; none is waited for."""
+
+    def __init__(self, descriptor: int, vid_stride: int = 1) -> None:
+        super().__init__((), vid_stride)
+        self._descriptor = descriptor
+
+    def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
+        """One frame at a time, as the next line may be long in coming."""
+        for line in _lines(self._descriptor, stopped):
+            try:
+                files = find_files(line, lists_allowed=False)
+            except UserError as error:
+                self._skip(str(error))
+                continue
+            for path in files:
+                for frame in self._frames(path, _content(path)):
+                    yield [frame]
+
+    def expected_frames(self) -> int | None:
+        """Nobody knows."""
+        return None
+
+
+def _lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[str]:
+    """Lines that are not blank, until the end of the file or ``stopped``, which is looked at while none comes."""
+    rest = b""
+    while not stopped():
+        if not select.select([descriptor], [], [], POLL)[0]:
+            continue
+        read = os.read(descriptor, 1 << 16)
+        *lines, rest = (rest + read + (b"" if read else b"\n")).split(b"\n")
+        for line in lines:
+            if line.strip():
+                yield os.fsdecode(line.strip())
+        if not read:
+            return
+
+
+def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = None) -> list[Path]:
+    """The pictures and videos that ``source`` names, in sorted order (a text list keeps its own).
+
+    Args:
+        source: a picture or video file, a folder (not its subfolders), a glob (``**`` reaches into subfolders), or a
+            ``.txt`` file that lists any of these, one per line, seen from the working folder or from the list's.
+        lists_allowed: a ``.txt`` file is a list; lists do not name lists.
+        near: where a relative path is looked for too.
+
+    Raises:
+        UserError: nothing there, or something that is neither a picture nor a video by its name.
+    """
+    path = Path(source)
+    if near is not None and not path.is_absolute() and not path.exists():
+        path = near / path
+    if path.is_dir():
+        return sorted(entry for entry in path.iterdir() if entry.is_file() and _known(entry))
+    if path.is_file():
+        if path.suffix.lower() == ".txt" and lists_allowed:
+            return _listed_files(path)
+        if not _known(path):
+            raise UserError(f"{source}: neither a picture nor a video by its name")
+        return [path]
+    if _is_pattern(source):
+        return sorted(entry for entry in _matches(path) if entry.is_file() and _known(entry))
+    raise UserError(f"{source}: no such file or folder")
+
+
+def _content(path: Path) -> np.ndarray | ImageReadError | None:
+    """Pixels of a picture, or why there are none; None for a video."""
+    if is_video(path):
+        return None
+    try:
+        return read_image(path)
+    except ImageReadError as error:
+        return error
+
+
+def _matches(pattern: Path) -> Iterator[Path]:
+    fixed = list(itertools.takewhile(lambda part: not _is_pattern(part), pattern.parts))
+    return Path(*fixed).glob(str(Path(*pattern.parts[len(fixed) :])))
+
+
+def _is_pattern(text: str) -> bool:
+    return any(character in text for character in "*?[")
+
+
+def _listed_files(path: Path) -> list[Path]:
+    files: list[Path] = []
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
+        try:
+            files += find_files(line.strip(), lists_allowed=False, near=path.parent)
+        except UserError as error:
+            raise UserError(f"{path}, line {number}: {error}") from None
+    return files
+
+
+def _known(path: Path) -> bool:
+    return is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES

@@ -1,0 +1,51 @@
+"""What every source of pictures gives: frames, in groups that may go through the network together."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+
+
+@dataclass(frozen=True, slots=True)
+class VideoFacts:
+    """What is known of the video or stream that a frame belongs to."""
+
+    frames_per_second: float  # 0 if unknown
+    frames: int  # by the header, 0 if it does not say
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One picture of a source."""
+
+    image: np.ndarray  # (H, W, 3) uint8 RGB
+    path: Path  # of its file; for a stream its name, as a file may be called
+    index: int  # 0 for a picture; the frame's number in its video or stream
+    video: VideoFacts | None  # None for a picture
+    seconds: float | None = None  # when it arrived, by a clock of any start; None for what is not live
+
+
+class FrameSource(Protocol):
+    """The pictures behind one ``--source``."""
+
+    skipped: list[str]  # one line for each unreadable file or frame and each lost stream, as they are met
+
+    @property
+    def live(self) -> bool:
+        """Whether frames come by themselves, so that a late one is worth less than the next one."""
+
+    def expected_frames(self) -> int | None:
+        """How many frames there will be, as far as headers tell the truth; None if nobody knows."""
+
+    def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
+        """Frames in groups: ``size`` of files in order, or one of each stream that has a new one.
+
+        A live source looks at ``stopped`` while it waits. To be gone through once.
+        """
+
+    def close(self) -> None:
+        """Let go of what the source holds."""

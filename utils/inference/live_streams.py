@@ -1,0 +1,217 @@
+"""Cameras and network streams, each read in a thread of its own: the newest frame wins, a lost one is sought again."""
+
+from __future__ import annotations
+
+import logging
+import re
+import threading
+import time
+import urllib.parse
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+
+from utils.inference.frames import Frame, VideoFacts
+from utils.inference.video_files import video_facts
+from utils.runtime.overlapped import POLL
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+
+TIMEOUT = 10_000  # milliseconds that a server may keep silent, when connecting and between frames
+GRABS = 3  # a broken frame is no lost stream: so many have to fail in a row
+
+
+@dataclass(frozen=True, slots=True)
+class StreamPatience:
+    """How a stream that does not answer is sought again: waits double from the first to the longest."""
+
+    tries: int = 6  # in a row without a frame; then the stream has ended
+    first_wait: float = 0.5  # seconds
+    longest_wait: float = 30.0
+
+    def wait(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row, at least one."""
+        return min(self.first_wait * 2.0 ** (failures - 1), self.longest_wait)
+
+
+class Stream:
+    """One address, read in its own thread from ``start`` until ``stop`` or the stream's end."""
+
+    def __init__(self, address: str, vid_stride: int, patience: StreamPatience, arrival: threading.Condition) -> None:
+        self.shown = shown_address(address)
+        self.ended = False
+        self.frames = 0  # that have arrived
+        self._address = address
+        self._vid_stride = vid_stride
+        self._patience = patience
+        self._arrival = arrival  # guards _newest and ended, and tells of changes
+        self._newest: Frame | None = None
+        self._path = Path(file_name_of(address))
+        self._stopping = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=f"stream {self.shown}", daemon=True)
+
+    def start(self) -> None:
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Ask the thread to end, without waiting."""
+        self._stopping.set()
+
+    def join(self, seconds: float) -> None:
+        """Wait for the thread; one that waits for a silent server is left to end by itself."""
+        self._thread.join(seconds)
+
+    def take(self) -> Frame | None:
+        """The newest frame, once; call with ``arrival`` held."""
+        frame, self._newest = self._newest, None
+        return frame
+
+    @property
+    def waiting(self) -> bool:
+        """Whether there is a frame to take."""
+        return self._newest is not None
+
+    def _run(self) -> None:
+        failures = 0
+        try:
+            while not self._stopping.is_set():
+                before = self.frames
+                self._read_connection()
+                failures = 1 if self.frames > before else failures + 1
+                if self._stopping.is_set() or self._gives_up(failures):
+                    return
+                wait = self._patience.wait(failures)
+                state = "the connection ended" if self.frames > before else "no connection"
+                LOGGER.warning("%s: %s, trying again in %g s", self.shown, state, wait)
+                self._stopping.wait(wait)
+        finally:
+            with self._arrival:
+                self.ended = True
+                self._arrival.notify_all()
+
+    def _gives_up(self, failures: int) -> bool:
+        camera_missing = self._address.isdigit() and not self.frames  # it does not come by being waited for
+        return failures >= self._patience.tries or camera_missing
+
+    def _read_connection(self) -> None:
+        """Read until the connection ends."""
+        capture = self._open()
+        try:
+            facts = VideoFacts(video_facts(capture).frames_per_second, 0)
+            failed = 0
+            while capture.isOpened() and not self._stopping.is_set() and failed < GRABS:
+                if not capture.grab():
+                    failed += 1
+                    continue
+                failed = 0
+                if self.frames % self._vid_stride == 0:
+                    self._hand_over(capture, facts)
+                self.frames += 1
+        finally:
+            capture.release()
+
+    def _hand_over(self, capture: cv2.VideoCapture, facts: VideoFacts) -> None:
+        readable, image = capture.retrieve()
+        if not readable or image is None:
+            return
+        rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
+        with self._arrival:
+            self._newest = Frame(rgb, self._path, self.frames, facts, time.monotonic())
+            self._arrival.notify_all()
+
+    def _open(self) -> cv2.VideoCapture:
+        if self._address.isdigit():
+            return cv2.VideoCapture(int(self._address))
+        limits = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, TIMEOUT, cv2.CAP_PROP_READ_TIMEOUT_MSEC, TIMEOUT]
+        return cv2.VideoCapture(self._address, cv2.CAP_FFMPEG, limits)
+
+
+class LiveSource:
+    """Streams read at the same time; a group of frames is the newest of each that has a new one."""
+
+    live = True
+
+    def __init__(self, addresses: Sequence[str], vid_stride: int = 1, patience: StreamPatience | None = None) -> None:
+        self.skipped: list[str] = []
+        self._arrival = threading.Condition()
+        self.streams = [
+            Stream(address, vid_stride, patience or StreamPatience(), self._arrival) for address in addresses
+        ]
+
+    def expected_frames(self) -> int | None:
+        """Nobody knows."""
+        return None
+
+    def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
+        """See ``FrameSource``. Ends when all streams have ended.
+
+        Raises:
+            UserError: none of the streams ever gave a frame.
+        """
+        for stream in self.streams:
+            stream.start()
+        running = set(self.streams)
+        while running and not stopped():
+            with self._arrival:
+                if not any(stream.waiting or stream.ended for stream in running):
+                    self._arrival.wait(POLL)
+                frames = [frame for stream in self.streams if (frame := stream.take())]
+                over = {stream for stream in running if stream.ended}
+            running -= over
+            for stream in sorted(over, key=self.streams.index):
+                self._tell_end(stream)
+            if frames:
+                yield frames
+        if not stopped() and not any(stream.frames for stream in self.streams):
+            raise UserError(f"{', '.join(stream.shown for stream in self.streams)}: cannot be opened or gives no frame")
+
+    def close(self) -> None:
+        """End all threads; those that wait for a silent server are not waited for."""
+        for stream in self.streams:
+            stream.stop()
+        for stream in self.streams:
+            stream.join(1.0)
+
+    def _tell_end(self, stream: Stream) -> None:
+        line = f"{stream.shown}: ended after {stream.frames} frames" if stream.frames else f"{stream.shown}: no frame"
+        LOGGER.warning("%s", line)
+        self.skipped += [] if stream.frames else [line]
+
+
+def listed_streams(path: Path) -> list[str]:
+    """Addresses and camera numbers in a ``.streams`` file, one per line; ``#`` begins a comment line.
+
+    Raises:
+        UserError: an empty list, or a line that is neither.
+    """
+    addresses = []
+    lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
+    for number, line in enumerate(map(str.strip, lines), start=1):
+        if not line or line.startswith("#"):
+            continue
+        if not is_stream_address(line):
+            raise UserError(f"{path}, line {number}: {line}: neither a stream's address nor a camera's number")
+        addresses.append(line)
+    if not addresses:
+        raise UserError(f"{path}: lists no stream")
+    return addresses
+
+
+def is_stream_address(text: str) -> bool:
+    """Whether the text is the number of a camera or the address of a stream."""
+    return text.isdigit() or re.match(r"(?:rtsps?|rtmps?|https?|tcp|udp)://.", text, re.IGNORECASE) is not None
+
+
+def shown_address(address: str) -> str:
+    """The address without a user's name and password, for the log."""
+    parts = urllib.parse.urlsplit(address)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else address
+
+
+def file_name_of(address: str) -> str:
+    """A name for the stream's files: its address without scheme, password and query, other signs as ``_``."""
+    parts = urllib.parse.urlsplit(shown_address(address))
+    return re.sub(r"\W+", "_", f"{parts.netloc}{parts.path}").strip("_") or "stream"
