@@ -22,7 +22,7 @@ ORDER = (
     "utils.exporting",
 )
 RUN_AS_MODULES = (REPOSITORY / "utils" / "dataset" / "inspect.py",)  # beside every __main__.py
-SCRIPTS = ("classify", "train", "val", "detect", "export")
+SCRIPTS = ("classify", "train", "val", "detect", "export", "hubconf")
 MODELS_MAY_IMPORT = {"utils.user_error", "utils.geometry", "models"}
 
 

@@ -85,21 +85,31 @@ def write_crops(
 ) -> tuple[Path, ...]:
     """Write every detection of ``image`` (H, W, 3) RGB as ``folder/<class>/<stem>.jpg``, ``<stem>2.jpg``, ...
 
-    Boxes are in pixels of ``image``; crops have a small margin.
+    Boxes are in pixels of ``image``; crops have a small margin. A box outside of the picture gives none.
     """
-    paths = []
+    windows = crop_windows(image, detections)
+    return tuple(
+        write_crop(folder, names[kind], stem, image[y1:y2, x1:x2])
+        for kind, (x1, y1, x2, y2) in zip(detections.classes.tolist(), windows, strict=True)
+        if x1 < x2 and y1 < y2
+    )
+
+
+def write_crop(folder: Path, name: str, stem: str, crop: np.ndarray) -> Path:
+    """Write one crop (H, W, 3) RGB of class ``name`` under the first free of the names of ``write_crops``."""
+    path = _free_path(folder / _folder_name(name), stem)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_picture(path, crop)
+    return path
+
+
+def crop_windows(image: np.ndarray, detections: Detections) -> list[tuple[int, int, int, int]]:
+    """Windows ``x1 y1 x2 y2`` of ``image`` that show each detection with a small margin."""
     centres = xyxy_to_cxcywh(detections.boxes.cpu().numpy())
     sizes = centres[:, 2:] * CROP_GAIN + CROP_MARGIN
     corners = np.concatenate((centres[:, :2] - sizes / 2, centres[:, :2] + sizes / 2), axis=1)
-    corners = clip_boxes(corners, *image.shape[:2]).astype(int)
-    for kind, (x1, y1, x2, y2) in zip(detections.classes.tolist(), corners.tolist(), strict=True):
-        if x2 <= x1 or y2 <= y1:
-            continue  # the box lies outside the picture
-        path = _free_path(folder / _folder_name(names[kind]), stem)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_picture(path, image[y1:y2, x1:x2])
-        paths.append(path)
-    return tuple(paths)
+    clipped = clip_boxes(corners, *image.shape[:2]).astype(int)
+    return [(int(x1), int(y1), int(x2), int(y2)) for x1, y1, x2, y2 in clipped]
 
 
 def write_picture(path: Path, image: np.ndarray) -> None:

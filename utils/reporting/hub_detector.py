@@ -1,0 +1,209 @@
+"""The detector that ``torch.hub`` gives: a callable that takes pictures in any form, as YOLOv5's users know it."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from models.fuse import fused
+from models.transfer import transfer_weights
+from models.weights import load_model, read_weights
+from models.yolo import DetectionModel, find_architecture, read_architecture
+from utils.config.run_config import square_or_rectangle
+from utils.config.weights_by_name import find_weights
+from utils.geometry.boxes import xyxy_to_cxcywh
+from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.geometry.records import Predictions
+from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
+from utils.inference.nms import NmsSettings
+from utils.inference.picture_inputs import PictureInput, as_pictures
+from utils.inference.predictor import FittedPicture, Predictor, PredictorSettings
+from utils.inference.test_time_augmentation import AugmentedBackend
+from utils.reporting.hub_results import CallTimes, HubResults
+from utils.runtime.device import select_device
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+
+LARGEST_BATCH = 32  # pictures of one frame that go through the network together
+
+
+class HubDetector(torch.nn.Module):
+    """A detector of pictures in any form; calls from several threads at once do not disturb each other.
+
+    Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``classes`` (ids to keep, or None),
+    ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in fp16 on a GPU. ``names``: class names by id.
+    """
+
+    def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
+        super().__init__()
+        self.conf = 0.25
+        self.iou = 0.45
+        self.classes: Sequence[int] | None = None
+        self.agnostic = False
+        self.multi_label = False
+        self.max_det = 1000
+        self.amp = False
+        self.backend = backend
+        self.device = device
+        if isinstance(backend, TorchBackend):
+            self.model = backend.model
+        self.stride = backend.stride
+        self._turn = threading.Lock()  # runtimes other than PyTorch keep state in a call
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Class names by id."""
+        return dict(enumerate(self.backend.names))
+
+    def forward(
+        self,
+        ims: PictureInput | Sequence[PictureInput] | torch.Tensor,
+        size: int | tuple[int, int] = 640,
+        augment: bool = False,
+        profile: bool = False,
+    ) -> HubResults | torch.Tensor:
+        """Detections in pictures; for a tensor (B, 3, H, W) 0-1, H and W multiples of the stride, the network's rows.
+
+        Args:
+            ims: see ``as_pictures``; one or a list.
+            size: network size, pixels: one side or (height, width).
+            augment: look at every picture three times (.pt files).
+            profile: taken for compatibility; times are measured always.
+
+        Raises:
+            UserError: a picture that cannot be read, or ``augment`` of an exported file.
+        """
+        backend = self._looking(augment)
+        if isinstance(ims, torch.Tensor):
+            return _rows(backend.predict(ims.to(self.device, torch.float32)))
+        begin = time.perf_counter()
+        predictor = Predictor(backend, self._settings(size), self.device)
+        pictures = as_pictures(ims)
+        fitted = [predictor.prepare(picture.image) for picture in pictures]
+        ready = time.perf_counter()
+        found = []
+        for start in range(0, len(fitted), LARGEST_BATCH):
+            found += predictor.detect(fitted[start : start + LARGEST_BATCH])
+        per_picture = 1e3 / max(len(pictures), 1)
+        times = CallTimes(
+            (ready - begin) * per_picture, (time.perf_counter() - ready) * per_picture, _largest_batch(fitted)
+        )
+        return HubResults(pictures, found, self.names, times)
+
+    def half(self) -> HubDetector:
+        """Compute in fp16; weights stay as they are. UserError on a CPU, which has no fp16 arithmetic."""
+        if self.device.type == "cpu":
+            raise UserError("half(): a CPU has no fp16 arithmetic for convolutions; it needs a GPU")
+        self.amp = True
+        return self
+
+    def float(self) -> HubDetector:
+        """Compute in fp32."""
+        self.amp = False
+        return self
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What moves a module to another device; the detector goes with its parameters."""
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if isinstance(self.backend, TorchBackend):
+            self.device = self.backend.device = next(self.backend.model.parameters()).device
+        return self
+
+    def _looking(self, augment: bool) -> DetectionBackend:
+        if isinstance(self.backend, TorchBackend):
+            return AugmentedBackend(self.backend) if augment else self.backend
+        if augment:
+            raise UserError("augment=True: only for .pt files; an exported file is as it is")
+        return _InTurn(self.backend, self._turn)
+
+    def _settings(self, size: int | tuple[int, int]) -> PredictorSettings:
+        """The attributes as they are now, for one call."""
+        height, width = square_or_rectangle((size,) if isinstance(size, int) else tuple(size))
+        nms = NmsSettings(
+            conf_thres=self.conf,
+            iou_thres=self.iou,
+            max_det=self.max_det,
+            multi_label=self.multi_label,
+            agnostic=self.agnostic,
+            classes=None if self.classes is None else tuple(self.classes),
+        )
+        frame = FrameSize(multiple_of_stride(height, self.stride), multiple_of_stride(width, self.stride))
+        return PredictorSettings(nms, frame, torch.float16 if self.amp else torch.float32)
+
+
+class _InTurn:
+    """A detector that one thread at a time may ask."""
+
+    def __init__(self, backend: DetectionBackend, turn: threading.Lock) -> None:
+        self._backend = backend
+        self._turn = turn
+        self.stride, self.frame, self.batch_size = backend.stride, backend.frame, backend.batch_size
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        return self._backend.names
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        with self._turn:
+            return self._backend.predict(images)
+
+
+def open_file(path: str | Path, device: str, autoshape: bool) -> HubDetector | DetectionModel | DetectionBackend:
+    """A model file as a ``HubDetector``, or bare: the network of a .pt file, unfused, or the runtime of another one."""
+    place = select_device(device)
+    file = find_weights(str(path))
+    if not autoshape and file.suffix == ".pt":
+        return load_model(file).to(place)
+    backend = load_backend(file, place)
+    return HubDetector(backend, place) if autoshape else backend
+
+
+@dataclass(frozen=True, slots=True)
+class HubChoice:
+    """A model by name, with what a user of ``torch.hub`` may choose of it."""
+
+    architecture: str  # file of models/ or models/hub/
+    weights: str  # official weights to start from, '' for random ones
+    channels: int
+    classes: int
+
+
+def open_named(choice: HubChoice, device: str, autoshape: bool) -> HubDetector | DetectionModel:
+    """A named model with the official weights as far as they fit, as a ``HubDetector`` or bare.
+
+    Another number of classes than the weights' gets a fresh head.
+    """
+    place = select_device(device)
+    if autoshape and choice.channels != 3:
+        raise UserError(f"channels={choice.channels}: pictures have 3; take autoshape=False for a network of others")
+    architecture = read_architecture(find_architecture(choice.architecture))
+    if choice.weights:
+        source = read_weights(find_weights(choice.weights))
+        names = source.names if choice.classes == len(source.names) else tuple(map(str, range(choice.classes)))
+        model = DetectionModel(architecture, names=names, channels=choice.channels)
+        for line in transfer_weights(model, source).lines():
+            LOGGER.info("%s", line)
+    else:
+        model = DetectionModel(architecture, class_count=choice.classes, channels=choice.channels)
+    model = model.eval().to(place)
+    return HubDetector(TorchBackend(fused(model), place), place) if autoshape else model
+
+
+def _rows(predictions: Predictions) -> torch.Tensor:
+    """Rows (B, K, 5 + C): cx cy w h in pixels, objectness, class probabilities."""
+    boxes, objectness, class_probs = predictions
+    return torch.cat((xyxy_to_cxcywh(boxes), objectness[..., None], class_probs), dim=-1)
+
+
+def _largest_batch(fitted: Sequence[FittedPicture]) -> tuple[int, int, int, int]:
+    frames = [picture.transform.network for picture in fitted]
+    frame = max(frames, key=lambda size: size.height * size.width, default=FrameSize(0, 0))
+    return min(frames.count(frame), LARGEST_BATCH), 3, frame.height, frame.width

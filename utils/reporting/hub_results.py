@@ -1,0 +1,197 @@
+"""What a detector out of ``torch.hub`` gives: boxes of several pictures in the forms that YOLOv5's users know."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from PIL import Image
+
+from utils.geometry.boxes import xyxy_to_cxcywh
+from utils.geometry.records import Detections
+from utils.inference.picture_inputs import NamedPicture
+from utils.reporting.box_drawing import DrawingStyle, draw_detections
+from utils.reporting.detection_files import crop_windows, write_crop, write_picture
+from utils.reporting.picture_window import has_display
+from utils.reporting.run_directory import new_run_directory
+
+LOGGER = logging.getLogger(__name__)
+
+CORNERS = ("xmin", "ymin", "xmax", "ymax")
+CENTRES = ("xcenter", "ycenter", "width", "height")
+FURTHER = ("confidence", "class", "name")
+
+
+@dataclass(frozen=True, slots=True)
+class CallTimes:
+    """Milliseconds per picture of one call, and the shape (B, 3, H, W) of its largest batch."""
+
+    preparing: float
+    detecting: float  # network and suppression
+    shape: tuple[int, int, int, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ResultFrames:
+    """Detections as data frames, one per picture; see ``HubResults``."""
+
+    xyxy: list[pd.DataFrame]
+    xyxyn: list[pd.DataFrame]
+    xywh: list[pd.DataFrame]
+    xywhn: list[pd.DataFrame]
+
+
+class HubResults:
+    """Detections in n pictures, as lists with one entry per picture.
+
+    ``xyxy`` and ``xywh``: tensors (N, 6) in pixels of the picture, corners or centre and size, then score and class;
+    ``xyxyn`` and ``xywhn``: the same as parts of its width and height. ``ims``: pictures (H, W, 3) uint8 RGB, drawn on
+    after ``render``. ``names``: class names by id. ``files``: a file name for each picture.
+    """
+
+    def __init__(
+        self,
+        pictures: Sequence[NamedPicture],
+        detections: Sequence[Detections],
+        names: Mapping[int, str],
+        times: CallTimes,
+    ) -> None:
+        self.detections = list(detections)
+        self.names = dict(names)
+        self.times = times
+        self.files = [picture.name for picture in pictures]
+        self.ims = [picture.image for picture in pictures]
+        self._pictures = list(pictures)
+        self.pred = self.xyxy = [_with_scores(each, each.boxes) for each in detections]
+        self.xywh = [_with_scores(each, xyxy_to_cxcywh(each.boxes)) for each in detections]
+        self.xyxyn = [_as_parts(rows, each) for rows, each in zip(self.xyxy, detections, strict=True)]
+        self.xywhn = [_as_parts(rows, each) for rows, each in zip(self.xywh, detections, strict=True)]
+        self.n = len(self.detections)
+        self.t = (times.preparing, times.detecting)
+        self.s = times.shape
+
+    def __len__(self) -> int:
+        return self.n
+
+    def __str__(self) -> str:
+        """A line for each picture, and one of times."""
+        lines = []
+        for number, each in enumerate(self.detections, start=1):
+            counts = Counter(each.classes.tolist())
+            found = ", ".join(
+                f"{count} {self.names[kind]}{'s' * (count > 1)}" for kind, count in sorted(counts.items())
+            )
+            lines.append(f"image {number}/{self.n}: {each.size.height}x{each.size.width} {found or '(no detections)'}")
+        speed = f"{self.t[0]:.1f}ms pre-process, {self.t[1]:.1f}ms inference and NMS"
+        return "\n".join([*lines, f"Speed: {speed} per image at shape {self.s}"])
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}:\n{self}"
+
+    def print(self) -> None:
+        """Say what was found on standard output."""
+        print(self)
+
+    def pandas(self) -> ResultFrames:
+        """The same four forms as data frames, with a ``name`` column."""
+        return ResultFrames(
+            xyxy=[self._frame(rows, CORNERS) for rows in self.xyxy],
+            xyxyn=[self._frame(rows, CORNERS) for rows in self.xyxyn],
+            xywh=[self._frame(rows, CENTRES) for rows in self.xywh],
+            xywhn=[self._frame(rows, CENTRES) for rows in self.xywhn],
+        )
+
+    def tolist(self) -> list[HubResults]:
+        """Results of one picture each."""
+        return [
+            HubResults([picture], [each], self.names, self.times)
+            for picture, each in zip(self._pictures, self.detections, strict=True)
+        ]
+
+    def render(self, labels: bool = True) -> list[np.ndarray]:
+        """Pictures (H, W, 3) uint8 RGB with the boxes drawn; ``ims`` becomes the same."""
+        style = DrawingStyle(names=labels, scores=labels)
+        self.ims = [
+            draw_detections(picture.image, each, self._name_list, style)
+            for picture, each in zip(self._pictures, self.detections, strict=True)
+        ]
+        return self.ims
+
+    def show(self, labels: bool = True) -> None:
+        """Show the drawn pictures, in the notebook or in the system's viewer; without a display, say so."""
+        pictures = [Image.fromarray(image) for image in self.render(labels)]
+        notebook = sys.modules.get("IPython")
+        if notebook is not None and notebook.get_ipython() is not None:
+            for picture in pictures:
+                notebook.display.display(picture)
+        elif has_display():
+            for picture in pictures:
+                picture.show()
+        else:
+            LOGGER.warning("there is no display here; results.save() writes the pictures")
+
+    def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False) -> Path:
+        """Write the drawn pictures under their names to ``save_dir``, or with a number if it is there; the folder."""
+        folder = _new_folder(save_dir, exist_ok)
+        for image, name in zip(self.render(labels), self._free_names(), strict=True):
+            write_picture(folder / name, image)
+        return folder
+
+    def crop(
+        self, save: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False
+    ) -> list[dict[str, Any]]:
+        """Each detection cut out, as ``box conf cls label im``; ``im`` (H, W, 3) is BGR, as OpenCV has it.
+
+        With ``save`` they are written to ``<save_dir>/crops/<class>/<picture>.jpg`` too.
+        """
+        folder = _new_folder(save_dir, exist_ok) / "crops" if save else None
+        crops = []
+        for picture, each, rows in zip(self._pictures, self.detections, self.xyxy, strict=True):
+            for row, (x1, y1, x2, y2) in zip(rows, crop_windows(picture.image, each), strict=True):
+                kind, image = int(row[5]), picture.image[y1:y2, x1:x2]
+                if folder is not None and image.size:
+                    write_crop(folder, self.names[kind], Path(picture.name).stem, image)
+                label = f"{self.names[kind]} {row[4]:.2f}"
+                crops.append({"box": row[:4], "conf": row[4], "cls": row[5], "label": label, "im": image[..., ::-1]})
+        return crops
+
+    @property
+    def _name_list(self) -> list[str]:
+        return [self.names[kind] for kind in sorted(self.names)]
+
+    def _free_names(self) -> list[str]:
+        """The pictures' names, a repeated one with a number."""
+        seen: Counter[str] = Counter()
+        names = []
+        for file in self.files:
+            seen[file] += 1
+            names.append(file if seen[file] == 1 else f"{Path(file).stem}_{seen[file]}.jpg")
+        return names
+
+    def _frame(self, rows: torch.Tensor, columns: tuple[str, ...]) -> pd.DataFrame:
+        frame = pd.DataFrame(rows.double().numpy(), columns=[*columns, *FURTHER[:2]])
+        frame["class"] = frame["class"].astype(int)
+        frame["name"] = [self.names[kind] for kind in frame["class"]]
+        return frame
+
+
+def _with_scores(detections: Detections, boxes: torch.Tensor) -> torch.Tensor:
+    """Rows (N, 6): box, score, class."""
+    return torch.cat((boxes, detections.scores[:, None], detections.classes[:, None].to(boxes)), dim=1)
+
+
+def _as_parts(rows: torch.Tensor, detections: Detections) -> torch.Tensor:
+    height, width = detections.size
+    return rows / rows.new_tensor([width, height, width, height, 1, 1])
+
+
+def _new_folder(save_dir: str | Path, exist_ok: bool) -> Path:
+    return new_run_directory(str(Path(save_dir).parent), Path(save_dir).name, exist_ok=exist_ok)
