@@ -87,6 +87,12 @@ def test_greedy_merging_unites_what_shares_half_of_the_smaller() -> None:
     assert len(empty) == 0 and empty.boxes.shape == (0, 4)
 
 
+def test_unsure_boxes_do_not_widen_the_frame() -> None:
+    found = detections_of([0, 0.9, 0, 0, 10, 10], [0, 0.5, 2, 0, 12, 10], [0, 0.4, 0, 0, 30, 10], size=SIZE)
+    merged = merge_greedily(found, agnostic=False)
+    assert merged.boxes.tolist() == [[0, 0, 12, 10]], "0.5 is more than half of 0.9, 0.4 is not; none is left over"
+
+
 class BrightSpots:
     """A detector of white squares that sees squares of 8 pixels and more only, and cuts them at the frame's edge."""
 

@@ -52,6 +52,14 @@ class SceneSize:
     outlines: bool = False
 
 
+@dataclass(frozen=True, slots=True)
+class SceneObjects:
+    """Objects of other sizes and numbers than those of the demo's."""
+
+    lengths: tuple[float, float]  # pixels from and to, any one as likely
+    per_kind: int  # of vehicles, boats and people each, as far as there is room
+
+
 @dataclass(slots=True)
 class Scene:
     """A picture in the making: float RGB 0-255, where water and roads lie, what is taken, and the ground truth."""
@@ -63,6 +71,7 @@ class Scene:
     scale: float  # pixels per pixel of a picture taken from the usual height
     light: tuple[float, float]  # direction in which shadows fall, of length 1
     outlines: list[tuple[int, np.ndarray]]  # class and polygon (K, 2) in pixels
+    lengths: tuple[float, float] | None = None  # of objects, pixels, in place of their usual ones
 
 
 def write_demo_scenes(root: Path, size: SceneSize | None = None) -> Path:
@@ -100,18 +109,22 @@ def draw_scene(
     *,
     outlines: bool = False,
     density: float = 1.0,
+    objects: SceneObjects | None = None,
 ) -> tuple[np.ndarray, list[str], int]:
     """One picture: RGB (H, W, 3) uint8, its YOLO label rows, and the JPEG quality it is to be written with.
 
     ``frame`` is (height, width); without it both are drawn from 416 to 640. With ``outlines``
-    the rows are polygons instead of boxes. ``density`` is how many things stand on an area, beside the usual.
+    the rows are polygons instead of boxes. ``density`` is how many things stand on an area, beside the usual;
+    ``objects`` replaces the demo's sizes and numbers of objects.
     """
     height, width = frame or (int(side) for side in rng.integers(13, 21, 2) * 32)
     scene = _ground(rng, height, width)
+    scene.lengths = None if objects is None else objects.lengths
     crowd = density * height * width / (512 * 512)
     _houses(scene, rng, round(rng.integers(2, 7) * crowd))
     for kind, least, most in ((VEHICLE, 4, 12), (BOAT, 3, 10), (PERSON, 4, 14)):
-        for _ in range(round(rng.integers(least, most + 1) * crowd)):
+        count = round(rng.integers(least, most + 1) * crowd) if objects is None else objects.per_kind
+        for _ in range(count):
             _place(scene, rng, kind)
     _trees(scene, rng, round(rng.integers(8, 26) * crowd))
     image, quality = _camera(scene.image, rng)
@@ -294,6 +307,9 @@ def _place(scene: Scene, rng: np.random.Generator, kind: int) -> None:
     height, width = scene.taken.shape
     for _ in range(30):
         outline, length = _shape(rng, kind, scene.scale)
+        if scene.lengths is not None:
+            drawn = float(rng.uniform(*scene.lengths))
+            outline, length = outline * (drawn / length), drawn
         centre = rng.uniform((-0.1 * length,) * 2, (width + 0.1 * length, height + 0.1 * length))
         column, row = (int(np.clip(v, 0, side - 1)) for v, side in zip(centre, (width, height), strict=True))
         wanted = {VEHICLE: scene.road if rng.random() < 0.8 else ~scene.water, BOAT: scene.water}.get(

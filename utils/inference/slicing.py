@@ -22,6 +22,7 @@ from utils.runtime.torchvision_operators import nms
 
 MERGES = ("nms", "greedy")
 COVERED = 0.5  # part of the smaller box that lies in the other, above which two boxes are taken for one object
+SURE = 0.5  # part of the best score that a box needs to widen the frame that it is united into
 BORDER = 2.0  # pixels: a box that comes so near to a tile's inner border may be a piece of an object
 
 
@@ -136,7 +137,8 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
 def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
     """Greedy non-maximum merging: the best box takes in every box of its class that shares more than half of the
     smaller of both with it, then every box that does so with the frame around them, and becomes the frame around
-    all; then the next best that is left.
+    all; then the next best that is left. Of the boxes taken in, those with less than half of the best one's score
+    are too unsure to widen the frame.
 
     Returns:
         Detections, best score first.
@@ -149,16 +151,21 @@ def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
         if not free[row]:
             continue
         frame = shifted[row : row + 1]
+        sure = ordered.scores >= SURE * ordered.scores[row]
         for _ in range(2):  # what the best box shares half with, then what lies in the frame around them
             own = free & (_shared(frame, shifted)[0] > COVERED)
             own[row] = True
-            frame = torch.cat((shifted[own][:, :2].amin(dim=0), shifted[own][:, 2:].amax(dim=0)))[None]
+            frame = _frame_around(shifted[own & sure])
         free &= ~own
-        joined = ordered.boxes[own]
         kept.append(row)
-        frames.append(torch.cat((joined[:, :2].amin(dim=0), joined[:, 2:].amax(dim=0))))
+        frames.append(_frame_around(ordered.boxes[own & sure])[0])
     chosen = _chosen(ordered, torch.tensor(kept, dtype=torch.int64))
     return replace(chosen, boxes=torch.stack(frames)) if frames else chosen
+
+
+def _frame_around(boxes: torch.Tensor) -> torch.Tensor:
+    """The smallest box (1, 4) that holds all boxes (N, 4), xyxy."""
+    return torch.cat((boxes[:, :2].amin(dim=0), boxes[:, 2:].amax(dim=0)))[None]
 
 
 def _touches_inner_border(boxes: torch.Tensor, windows: torch.Tensor, size: FrameSize) -> torch.Tensor:

@@ -28,6 +28,8 @@ PALETTE = (
 )
 DARK = (20, 20, 20)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
+TAKEN_WEIGHT = 3.0  # a caption under another one is worse than one on an object
+OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being hidden by it
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +141,7 @@ def _draw(
     height, width = image.shape[:2]
     font_size = min(max(round(max(height, width) / 55), SMALLEST_FONT), LARGEST_FONT)
     font = _font(font_size)
-    placer = _LabelPlacer(boxes, width, height)
+    placer = LabelPlacer(boxes, width, height)
     frames = [(*map(round, box), _line_width(box, max(height, width), style)) for box in boxes.tolist()]
     for (x1, y1, x2, y2, line), kind in reversed(list(zip(frames, classes.tolist(), strict=True))):
         # The line runs outside the box: of a 10 px object nothing is covered. A dark seam parts it from light ground.
@@ -166,33 +168,32 @@ def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) ->
     return max(1, min(round(longest_side / 320), round(shorter / 12)))
 
 
-class _LabelPlacer:
-    """Finds room for captions: outside their box, off other boxes and off other captions."""
+class LabelPlacer:
+    """Finds room for captions: off their own box wherever the picture has room, then off other boxes and captions."""
 
     def __init__(self, boxes: np.ndarray, width: int, height: int) -> None:
+        """For boxes (N, 4) xyxy in a picture of so many pixels."""
         self.boxes = boxes.reshape(-1, 4).astype(np.float64)
         self.taken = np.zeros((0, 4))
         self.width, self.height = width, height
 
     def place(self, box: tuple[float, float, float, float], text_width: int, text_height: int) -> tuple[float, float]:
-        """Left and top of a caption for a box. Above is preferred, then below, right, left, inside."""
+        """Left and top of a caption for a box. Above is preferred, then below, right, left; inside as a last resort."""
         x1, y1, x2, y2 = box
-        above, below = y1 - text_height, y2 + 1
+        above, below, right, left = y1 - text_height, y2, x2, x1 - text_width
+        middle = (x1 + x2 - text_width) / 2
         spots = np.array(
             [
-                (x1, above),
-                (x1, below),
-                (x2 - text_width, above),
-                (x2 - text_width, below),
-                (x2 + 1, y1),
-                (x1 - text_width, y1),
+                *((x, y) for y in (above, below) for x in (x1, x2 - text_width, middle)),
+                *((x, y) for x in (right, left) for y in (y1, y2 - text_height)),
                 (x1, y1),
             ]
         )
         # Captions stay in the picture, even if that pushes them onto their own box.
         spots = spots.clip(0, (max(self.width - text_width, 0), max(self.height - text_height, 0)))
         spots = np.concatenate((spots, spots + (text_width, text_height)), axis=1)
-        hidden = _overlap(spots, self.boxes) + 3 * _overlap(spots, self.taken)
+        own = _overlap(spots, np.array([box]))
+        hidden = _overlap(spots, self.boxes) + TAKEN_WEIGHT * _overlap(spots, self.taken) + OWN_WEIGHT * own
         chosen = spots[int(hidden.argmin())]
         self.taken = np.concatenate((self.taken, chosen[None]))
         return float(chosen[0]), float(chosen[1])

@@ -1,0 +1,200 @@
+"""Small objects in large pictures: whole, in our tiles, and in sahi's, with one model; AP by size and time per picture.
+
+python -m benchmarks.slicing --weights runs/demo/train/weights/best.pt
+
+The pictures are demo scenes of 2176 x 2176 pixels with objects of 10 to 20 pixels: tiles of 640 that overlap by 0.2 fit
+that side exactly, so that both programs cut the same tiles. sahi is asked through its own DetectionModel around our
+predictor, with its defaults (greedy merging; for low scores it takes NMS instead, and says so). Without sahi
+(pip install sahi) its row is left out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm import tqdm
+
+from benchmarks.measuring import machine
+from utils.dataset.demo_scenes import SceneObjects, draw_scene, write_picture
+from utils.dataset.image_files import read_image
+from utils.dataset.label_files import read_label_file
+from utils.evaluation.coco_average_precision import coco_figures, findings_from_detections, truth_from_labels
+from utils.geometry.boxes import cxcywh_to_xyxy
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Detections, Labels
+from utils.inference.model_backends import load_backend
+from utils.inference.nms import NmsSettings
+from utils.inference.predictor import Predictor, PredictorSettings
+from utils.inference.slicing import SlicedPredictor, SliceSettings
+
+SIDE = 2176  # pixels: 640 + 3 * 512
+TILE, OVERLAP = 640, 0.2
+LENGTHS = (10.0, 20.0)  # of objects, pixels
+PER_KIND = 40
+MOST = 1000  # detections per picture
+
+Look = Callable[[np.ndarray], Detections]
+
+
+@dataclass
+class Tally:
+    """What one way of looking has found, and how long it took."""
+
+    found: list[Detections] = field(default_factory=list)
+    seconds: list[float] = field(default_factory=list)
+
+
+def main() -> None:
+    """Look at every picture in every way, in turn, and print a table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--weights", type=Path, required=True, help="a model of the demo scenes (make demo)")
+    parser.add_argument("--pictures", type=Path, default=Path("datasets/large-scenes"), help="folder, written once")
+    parser.add_argument("--count", type=int, default=12, help="pictures")
+    parser.add_argument("--conf", type=float, default=0.01, help="lowest score of a detection")
+    parser.add_argument("--batch-size", type=int, default=8, help="tiles per batch, of both programs")
+    flags = parser.parse_args()
+    pictures = large_scenes(flags.pictures, flags.count)
+    ways = ways_to_look(flags.weights, flags.conf, flags.batch_size)
+    tallies = {name: Tally() for name in ways}
+    truth: list[Labels] = []
+    for image, labels in tqdm(pictures, desc="looking", leave=False):
+        truth.append(labels)
+        for name, look in ways.items():
+            start = time.perf_counter()
+            tallies[name].found.append(look(image))
+            tallies[name].seconds.append(time.perf_counter() - start)
+    print_table(truth, tallies)
+
+
+def large_scenes(folder: Path, count: int) -> list[tuple[np.ndarray, Labels]]:
+    """Pictures (H, W, 3) RGB and their labels; those that are not in the folder are drawn and written."""
+    folder.mkdir(parents=True, exist_ok=True)
+    scenes = []
+    for number in tqdm(range(count), desc="drawing", leave=False):
+        picture, rows = folder / f"{number:03d}.jpg", folder / f"{number:03d}.txt"
+        if not rows.exists():
+            rng = np.random.default_rng((2176, number))
+            image, lines, quality = draw_scene(rng, (SIDE, SIDE), objects=SceneObjects(LENGTHS, PER_KIND))
+            write_picture(picture, image, quality)
+            rows.write_text("".join(lines))
+        image = read_image(picture)
+        scenes.append((image, labels_of(rows, FrameSize(*image.shape[:2]))))
+    return scenes
+
+
+def labels_of(file: Path, size: FrameSize) -> Labels:
+    """A label file's boxes in pixels."""
+    rows = read_label_file(file).rows
+    boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array([size.width, size.height] * 2, dtype=np.float32)
+    return Labels(boxes, rows[:, 0].astype(np.int64), (None,) * len(rows), size)
+
+
+def ways_to_look(weights: Path, conf: float, batch_size: int) -> dict[str, Look]:
+    """The ways by name."""
+    device = torch.device("cpu")
+    nms = NmsSettings(conf, 0.45, MOST)
+    predictor = Predictor(load_backend(weights, device), PredictorSettings(nms, FrameSize(TILE, TILE)), device)
+    ways: dict[str, Look] = {"whole picture at 640": first_of(predictor)}
+    for merge in ("nms", "greedy"):
+        sliced = SlicedPredictor(predictor, SliceSettings(TILE, OVERLAP, merge), batch_size)
+        ways[f"--slice 640 --slice-merge {merge}"] = first_of(sliced)
+    if importlib.util.find_spec("sahi") is None:
+        print("sahi is not installed: its row is left out (pip install sahi)")
+    else:
+        ways["sahi, its defaults"] = look_with_sahi(predictor, conf, batch_size)
+    return ways
+
+
+def first_of(detect: Callable[[list[np.ndarray]], list[Detections]]) -> Look:
+    """A detector of several pictures, for one."""
+    return lambda image: detect([image])[0]
+
+
+def look_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Look:
+    """sahi's sliced prediction, its defaults, around the same predictor."""
+    from sahi.models.base import DetectionModel
+    from sahi.predict import get_sliced_prediction
+    from sahi.prediction import ObjectPrediction
+
+    class Wrapper(DetectionModel):  # type: ignore[misc]
+        """sahi's face of the predictor."""
+
+        def load_model(self) -> None:
+            self.model = predictor
+            self.category_mapping = {str(number): name for number, name in enumerate(predictor.names)}
+
+        def perform_inference(self, image: np.ndarray) -> None:
+            self._original_predictions = predictor([image])
+
+        def perform_batch_inference(self, images: list[np.ndarray]) -> None:
+            self._original_predictions = predictor(images)
+
+        def _create_object_prediction_list_from_original_predictions(
+            self, shift_amount_list: Any = None, full_shape_list: Any = None
+        ) -> None:
+            shifts = shift_amount_list if isinstance(shift_amount_list[0], list | tuple) else [shift_amount_list]
+            shapes = full_shape_list or [None] * len(shifts)
+            shapes = shapes if shapes[0] is None or isinstance(shapes[0], list | tuple) else [shapes]
+            self._object_prediction_list_per_image = [
+                [
+                    ObjectPrediction(
+                        bbox=box,
+                        category_id=kind,
+                        category_name=predictor.names[kind],
+                        score=score,
+                        shift_amount=list(shift),
+                        full_shape=shape,
+                    )
+                    for box, kind, score in zip(
+                        found.boxes.tolist(), found.classes.tolist(), found.scores.tolist(), strict=True
+                    )
+                ]
+                for found, shift, shape in zip(self._original_predictions, shifts, shapes, strict=True)
+            ]
+
+    model = Wrapper(confidence_threshold=conf, device="cpu")
+
+    def look(image: np.ndarray) -> Detections:
+        result = get_sliced_prediction(
+            image,
+            model,
+            slice_height=TILE,
+            slice_width=TILE,
+            overlap_height_ratio=OVERLAP,
+            overlap_width_ratio=OVERLAP,
+            batch_size=batch_size,
+            verbose=0,
+        )
+        rows = sorted(result.object_prediction_list, key=lambda one: -one.score.value)[:MOST]
+        return Detections(
+            boxes=torch.tensor([one.bbox.to_xyxy() for one in rows], dtype=torch.float32).reshape(-1, 4),
+            scores=torch.tensor([one.score.value for one in rows], dtype=torch.float32),
+            classes=torch.tensor([one.category.id for one in rows], dtype=torch.int64),
+            size=FrameSize(*image.shape[:2]),
+        )
+
+    return look
+
+
+def print_table(truth: list[Labels], tallies: Mapping[str, Tally]) -> None:
+    """One row per way."""
+    known = truth_from_labels(truth)
+    print(f"\n{len(truth)} pictures of {SIDE} px, {len(known.classes)} objects of 10 to 20 px ({machine()})\n")
+    print("| | AP_S | AP50 | AR_S | ms per picture |\n|---|---:|---:|---:|---:|")
+    for name, tally in tallies.items():
+        figures = coco_figures(known, findings_from_detections(tally.found)).summary
+        milliseconds = 1e3 * median(tally.seconds)
+        print(f"| {name} | {figures.AP_S:.4f} | {figures.AP50:.4f} | {figures.AR_S:.4f} | {milliseconds:.0f} |")
+
+
+if __name__ == "__main__":
+    main()
