@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
-from utils.reporting.box_drawing import PALETTE, DrawingStyle, LabelPlacer, draw_detections
+from utils.reporting.box_drawing import PALETTE, DrawingStyle, LabelPlacer, caption_size, draw_detections
 
 BARE = DrawingStyle(names=False, scores=False)
 
@@ -57,6 +57,13 @@ def test_lines_follow_the_sizes_of_picture_and_object() -> None:
     assert (
         int(changed(640, 640, (300, 300, 400, 400), DrawingStyle(5, names=False, scores=False))[:300, 350].sum()) == 6
     )
+
+
+def test_captions_follow_the_sizes_of_picture_and_object() -> None:
+    # A picture of 2200 px has letters of 28 at most, worked by hand: 2200 / 55 = 40; one of 640 px 12, one of 320 px 9.
+    assert [caption_size(side, 2200) for side in (8, 20, 30, 40, 300)] == [12, 12, 18, 24, 28]
+    assert [caption_size(side, 640) for side in (8, 40, 300)] == [12, 12, 12]
+    assert [caption_size(side, 320) for side in (8, 40, 300)] == [9, 9, 9]
 
 
 @given(

@@ -28,6 +28,7 @@ PALETTE = (
 )
 DARK = (20, 20, 20)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
+SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large picture, which is looked at enlarged
 TAKEN_WEIGHT = 3.0  # a caption under another one is worse than one on an object
 OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being hidden by it
 
@@ -139,8 +140,6 @@ def _draw(
     picture = Image.fromarray(image)
     pen = ImageDraw.Draw(picture)
     height, width = image.shape[:2]
-    font_size = min(max(round(max(height, width) / 55), SMALLEST_FONT), LARGEST_FONT)
-    font = _font(font_size)
     placer = LabelPlacer(boxes, width, height)
     frames = [(*map(round, box), _line_width(box, max(height, width), style)) for box in boxes.tolist()]
     for (x1, y1, x2, y2, line), kind in reversed(list(zip(frames, classes.tolist(), strict=True))):
@@ -152,12 +151,20 @@ def _draw(
         if not caption:
             continue
         caption = _drawable(caption)
+        font_size = caption_size(min(x2 - x1, y2 - y1), max(height, width))
+        font = _font(font_size)
         text_width, text_height = math.ceil(font.getlength(caption)) + 4, font_size + 4
         left, top = placer.place((x1 - line, y1 - line, x2 + line, y2 + line), text_width, text_height)
         color = class_color(kind)
         pen.rectangle((left, top, left + text_width - 1, top + text_height - 1), fill=color)
         pen.text((left + 2, top + text_height / 2), caption, fill=_text_color(color), font=font, anchor="lm")
     return np.array(picture)
+
+
+def caption_size(shorter_side: float, longest_side: int) -> int:
+    """Height of the letters for a box, pixels: larger in large pictures, but not towering over a small object."""
+    by_picture = min(max(round(longest_side / 55), SMALLEST_FONT), LARGEST_FONT)
+    return min(by_picture, max(round(shorter_side * 0.6), SMALL_OBJECT_FONT))
 
 
 def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) -> int:
@@ -230,7 +237,7 @@ def _with_title(image: np.ndarray, title: str) -> np.ndarray:
     return np.array(picture)
 
 
-@lru_cache(maxsize=8)
+@lru_cache(maxsize=LARGEST_FONT)
 def _font(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters."""
     found = importlib.util.find_spec("matplotlib")  # finds the package without the time of importing it
