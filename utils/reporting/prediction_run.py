@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import itertools
 import logging
 import time
 from collections import Counter
@@ -16,13 +18,15 @@ from tqdm import tqdm
 from utils.config.classify_config import ClassifyPredictConfig
 from utils.evaluation.classification import TOP
 from utils.inference.classifier_backends import classify_pictures
-from utils.inference.frame_sources import Frame, open_source
+from utils.inference.frame_sources import open_source
+from utils.inference.frames import Frame
 from utils.reporting.classification_run import chosen_classifier
 from utils.reporting.detection_files import write_picture
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
+from utils.runtime.overlapped import never
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -53,8 +57,9 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
     best: list[tuple[Path, str, float]] = []
     stems: Counter[str] = Counter()
     seconds = 0.0
-    with explained_failures(1, side):
-        for frame in tqdm(source, unit="picture", desc="classifying", disable=None, leave=False):
+    with explained_failures(1, side), contextlib.closing(source):
+        frames = itertools.chain.from_iterable(source.groups(1, never))
+        for frame in tqdm(frames, unit="picture", desc="classifying", disable=None, leave=False):
             start = time.perf_counter()
             (prediction,) = classify_pictures(backend, [frame.image], side, device)
             seconds += time.perf_counter() - start
@@ -64,7 +69,7 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
             stems[frame.path.stem] += 1
             _write(folder, _free_stem(frame, stems), frame, likely, config)
     if not best:
-        raise UserError(f"{config.source}: none of {len(source.files)} files could be read")
+        raise UserError(f"{config.source}: none of {len(source.skipped)} files could be read")
     LOGGER.info("%d pictures, %.1f ms per picture", len(best), 1e3 * seconds / len(best))
     LOGGER.info("results in %s", folder)
     return PredictionSummary(folder, tuple(best), tuple(source.skipped))
