@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from models.yolo import DetectionModel
-from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint
+from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint, write_small_torchscript
 from tests.runtime.loopback import Served, loopback_server
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.reporting import hub_results
@@ -255,6 +255,21 @@ def test_threads_get_what_one_thread_gets(model: HubDetector) -> None:
         halves = list(pool.map(detect, (range(12), range(12))))
     for half in halves:
         assert all(torch.equal(ours, own) for ours, own in zip(half, expected, strict=True))
+
+
+def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> None:
+    path = write_small_torchscript(tmp_path / "small.torchscript", (64, 96))
+    exported = load("custom", path=path)
+    assert isinstance(exported, HubDetector)
+    exported.conf = model.conf
+    results = call(exported, [pixels(0), pixels(1)])
+    for ours, own in zip(results.xyxy, call(model, [pixels(0), pixels(1)]).xyxy, strict=True):
+        torch.testing.assert_close(ours, own, atol=1e-2, rtol=1e-3)
+    assert results.names == {0: "class0", 1: "class1", 2: "class2"}, "the file names none"
+    with pytest.raises(UserError, match="only for"):
+        exported(pixels(0), augment=True)
+    bare = load("custom", path=path, autoshape=False)
+    assert bare.predict(torch.rand(1, 3, 64, 96)).boxes.shape[-1] == 4
 
 
 @needs_shared
