@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -220,6 +221,13 @@ def test_settings_of_the_model_count(model: HubDetector) -> None:
         model.half()
 
 
+def test_a_copy_has_settings_of_its_own(model: HubDetector) -> None:
+    other = copy.deepcopy(model)
+    other.max_det = 1
+    assert len(call(other, pixels(0)).xyxy[0]) == 1 < len(call(model, pixels(0)).xyxy[0])
+    torch.testing.assert_close(call(other, pixels(0)).xyxy[0], call(model, pixels(0)).xyxy[0][:1])
+
+
 def test_autoshape_false_is_the_bare_network(folder: Path) -> None:
     bare = load("custom", path=folder / "small.pt", autoshape=False)
     assert isinstance(bare, DetectionModel)
@@ -273,14 +281,19 @@ def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> N
 
 
 @needs_shared
-@pytest.mark.slow
-def test_official_weights_through_the_hub_and_detect_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "count", [pytest.param(12, marks=pytest.mark.slow), pytest.param(128, marks=pytest.mark.acceptance)]
+)
+def test_official_weights_through_the_hub_and_detect_py(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from utils.config.command_line import parse_command_line
     from utils.config.run_config import DetectConfig
     from utils.reporting.detection_run import run_detection
 
     weights = SHARED / "weights" / "yolov5n.pt"
-    pictures = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:16]
+    pictures = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:count]
+    assert len(pictures) == count
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in pictures))
     words = ("--weights", weights, "--source", tmp_path / "list.txt", "--save-txt", "--save-conf", "--nosave")
     flags = list(map(str, (*words, "--project", tmp_path)))
