@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import Command, machine, python
-from utils.dataset.demo_scenes import NAMES, draw_scene, write_picture
+from utils.dataset.demo_scenes import NAMES, SceneObjects, draw_scene, write_picture
 
 FIGURES = ("AP", "AP50", "AP_S", "AP_M")
 SIDE = 3008  # pixels
@@ -44,7 +44,7 @@ def write_pictures(folder: Path, counts: dict[str, int], processes: int) -> Path
 def _write_scene(job: tuple[Path, str, int]) -> None:
     folder, split, number = job
     rng = np.random.default_rng((number, ("train", "val").index(split)))
-    image, rows, quality = draw_scene(rng, (SIDE, SIDE), density=DENSITY)
+    image, rows, quality = draw_scene(rng, (SIDE, SIDE), objects=SceneObjects(density=DENSITY))
     write_picture(folder / "images" / split / f"{number:03d}.jpg", image, quality)
     (folder / "labels" / split / f"{number:03d}.txt").write_text("".join(rows), encoding="utf-8")
 

@@ -46,7 +46,7 @@ def test_exported_files_work_in_the_other_scripts(folder: Path) -> None:
     ("flags", "line"),
     [
         (("--include", "tflite"), "error: --include tflite: not written here; export onnx"),
-        (("--optimize",), "error: export.py: --optimize: mobile TorchScript is not written"),
+        (("--optimize",), "error: export.py: --optimize: needs PyTorch's mobile optimizer"),
     ],
 )
 def test_wrong_usage_is_one_line(folder: Path, flags: tuple[object, ...], line: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,29 +17,31 @@ from models.yolo import DetectionModel, load_architecture
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
 from tests.small_dataset import write_small_dataset
 from utils.config.command_line import parse_command_line
-from utils.exporting import export_run
-from utils.exporting.export_flags import FullExportConfig
-from utils.exporting.export_run import ExportFormat, check_formats, export_model, format_table
+from utils.exporting import export_run, formats
+from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig, flags_without_effect
+from utils.exporting.export_run import export_model, format_table
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
+from utils.exporting.formats import ExportFormat, Writer, check_formats
 from utils.exporting.onnx import write_onnx
 from utils.exporting.torchscript import write_torchscript
 from utils.geometry.letterbox import FrameSize
 from utils.inference.model_backends import TorchBackend, load_backend
-from utils.user_error import UsageError, UserError
+from utils.runtime.console_log import run_verb
+from utils.user_error import UsageError
 
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 FRAME = FrameSize(64, 96)
 
 
-@pytest.mark.parametrize("name", ["coreml", "engine", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"])
+@pytest.mark.parametrize("name", ["coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"])
 def test_formats_of_others_are_refused_with_the_way_through_onnx(name: str) -> None:
     with pytest.raises(UsageError, match=f"--include {name}: .*export onnx and convert"):
         check_formats(["onnx", name])
 
 
 def test_unknown_format_and_repeated_formats() -> None:
-    with pytest.raises(UsageError, match="--include onx: no such format; known are torchscript, onnx, openvino"):
+    with pytest.raises(UsageError, match="--include onx: no such format; known are torchscript, onnx, openvino, eng"):
         check_formats(["onx"])
     assert check_formats(["onnx", "torchscript", "onnx"]) == ("onnx", "torchscript")
 
@@ -54,7 +57,7 @@ def test_only_checkpoints_are_exported(tmp_path: Path) -> None:
         export_model(tmp_path / "a.onnx", ["onnx"], ExportSettings(FRAME), CPU)
 
 
-def tampered(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+def tampered_torchscript(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
     """A writer that gets one weight of the head wrong."""
     convolution = model.head.m[1]
     assert isinstance(convolution, torch.nn.Conv2d) and convolution.bias is not None
@@ -62,16 +65,35 @@ def tampered(model: DetectionModel, path: Path, settings: ExportSettings) -> Non
     write_torchscript(model, path, settings)
 
 
+def tampered_onnx(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+    """A writer whose graph multiplies one map by a little more than it should."""
+    write_onnx(model, path, settings)
+    graph = onnx.load(path)
+    first = next(entry for entry in graph.graph.initializer if len(entry.dims) == 4)
+    first.CopyFrom(onnx.numpy_helper.from_array(1.01 * onnx.numpy_helper.to_array(first), first.name))
+    onnx.save(graph, path)
+
+
 @pytest.mark.slow
-def test_wrong_file_is_not_left_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(export_run.FORMATS, "torchscript", ExportFormat(".torchscript", tampered))
-    weights = write_small_checkpoint(tmp_path / "a.pt")
-    (tmp_path / "a.torchscript").write_text("of an earlier run")
-    with pytest.raises(UserError, match=r"a\.torchscript: not written, it differs from PyTorch by \d") as error:
-        export_model(weights, ["torchscript"], ExportSettings(FRAME), CPU)
-    assert error.value.exit_code == 1
-    assert (tmp_path / "a.torchscript").read_text() == "of an earlier run"
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["a.pt", "a.torchscript"]
+@pytest.mark.parametrize(("form", "write"), [("torchscript", tampered_torchscript), ("onnx", tampered_onnx)])
+def test_wrong_file_is_not_left_behind(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], form: str, write: Writer
+) -> None:
+    """The whole verb: one line, exit code 1, nothing written; a file of an earlier run stays as it was."""
+    monkeypatch.setitem(formats.FORMATS, form, ExportFormat(f".{form}", write))
+    write_small_checkpoint(tmp_path / "a.pt")
+    if form == "torchscript":
+        (tmp_path / "a.torchscript").write_text("of an earlier run")
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    def verb() -> None:
+        run(tmp_path, "--include", form, "--img", *FRAME)
+
+    assert run_verb(verb) == 1
+    error = capsys.readouterr().err
+    assert re.match(rf"error: \S*a\.{form}: not written, it differs from PyTorch by \d", error)
+    assert error.count("\n") == 1
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 
 
 @pytest.mark.slow
@@ -116,24 +138,32 @@ def test_embedded_suppression(tmp_path: Path, agnostic: bool) -> None:
     assert (found.objectness > 0.3).any(1).all()
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "strided", "rearranging"),
-    # Slices left: three of the head's decoding per level. Joins left: four of the neck, SPPF, the C3s, the decoding.
-    [("yolov5n", 7, 9), ("yolov5n-spd", 7, 9)],
-)
-def test_graph_moves_no_data_to_downsample(tmp_path: Path, name: str, strided: int, rearranging: int) -> None:
+def exported_nodes(name: str, folder: Path) -> Counter[str]:
+    """How many nodes of each kind the exported graph of an architecture has; strided convolutions are a kind."""
     model = DetectionModel(load_architecture(name), class_count=3)
-    write_onnx(fused(model), tmp_path / "a.onnx", ExportSettings(FRAME))
-    nodes = onnx.load(tmp_path / "a.onnx").graph.node
-    kinds = Counter(node.op_type for node in nodes)
-    strides = [
-        tuple(a.ints) for node in nodes for a in node.attribute if node.op_type == "Conv" and a.name == "strides"
-    ]
-    assert strides.count((2, 2)) == strided
-    assert kinds["SpaceToDepth"] == 0 and kinds["BatchNormalization"] == 0
-    assert kinds["Slice"] == rearranging
-    assert kinds["Concat"] == 17, "as many as YOLOv5n, none for space-to-depth"
+    write_onnx(fused(model), folder / "a.onnx", ExportSettings(FRAME))
+    nodes = onnx.load(folder / "a.onnx").graph.node
+    strides = [(node.op_type, a.ints) for node in nodes for a in node.attribute if a.name == "strides"]
+    return Counter([node.op_type for node in nodes] + [f"strided {kind}" for kind, way in strides if max(way) > 1])
+
+
+@pytest.mark.slow
+def test_graph_moves_no_data_to_downsample(tmp_path: Path) -> None:
+    """YOLOv5n-SPD's graph has node for node what YOLOv5n's has, which has no space-to-depth."""
+    plain, spd = exported_nodes("yolov5n", tmp_path), exported_nodes("yolov5n-spd", tmp_path)
+    assert spd == plain
+    assert spd["SpaceToDepth"] == spd["BatchNormalization"] == 0
+    assert spd["strided Conv"] == 7 and spd["strided MaxPool"] == 0
+    # Slices: three of the head's decoding per level. Joins: four of the neck, SPPF, eight C3s, four of the decoding.
+    assert (spd["Slice"], spd["Concat"]) == (9, 17)
+
+
+@pytest.mark.slow
+def test_graph_of_the_released_family_keeps_space_to_depth_only_before_joins(tmp_path: Path) -> None:
+    """Space-to-depth by slices: four each for the two of the neck; none for the five of the backbone."""
+    nodes = exported_nodes("yolov5n-spd-released", tmp_path)
+    assert nodes["strided Conv"] == 1 + 2 * 4, "the stem, and two at the entrance of each C3 of the backbone"
+    assert (nodes["Concat"], nodes["BatchNormalization"]) == (17 + 2, 0)
 
 
 def run(folder: Path, *flags: object) -> list[export_run.ExportedFile]:
@@ -171,3 +201,25 @@ def test_flags_reach_the_file(tmp_path: Path) -> None:
     assert found.boxes.shape == (2, 30, 4) and kept.any()
     assert (found.objectness[kept] > 0.7).all()
     assert (found.class_probs * kept[..., None]).sum(1).max() <= 2
+
+
+@pytest.mark.parametrize(
+    ("flags", "sentences"),
+    [
+        (("--include", "onnx", "--opset", 18, "--simplify"), []),
+        (("--include", "onnx", "--nms", "--topk-all", 7, "--conf", 0.5), []),
+        (("--include", "onnx", "--topk-all", 7), ["--topk-all: changes nothing without --nms"]),
+        (("--include", "onnx", "--workspace", 8), ["--workspace: changes nothing without --include engine"]),
+        (("--include", "torchscript", "--simplify"), ["--simplify: changes nothing for torchscript"]),
+        (("--include", "engine", "--workspace", 8, "--verbose"), []),
+    ],
+)
+def test_flags_that_change_nothing_are_said(flags: tuple[object, ...], sentences: list[str]) -> None:
+    config = parse_command_line(FullExportConfig, list(map(str, flags)), prog="", description="")
+    assert flags_without_effect(config) == sentences
+
+
+@pytest.mark.parametrize("name", ["--optimize", "--keras", "--inplace"])
+def test_flags_of_yolov5_that_mean_nothing_here_are_refused(name: str) -> None:
+    with pytest.raises(UsageError, match=f"export.py: {name}: "):
+        parse_command_line(FullExportConfig, [name], prog="export.py", description="", refused=REFUSED_FLAGS)

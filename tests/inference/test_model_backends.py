@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from utils.geometry.letterbox import FrameSize
-from utils.inference.model_backends import GraphBackend, RuntimeGraph, load_backend, suppressed_predictions
+from utils.inference.model_backends import GraphBackend, load_backend, suppressed_predictions
+from utils.inference.runtime_graph import RuntimeGraph
 from utils.user_error import UserError
 
 CPU = torch.device("cpu")

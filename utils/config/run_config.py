@@ -373,7 +373,7 @@ class ExportConfig:
     """Settings of ``export.py``."""
 
     weights: str = flag("yolov5s.pt", "model file (.pt)", group="Model")
-    include: tuple[str, ...] = flag(("torchscript",), "formats to write: torchscript onnx openvino", group="Output")
+    include: tuple[str, ...] = flag(("torchscript",), "formats: torchscript onnx openvino engine", group="Output")
     imgsz: tuple[int, ...] = flag(
         (640, 640),
         "input size, pixels: one side or height width",

@@ -54,10 +54,11 @@ class SceneSize:
 
 @dataclass(frozen=True, slots=True)
 class SceneObjects:
-    """Objects of other sizes and numbers than those of the demo's."""
+    """Sizes and numbers of what stands in a picture; the demo's own unless given."""
 
-    lengths: tuple[float, float]  # pixels from and to, any one as likely
-    per_kind: int  # of vehicles, boats and people each, as far as there is room
+    lengths: tuple[float, float] | None = None  # of objects, pixels from and to, any one as likely
+    per_kind: int | None = None  # vehicles, boats and people each, as far as there is room
+    density: float = 1.0  # of all things on an area, beside the usual
 
 
 @dataclass(slots=True)
@@ -108,22 +109,21 @@ def draw_scene(
     frame: tuple[int, int] | None = None,
     *,
     outlines: bool = False,
-    density: float = 1.0,
-    objects: SceneObjects | None = None,
+    objects: SceneObjects = SceneObjects(),
 ) -> tuple[np.ndarray, list[str], int]:
     """One picture: RGB (H, W, 3) uint8, its YOLO label rows, and the JPEG quality it is to be written with.
 
     ``frame`` is (height, width); without it both are drawn from 416 to 640. With ``outlines``
-    the rows are polygons instead of boxes. ``density`` is how many things stand on an area, beside the usual;
-    ``objects`` replaces the demo's sizes and numbers of objects.
+    the rows are polygons instead of boxes.
     """
     height, width = frame or (int(side) for side in rng.integers(13, 21, 2) * 32)
     scene = _ground(rng, height, width)
-    scene.lengths = None if objects is None else objects.lengths
-    crowd = density * height * width / (512 * 512)
+    scene.lengths = objects.lengths
+    crowd = objects.density * height * width / (512 * 512)
     _houses(scene, rng, round(rng.integers(2, 7) * crowd))
     for kind, least, most in ((VEHICLE, 4, 12), (BOAT, 3, 10), (PERSON, 4, 14)):
-        count = round(rng.integers(least, most + 1) * crowd) if objects is None else objects.per_kind
+        usual = round(rng.integers(least, most + 1) * crowd)
+        count = usual if objects.per_kind is None else objects.per_kind
         for _ in range(count):
             _place(scene, rng, kind)
     _trees(scene, rng, round(rng.integers(8, 26) * crowd))

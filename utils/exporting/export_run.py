@@ -6,7 +6,7 @@ import copy
 import logging
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,14 +21,11 @@ from utils.config.run_config import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.dataset.dataset_download import available_dataset
 from utils.dataset.image_files import list_images, read_image
-from utils.exporting.export_flags import FullExportConfig
+from utils.exporting.export_flags import FullExportConfig, flags_without_effect
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
-from utils.exporting.half_precision import halve_onnx, halve_openvino
-from utils.exporting.onnx import write_onnx
+from utils.exporting.formats import FORMATS, check_formats, check_settings
 from utils.exporting.onnx_suppression import embed_suppression
-from utils.exporting.openvino import write_openvino
-from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data, quantize_onnx, quantize_openvino
-from utils.exporting.torchscript import write_torchscript
+from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data
 from utils.exporting.verification import (
     HALF_TOLERANCE,
     TOLERANCE,
@@ -40,46 +37,13 @@ from utils.exporting.verification import (
     verification_inputs,
 )
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
-from utils.inference.model_backends import OPENVINO_SUFFIX, TorchBackend, load_backend
+from utils.inference.model_backends import TorchBackend, load_backend
 from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
 CHECKED_PICTURES = 8
-
-Writer = Callable[[DetectionModel, Path, ExportSettings], None]
-Halver = Callable[[Path, Path], None]
-Quantizer = Callable[[Path, Path, Iterator[np.ndarray]], None]
-
-
-@dataclass(frozen=True, slots=True)
-class ExportFormat:
-    """A format that is written here: the end of the file's name and the functions that write it."""
-
-    ending: str
-    write: Writer
-    halve: Halver | None = None  # from the fp32 file
-    quantize: Quantizer | None = None  # from the fp32 file
-
-
-FORMATS = {
-    "torchscript": ExportFormat(".torchscript", write_torchscript),
-    "onnx": ExportFormat(".onnx", write_onnx, halve_onnx, quantize_onnx),
-    "openvino": ExportFormat(OPENVINO_SUFFIX, write_openvino, halve_openvino, quantize_openvino),
-}
-
-# Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
-THROUGH_ONNX = {
-    "coreml": "coremltools",
-    "engine": "trtexec --onnx=MODEL.onnx --saveEngine=MODEL.engine",
-    "saved_model": "onnx2tf",
-    "pb": "onnx2tf",
-    "tflite": "onnx2tf",
-    "edgetpu": "onnx2tf, then edgetpu_compiler",
-    "tfjs": "onnx2tf, then tensorflowjs_converter",
-    "paddle": "x2paddle",
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,6 +66,8 @@ def run_export(config: FullExportConfig) -> list[ExportedFile]:
         UserError: see ``export_model``; a frame, format or device that cannot be had.
     """
     check_formats(config.include)
+    for sentence in flags_without_effect(config):
+        LOGGER.warning("%s", sentence)
     device = select_device(config.device)
     settings = ExportSettings(
         frame=FrameSize(*square_or_rectangle(config.imgsz)),
@@ -111,6 +77,8 @@ def run_export(config: FullExportConfig) -> list[ExportedFile]:
         opset=config.opset,
         suppression=_suppression(config),
         precision=_precision(config),
+        workspace=config.workspace,
+        verbose=config.verbose,
     )
     dataset = available_dataset(config.data) if config.data else None
     pictures = _pictures(dataset) if dataset else []
@@ -119,20 +87,6 @@ def run_export(config: FullExportConfig) -> list[ExportedFile]:
     LOGGER.info("%s", format_table(files))
     LOGGER.info("exported: %s", ", ".join(str(file.path) for file in files))
     return files
-
-
-def check_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """The formats asked for, each once.
-
-    Raises:
-        UsageError: a format that is not written here; names the way to it.
-    """
-    for name in names:
-        if name in THROUGH_ONNX:
-            raise UsageError(f"--include {name}: not written here; export onnx and convert it: {THROUGH_ONNX[name]}")
-        if name not in FORMATS:
-            raise UsageError(f"--include {name}: no such format; known are {', '.join(FORMATS)}")
-    return tuple(dict.fromkeys(names))
 
 
 def export_model(
@@ -151,12 +105,7 @@ def export_model(
     Raises:
         UserError: unreadable weights, or an exported file that answers otherwise than the model; no file is left.
     """
-    if settings.suppression is not None and (unable := [name for name in formats if name != "onnx"]):
-        raise UsageError(f"--nms with --include {unable[0]}: suppression can be embedded in onnx only")
-    if settings.precision != "fp32" and settings.suppression is not None:
-        raise UsageError("--nms with --half or --int8: suppression is embedded in fp32 graphs only")
-    if settings.precision != "fp32" and (unable := [name for name in formats if FORMATS[name].halve is None]):
-        raise UsageError(f"--include {unable[0]}: in fp32 only; --half and --int8 are for onnx and openvino")
+    check_settings(formats, settings, device)
     if weights.suffix != ".pt":
         raise UsageError(f"--weights {weights}: only a .pt file can be exported")
     model = fused(load_model(weights)).eval().to(device)
@@ -168,20 +117,19 @@ def export_model(
 
 
 def format_table(files: Sequence[ExportedFile]) -> str:
-    """The exported files as a table, one line each."""
-    lines = [f"{'format':<12}{'MB':>8}{'diff px':>11}{'diff prob':>11}{'PyTorch ms':>12}{'file ms':>9}  file"]
+    """The exported files as a table, one line each; accuracy on the val part where it was measured."""
+    judged = any(file.accuracy is not None for file in files)
+    accuracy = f"{'AP before':>11}{'after':>8}{'AP_S before':>13}{'after':>8}" if judged else ""
+    lines = [f"{'format':<12}{'MB':>8}{'diff px':>11}{'diff prob':>11}{'PyTorch ms':>12}{'file ms':>9}{accuracy}  file"]
     for file in files:
-        lines.append(
-            f"{file.format:<12}{file.megabytes:>8.1f}{file.difference.pixels:>11.1e}"
-            f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}{file.runtime_ms:>9.1f}  {file.path}"
-        )
-    for file in files:
+        accuracy = ""
         if file.accuracy is not None:
             before, after = file.accuracy
-            lines.append(
-                f"{file.path.name}: AP {before.ap:.4f} -> {after.ap:.4f}, AP_S {before.ap_small:.4f} -> "
-                f"{after.ap_small:.4f} on the val part"
-            )
+            accuracy = f"{before.ap:>11.4f}{after.ap:>8.4f}{before.ap_small:>13.4f}{after.ap_small:>8.4f}"
+        lines.append(
+            f"{file.format:<12}{file.megabytes:>8.1f}{file.difference.pixels:>11.1e}"
+            f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}{file.runtime_ms:>9.1f}{accuracy}  {file.path}"
+        )
     return "\n".join(lines)
 
 
@@ -229,7 +177,7 @@ def _export_one(
         try:
             chosen.write(model, fresh, settings)
             exported = _verified(fresh, reference, name, settings, pictures)
-            if settings.precision == "fp16":
+            if settings.precision == "fp16" and not chosen.writes_half:
                 exported = _halved(exported, reference, settings, pictures)
             elif settings.precision == "int8":
                 assert int8_data is not None  # run_export has made it
@@ -252,7 +200,8 @@ def _verified(
     if backend.names != reference.names or backend.stride != reference.stride:
         raise UserError("its names or stride are not those of the model")
     difference = compare(backend, reference, inputs)
-    _check(difference, TOLERANCE)
+    is_half = settings.precision == "fp16" and FORMATS[name].writes_half
+    _check(difference, HALF_TOLERANCE if is_half else TOLERANCE)
     if settings.suppression is not None:
         raw, fresh = fresh, fresh.with_stem(f"{fresh.stem}-suppressed")
         embed_suppression(raw, fresh, settings.suppression)

@@ -31,7 +31,9 @@ class ExportSettings:
     simplify: bool = False
     opset: int = 17
     suppression: EmbeddedSuppression | None = None  # ONNX only
-    precision: ExportPrecision = "fp32"  # the others: ONNX and OpenVINO only
+    precision: ExportPrecision = "fp32"
+    workspace: int = 4  # GiB that TensorRT may use while it builds
+    verbose: bool = False  # TensorRT's log
 
     @property
     def input_shape(self) -> tuple[int, int, int, int]:

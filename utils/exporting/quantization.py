@@ -64,8 +64,14 @@ class Int8Data:
             images = [letterbox(read_image(path), frame)[0] for path in self.calibration[start : start + size]]
             yield as_network_input(images, torch.device("cpu")).numpy()
 
-    def accuracy(self, backend: DetectionBackend, settings: ExportSettings, device: torch.device) -> Accuracy:
-        """AP of ``backend`` on the val part, every picture in the frame of the export."""
+    def accuracy(
+        self,
+        backend: DetectionBackend,
+        settings: ExportSettings,
+        device: torch.device,
+        precision: torch.dtype = torch.float32,
+    ) -> Accuracy:
+        """AP of ``backend`` (a PyTorch one in ``precision``) on the val part, every picture in the export's frame."""
         loader = evaluation_loader(
             self.judged,
             max(settings.frame),
@@ -73,7 +79,7 @@ class Int8Data:
             stride=backend.stride,
             frame=settings.frame,
         )
-        summary = evaluate(backend, loader, EvaluationSettings(), device).coco
+        summary = evaluate(backend, loader, EvaluationSettings(precision=precision), device).coco
         return Accuracy(summary.AP, summary.AP_S)
 
 

@@ -11,7 +11,7 @@ import torch
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import GraphOutput
-from utils.inference.model_backends import TORCHSCRIPT_METADATA
+from utils.inference.graph_runtimes import TORCHSCRIPT_METADATA
 
 
 def write_torchscript(model: DetectionModel, path: Path, settings: ExportSettings) -> None:

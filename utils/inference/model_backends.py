@@ -1,22 +1,15 @@
-"""One face for every file a detector may come in: PyTorch checkpoint, TorchScript, ONNX, OpenVINO.
+"""One face for every file a detector may come in: PyTorch checkpoint, TorchScript, ONNX, OpenVINO, TensorRT.
 
-``load_backend`` picks the runtime by the file's name. An exported file says what it is in its metadata, under the
-keys that YOLOv5 writes: ``stride`` and ``names`` in an ONNX model's properties, the same as JSON in the
-``config.txt`` inside a TorchScript archive.
+``load_backend`` picks the runtime by the file's name.
 """
 
 from __future__ import annotations
 
-import ast
-import json
-import logging
-import warnings
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
-import numpy as np
 import torch
 
 from models.fuse import fused
@@ -25,16 +18,19 @@ from models.yolo import DetectionModel
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
+from utils.inference.graph_runtimes import (
+    OPENVINO_SUFFIX,
+    open_onnx,
+    open_onnx_in_opencv,
+    open_openvino,
+    open_torchscript,
+)
+from utils.inference.runtime_graph import RuntimeGraph, Tensors
+from utils.inference.tensorrt_runtime import open_tensorrt
 from utils.runtime.device import placed
 from utils.user_error import UsageError, UserError
 
-LOGGER = logging.getLogger(__name__)
-
-OPENVINO_SUFFIX = "_openvino_model"
-TORCHSCRIPT_METADATA = "config.txt"
-READABLE = f".pt, .torchscript, .onnx, *{OPENVINO_SUFFIX}"
-
-Tensors = Mapping[str, torch.Tensor]
+READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}"
 
 
 class DetectionBackend(Protocol):
@@ -70,6 +66,7 @@ def load_backend(
     *,
     fallback_names: Callable[[], tuple[str, ...]] | None = None,
     dnn: bool = False,
+    precision: torch.dtype = torch.float32,
 ) -> DetectionBackend:
     """The detector in ``weights``, ready to predict.
 
@@ -78,6 +75,7 @@ def load_backend(
         device: where to compute; a runtime without this device falls back to the CPU and says so.
         fallback_names: called for the class names if the file has none; without it they are ``class0``, ...
         dnn: run an ONNX file in OpenCV's DNN module instead of ONNX Runtime.
+        precision: bfloat16 lets OpenVINO compute in it; every other file computes in the precision that it is in.
 
     Raises:
         UserError: no such file, an ending that no runtime here reads, or a damaged file.
@@ -88,18 +86,20 @@ def load_backend(
         raise UsageError(f"--dnn --weights {weights}: OpenCV's DNN module is for .onnx files here")
     if weights.suffix == ".pt":
         return TorchBackend(fused(load_model(weights)), device)
-    graph = open_graph(weights, device, dnn=dnn)
+    graph = open_graph(weights, device, dnn=dnn, precision=precision)
     names = graph.names or (fallback_names() if fallback_names else ())
     return GraphBackend(weights, graph, names)
 
 
-def open_graph(weights: Path, device: torch.device, *, dnn: bool = False) -> RuntimeGraph:
+def open_graph(
+    weights: Path, device: torch.device, *, dnn: bool = False, precision: torch.dtype = torch.float32
+) -> RuntimeGraph:
     """An exported file in its runtime, see ``load_backend``.
 
     Raises:
         UserError: an ending that no runtime here reads, or a damaged file.
     """
-    opener = _open_onnx_in_opencv if dnn else _opener(weights)
+    opener = open_onnx_in_opencv if dnn else _opener(weights, precision)
     if opener is None:
         raise UserError(f"{weights}: not a model file that can be run here; known endings are {READABLE}")
     return opener(weights, device)
@@ -125,17 +125,6 @@ class TorchBackend:
         return predictions
 
 
-@dataclass(frozen=True, slots=True)
-class RuntimeGraph:
-    """An exported file opened in its runtime."""
-
-    run: Callable[[torch.Tensor], Tensors]  # images (B, 3, H, W) to outputs by name
-    names: tuple[str, ...]  # empty if the file has none
-    stride: int
-    frame: FrameSize | None
-    batch_size: int | None
-
-
 class GraphBackend:
     """An exported graph: raw rows ``output0`` (B, N, 5 + C), or suppressed ``boxes scores classes counts``."""
 
@@ -146,6 +135,7 @@ class GraphBackend:
         self.frame = graph.frame
         self.batch_size = graph.batch_size
         self._run = graph.run
+        self._most_pictures = graph.most_pictures
 
     def predict(self, images: torch.Tensor) -> Predictions:
         """See ``DetectionBackend``; an incomplete last batch is filled up with black pictures."""
@@ -155,8 +145,8 @@ class GraphBackend:
                 f"{self.path}: takes pictures of {self.frame.height}x{self.frame.width} px (height x width), "
                 f"not {size.height}x{size.width}"
             )
-        step = self.batch_size or max(len(images), 1)
-        parts = [self._predict_batch(part, step) for part in torch.split(images, step)]
+        step = self.batch_size or self._most_pictures or max(len(images), 1)
+        parts = [self._predict_batch(part, self.batch_size or len(part)) for part in torch.split(images, step)]
         whole = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return Predictions(*(tensor.to(images.device, torch.float32) for tensor in whole))
 
@@ -194,214 +184,8 @@ def suppressed_predictions(outputs: Tensors, class_count: int) -> Predictions:
     return Predictions(outputs["boxes"], outputs["scores"] * filled, certain)
 
 
-def _opener(weights: Path) -> Callable[[Path, torch.device], RuntimeGraph] | None:
-    if weights.suffix == ".torchscript":
-        return _open_torchscript
-    if weights.suffix == ".onnx":
-        return _open_onnx
+def _opener(weights: Path, precision: torch.dtype) -> Callable[[Path, torch.device], RuntimeGraph] | None:
     if weights.is_dir() and weights.name.endswith(OPENVINO_SUFFIX):
-        return _open_openvino
-    return None
-
-
-def _open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
-    extra = {TORCHSCRIPT_METADATA: ""}
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", FutureWarning)  # torch announces the end of TorchScript
-            module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
-        raise UserError(f"{path}: not a readable TorchScript file ({_first_line(error)})") from None
-    module.eval()
-    metadata, shape = _torchscript_metadata(path, extra[TORCHSCRIPT_METADATA])
-    fixed = not metadata.get("dynamic", False)
-
-    @torch.inference_mode()
-    def run(images: torch.Tensor) -> Tensors:
-        output = module(images.to(device))
-        return {"output0": output[0] if isinstance(output, tuple | list) else output}
-
-    return RuntimeGraph(
-        run=run,
-        names=_names(path, metadata.get("names")),
-        stride=_stride(path, metadata.get("stride")),
-        frame=FrameSize(shape[2], shape[3]) if fixed else None,
-        batch_size=shape[0] if fixed else None,
-    )
-
-
-def _torchscript_metadata(path: Path, text: str | bytes) -> tuple[dict[str, Any], list[int]]:
-    """The JSON in an archive and the input shape (B, 3, H, W) that it names; 640 x 640 where it names none."""
-    try:
-        metadata = json.loads(text) if text else {}
-        shape = [int(side) for side in metadata.get("shape") or (1, 3, 640, 640)]
-        _, _, _, _ = shape
-    except (ValueError, TypeError, AttributeError):
-        raise UserError(f"{path}: its {TORCHSCRIPT_METADATA} is not the JSON of a detector") from None
-    return metadata, shape
-
-
-def _open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
-    import onnxruntime  # loads a large shared library
-    from onnxruntime.capi import onnxruntime_pybind11_state as states
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = torch.get_num_threads()
-    options.log_severity_level = 3  # errors only
-    providers = ["CPUExecutionProvider"]
-    if device.type == "cuda":
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            providers.insert(0, "CUDAExecutionProvider")
-        else:
-            LOGGER.warning("%s: this ONNX Runtime has no CUDA (pip install onnxruntime-gpu); runs on the CPU", path)
-    try:
-        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
-    except (
-        states.Fail,
-        states.InvalidArgument,
-        states.InvalidProtobuf,
-        states.InvalidGraph,
-        states.NoSuchFile,
-    ) as error:
-        raise UserError(f"{path}: not a readable ONNX model ({_first_line(error)})") from None
-    entry = session.get_inputs()[0]
-    outputs = [output.name for output in session.get_outputs()]
-    half = entry.type == "tensor(float16)"
-
-    def run(images: torch.Tensor) -> Tensors:
-        array = images.cpu().numpy().astype(np.float16 if half else np.float32, copy=False)
-        results = session.run(outputs, {entry.name: np.ascontiguousarray(array)})
-        return {name: torch.from_numpy(result) for name, result in zip(outputs, results, strict=True)}
-
-    properties = session.get_modelmeta().custom_metadata_map
-    batch_size, frame = _fixed_sizes(entry.shape)
-    return RuntimeGraph(
-        run=run,
-        names=_names(path, properties.get("names")),
-        stride=_stride(path, properties.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-    )
-
-
-def _open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
-    import cv2
-    import onnx  # for the metadata, which OpenCV does not give
-    from google.protobuf.message import DecodeError
-
-    if device.type != "cpu":
-        LOGGER.warning("%s: OpenCV's DNN module runs on the CPU", path)
-    try:
-        graph = onnx.load(path)
-        network = cv2.dnn.readNetFromONNX(str(path))
-    except (cv2.error, DecodeError) as error:
-        raise UserError(f"{path}: not an ONNX model that OpenCV can read ({_first_line(error)})") from None
-    sides = graph.graph.input[0].type.tensor_type.shape.dim
-    batch_size, frame = _fixed_sizes([side.dim_value or side.dim_param for side in sides])
-    if batch_size is None or frame is None:
-        raise UserError(f"{path}: its input has free sides; OpenCV's DNN module needs an export without --dynamic")
-    name = graph.graph.output[0].name
-    properties = {entry.key: entry.value for entry in graph.metadata_props}
-
-    def run(images: torch.Tensor) -> Tensors:
-        network.setInput(np.ascontiguousarray(images.cpu().numpy()))
-        return {name: torch.from_numpy(np.array(network.forward()))}
-
-    return RuntimeGraph(
-        run=run,
-        names=_names(path, properties.get("names")),
-        stride=_stride(path, properties.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-    )
-
-
-def _open_openvino(path: Path, device: torch.device) -> RuntimeGraph:
-    try:
-        import openvino
-    except ImportError:
-        raise UserError(f"{path}: needs OpenVINO (pip install openvino)") from None
-    files = sorted(path.glob("*.xml"))
-    if not files:
-        raise UserError(f"{path}: holds no OpenVINO model (*.xml)")
-    if device.type != "cpu":
-        LOGGER.warning("%s: OpenVINO runs on the CPU", path)
-    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "INFERENCE_PRECISION_HINT": "f32"}
-    try:
-        model = openvino.Core().read_model(files[0])
-        compiled = openvino.Core().compile_model(model, "CPU", threads)
-    except RuntimeError as error:
-        raise UserError(f"{files[0]}: not a readable OpenVINO model ({_first_line(error)})") from None
-    outputs = [output.get_any_name() if output.get_names() else f"output{i}" for i, output in enumerate(model.outputs)]
-
-    def run(images: torch.Tensor) -> Tensors:
-        results = compiled([np.ascontiguousarray(images.cpu().numpy())])
-        return {name: torch.from_numpy(np.array(results[i])) for i, name in enumerate(outputs)}
-
-    shape = model.inputs[0].get_partial_shape()
-    batch_size, frame = _fixed_sizes([None if side.is_dynamic else side.get_length() for side in shape])
-    metadata = _openvino_metadata(path, model)
-    return RuntimeGraph(
-        run=run,
-        names=_names(path, metadata.get("names")),
-        stride=_stride(path, metadata.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-    )
-
-
-def _openvino_metadata(path: Path, model: Any) -> dict[str, object]:
-    """What the model says of itself: its runtime info, or the YAML that YOLOv5 puts beside it."""
-    metadata = {
-        key: model.get_rt_info(["model_info", key]).astype(str)
-        for key in ("names", "stride")
-        if model.has_rt_info(["model_info", key])
-    }
-    if metadata:
-        return metadata
-    import yaml
-
-    for file in sorted(path.glob("*.yaml")):
-        try:
-            content = yaml.safe_load(file.read_text(encoding="utf-8"))
-        except yaml.YAMLError:
-            raise UserError(f"{file}: not readable YAML") from None
-        if isinstance(content, dict):
-            return content
-    return {}
-
-
-def _fixed_sizes(shape: list[object]) -> tuple[int | None, FrameSize | None]:
-    """Batch size and frame out of an input shape (B, 3, H, W) whose free sides are no numbers."""
-    batch, _, height, width = shape
-    frame = FrameSize(height, width) if isinstance(height, int) and isinstance(width, int) else None
-    return batch if isinstance(batch, int) else None, frame
-
-
-def _names(path: Path, value: Any) -> tuple[str, ...]:
-    """Class names out of a list, a mapping from ids, or the Python literal of either; empty if there are none."""
-    if isinstance(value, str):
-        try:
-            value = ast.literal_eval(value)
-        except (ValueError, SyntaxError):
-            raise UserError(f"{path}: class names in its metadata are not readable: {value[:60]!r}") from None
-    if isinstance(value, Mapping):
-        value = [value[key] for key in sorted(value, key=int)]
-    if value is None:
-        return ()
-    if not isinstance(value, list | tuple):
-        raise UserError(f"{path}: class names in its metadata are not a list: {str(value)[:60]!r}")
-    return tuple(str(name) for name in value)
-
-
-def _stride(path: Path, value: object) -> int:
-    if value is None:
-        return 32  # every P5 model of the family
-    try:
-        return int(float(str(value)))
-    except ValueError:
-        raise UserError(f"{path}: stride in its metadata is not a number: {str(value)[:60]!r}") from None
-
-
-def _first_line(error: Exception) -> str:
-    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
+        return partial(open_openvino, precision=precision)
+    by_ending = {".torchscript": open_torchscript, ".onnx": open_onnx, ".engine": open_tensorrt}
+    return by_ending.get(weights.suffix)

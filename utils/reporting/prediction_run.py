@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import contextlib
-import itertools
 import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from utils.config.classify_config import ClassifyPredictConfig
 from utils.evaluation.classification import TOP
@@ -26,7 +24,8 @@ from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
-from utils.runtime.overlapped import never
+from utils.runtime.progress import Progress
+from utils.runtime.stop_signals import Stopped, stop_requests
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -48,26 +47,29 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
 
     Raises:
         UserError: nothing to read in the source, or unreadable weights.
+        Stopped: a signal ended the run; what was said until then is in the folder.
     """
     device = select_device(config.device)
-    source = open_source(config.source, config.vid_stride)
-    backend, side = chosen_classifier(config, device)
-    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
-    LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
     best: list[tuple[Path, str, float]] = []
     stems: Counter[str] = Counter()
     seconds = 0.0
-    with explained_failures(1, side), contextlib.closing(source):
-        frames = itertools.chain.from_iterable(source.groups(1, never))
-        for frame in tqdm(frames, unit="picture", desc="classifying", disable=None, leave=False):
-            start = time.perf_counter()
-            (prediction,) = classify_pictures(backend, [frame.image], side, device)
-            seconds += time.perf_counter() - start
-            likely = [(backend.names[index], share) for index, share in prediction.best(TOP)]
-            LOGGER.info("%s: %s", _title(frame), ", ".join(f"{name} {share:.2f}" for name, share in likely))
-            best.append((frame.path, *likely[0]))
-            stems[frame.path.stem] += 1
-            _write(folder, _free_stem(frame, stems), frame, likely, config)
+    with closing(open_source(config.source, config.vid_stride)) as source, stop_requests() as stop:
+        backend, side = chosen_classifier(config, device)
+        folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+        LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
+        with explained_failures(1, side), Progress(source.expected_frames(), "picture", "classifying") as progress:
+            for (frame,) in source.groups(1, lambda: stop.signal_number is not None):
+                start = time.perf_counter()
+                (prediction,) = classify_pictures(backend, [frame.image], side, device)
+                seconds += time.perf_counter() - start
+                likely = [(backend.names[index], share) for index, share in prediction.best(TOP)]
+                LOGGER.info("%s: %s", _title(frame), ", ".join(f"{name} {share:.2f}" for name, share in likely))
+                best.append((frame.path, *likely[0]))
+                stems[frame.path.stem] += 1
+                _write(folder, _free_stem(frame, stems), frame, likely, config)
+                progress.advance(1)
+                if stop.signal_number is not None:
+                    raise Stopped(stop.signal_number, f"stopped after {len(best)} pictures; results in {folder}")
     if not best:
         raise UserError(f"{config.source}: none of {len(source.skipped)} files could be read")
     LOGGER.info("%d pictures, %.1f ms per picture", len(best), 1e3 * seconds / len(best))

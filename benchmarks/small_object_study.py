@@ -1,0 +1,226 @@
+"""Does SPD-Conv help small objects? Models trained alike from scratch on data whose objects are small, over seeds.
+
+    python -m benchmarks.small_object_study --cpu-budget 8h
+    python -m benchmarks.small_object_study --root bccd=~/data/bccd --seeds 0 1 2 3 4 --cpu-budget 20h
+    python -m benchmarks.small_object_study --data my.yaml@320 --models yolov5n yolov5n-spd --epochs 100 --cpu-budget 3h
+
+YOLOv5n, its SPD form, the released family, the cheap SPD form with 1x1 kernels, and a wider YOLOv5n that costs as much
+as the SPD form. A data set is written NAME.yaml@SIDE: its pictures are made so small first that their longer side has
+SIDE pixels; of NAME.yaml@SIDE:COUNT the first COUNT training pictures are taken. Training is that of train.py, figures
+are those of val.py, of the last epoch's weights in fp32.
+
+A finished run's figures are a file; a study that was killed, or whose budget is used up, goes on with the same command.
+Several processes may work on one study. Table and plot: study.md and study.png in --out.
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import yaml
+
+from benchmarks.low_resolution import write_low_resolution
+from benchmarks.measuring import REPOSITORY, machine
+from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_wide_model
+from benchmarks.study_report import DataSummary, markdown, plot
+from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
+from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.run_config import TrainConfig, ValConfig
+from utils.dataset.demo_scenes import write_demo_scenes
+from utils.reporting.evaluation_setup import EvaluationSetup
+from utils.runtime.atomic_files import write_text
+from utils.runtime.console_log import run_verb
+from utils.training.detection_task import DetectionTask
+from utils.training.session import train
+from utils.user_error import UsageError
+
+DATA = ("bccd.yaml@160", "demo-scenes.yaml@192:120", "demo-scenes.yaml@256:120")
+LATENCY_ROUNDS = 30
+
+
+@dataclass(frozen=True, slots=True)
+class StudyData:
+    """A data set at a low resolution."""
+
+    yaml: str
+    side: int  # pixels, longer side of a picture
+    most: int | None = None  # training pictures; None takes all
+
+    @classmethod
+    def parse(cls, text: str) -> StudyData:
+        """``my.yaml@160`` or ``my.yaml@160:500``.
+
+        Raises:
+            UsageError: it is written otherwise.
+        """
+        match = re.fullmatch(r"(.+)@(\d+)(?::(\d+))?", text)
+        if match is None or int(match[2]) < 32 or match[3] == "0":
+            raise UsageError(f"--data {text}: write NAME.yaml@SIDE or NAME.yaml@SIDE:COUNT, SIDE at least 32 pixels")
+        return cls(match[1], int(match[2]), int(match[3]) if match[3] else None)
+
+    @property
+    def name(self) -> str:
+        return f"{Path(self.yaml).stem}-{self.side}" + (f"-{self.most}" if self.most else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Study:
+    """What is trained on what, and how."""
+
+    folder: StudyFolder
+    data: tuple[StudyData, ...]
+    models: tuple[str, ...]
+    seeds: tuple[int, ...]
+    recipe: TrainConfig  # what every run has in common
+    roots: dict[str, str]  # folder by data set, where the YAML's does not hold
+
+    def prepare(self) -> dict[str, Path]:
+        """Write low-resolution pictures and the wide model, unless they are there; the YAML of each data set."""
+        with self.folder.alone():
+            recipe = {name: getattr(self.recipe, name) for name in ("epochs", "batch_size", "optimizer", "precision")}
+            self.folder.settle(recipe | {"hyp": Path(self.recipe.hyp).name})
+            if WIDE in self.models:
+                write_wide_model(self.folder.folder)
+            return {one.name: self._written(one) for one in self.data}
+
+    def _written(self, data: StudyData) -> Path:
+        source = find_dataset_yaml(data.yaml)
+        content = yaml.safe_load(source.read_text(encoding="utf-8"))
+        if source.stem in self.roots:
+            root = str(Path(self.roots[source.stem]).expanduser().resolve())
+            source = self.folder.folder / source.name
+            write_text(source, yaml.safe_dump(content | {"path": root}, sort_keys=False))
+        elif source.stem == "demo-scenes":
+            write_demo_scenes(REPOSITORY / content["path"])
+        spec = read_dataset_yaml(source)
+        return write_low_resolution(spec, data.side, self.folder.folder / "data" / data.name, data.most)
+
+    def cfg(self, model: str) -> str:
+        return str(self.folder.folder / f"{WIDE}.yaml") if model == WIDE else f"{model}.yaml"
+
+    def runs(self) -> list[StudyRun]:
+        stages = [[one for one in self.models if one in FURTHER]]
+        stages.insert(0, [one for one in self.models if one not in FURTHER])
+        return ordered_runs([one.name for one in self.data], stages, self.seeds)
+
+    def do(self, run: StudyRun, dataset: Path) -> RunResult:
+        """Train from scratch and evaluate the last epoch's weights."""
+        start = time.process_time()
+        side = next(one.side for one in self.data if one.name == run.data)
+        cfg = self.cfg(run.model)
+        folder = train(
+            DetectionTask, replace(self.recipe, cfg=cfg, data=str(dataset), imgsz=side, seed=run.seed, name=run.name)
+        )
+        weights = folder / "weights" / "last.pt"
+        setup = EvaluationSetup.of(ValConfig(data=str(dataset), imgsz=side, workers=0))
+        coco = setup.judge(setup.detector([str(weights)])).coco
+        shutil.rmtree(folder / "weights")  # a study of many runs would fill the disk
+        return RunResult(run, {key: getattr(coco, key) for key in FIGURES}, time.process_time() - start)
+
+    def go_on(self, budget: CpuBudget) -> None:
+        """Every run that is neither finished nor in another process's hands, while the budget lasts."""
+        datasets = self.prepare()
+        for run in self.runs():
+            with self.folder.claimed(run) as mine:
+                if not mine:
+                    continue
+                if not budget.admits(run, self.folder.results()):
+                    print(f"the budget ends before {run.name}; a larger --cpu-budget goes on from here")
+                    return
+                print(f"{run.name} begins", flush=True)
+                result = self.do(run, datasets[run.data])
+                self.folder.keep(result)
+                figures = ", ".join(f"{key} {value:.3f}" for key, value in result.figures.items())
+                print(f"{run.name}: {figures}, {result.cpu_seconds:.0f} s CPU", flush=True)
+
+    def report(self) -> None:
+        """Measure what the models cost, and write ``study.md`` and ``study.png``."""
+        datasets = self.prepare()
+        finished = self.folder.results()
+        summaries = []
+        for data in self.data:
+            classes = read_dataset_yaml(datasets[data.name]).class_count
+            costs = model_costs({one: self.cfg(one) for one in self.models}, classes, data.side, LATENCY_ROUNDS)
+            summaries.append(DataSummary.of(data.name, finished, costs))
+        hours = sum(one.cpu_seconds for one in finished) / 3600
+        recipe = self.recipe
+        trained = f"{recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}, `{Path(recipe.hyp).name}`"
+        note = (
+            f"{len(finished)} runs from scratch, {trained}, {recipe.precision}; evaluated in fp32; {hours:.1f} h CPU. "
+            f"Latency: {machine()}, batch 1, fp32, fused, without NMS, all models in turn."
+        )
+        write_text(self.folder.folder / "study.md", markdown(summaries, note))
+        plot(self.folder.folder / "study.png", summaries)
+        print(f"table and plot: {self.folder.folder / 'study.md'}, {self.folder.folder / 'study.png'}")
+
+
+def parse(arguments: Sequence[str]) -> tuple[Study, CpuBudget | None]:
+    """The study that the command line describes, and its budget; None for a report alone."""
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.small_object_study",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--cpu-budget", help="CPU time of all runs together, as in 90m or 2.5h; needed to run any")
+    parser.add_argument("--report-only", action="store_true", help="write table and plot of what is finished")
+    parser.add_argument("--data", nargs="+", default=DATA, help="data sets and sides, most wanted first")
+    parser.add_argument("--root", nargs="*", default=(), help="NAME=FOLDER: where the data set of NAME.yaml lies")
+    parser.add_argument("--models", nargs="+", default=(*FAMILIES, *FURTHER), help="names of files in models/")
+    parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
+    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--hyp", default="data/hyps/hyp.demo.yaml")
+    parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of training")
+    parser.add_argument("--device", default="cpu")
+    parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the study")
+    flags = parser.parse_args(arguments)
+    if not flags.cpu_budget and not flags.report_only:
+        raise UsageError("--cpu-budget: is needed, as in --cpu-budget 2h; or --report-only")
+    wrong = next((text for text in flags.root if "=" not in text), None)
+    if wrong is not None:
+        raise UsageError(f"--root {wrong}: write NAME=FOLDER")
+    folder = StudyFolder(flags.out)
+    recipe = TrainConfig(
+        weights="",
+        hyp=flags.hyp,
+        epochs=flags.epochs,
+        batch_size=flags.batch_size,
+        optimizer="AdamW",
+        precision=flags.precision,
+        device=flags.device,
+        workers=0,
+        cache="ram",
+        noval=True,
+        nosave=True,
+        noplots=True,
+        loggers=("none",),
+        project=str(flags.out / "training"),
+        exist_ok=True,
+    )
+    study = Study(
+        folder=folder,
+        data=tuple(map(StudyData.parse, flags.data)),
+        models=tuple(name.removesuffix(".yaml") for name in flags.models),
+        seeds=tuple(flags.seeds),
+        recipe=recipe,
+        roots=dict(text.split("=", 1) for text in flags.root),
+    )
+    return study, CpuBudget.parse(flags.cpu_budget) if flags.cpu_budget and not flags.report_only else None
+
+
+def main() -> None:
+    study, budget = parse(sys.argv[1:])
+    if budget is not None:
+        study.go_on(budget)
+    study.report()
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

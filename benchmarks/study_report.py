@@ -1,0 +1,155 @@
+"""The table and the picture of a study."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from benchmarks.study_models import BASELINE, ModelCost
+from benchmarks.study_runs import RunResult
+from benchmarks.study_statistics import PairedDifference, Spread, paired_difference
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+SHOWN = ("AP", "AP50", "AP_S", "AP_M")
+COMPARED = ("AP", "AP_S")
+COLOURS = ("#999999", "#0072B2", "#009E73", "#E69F00", "#CC79A7")
+
+
+@dataclass(frozen=True, slots=True)
+class DataSummary:
+    """All finished runs on one data set. ``figures[model][figure][seed]``: 0-1."""
+
+    name: str
+    figures: Mapping[str, Mapping[str, Mapping[int, float]]]
+    costs: Mapping[str, ModelCost]  # by model
+
+    @classmethod
+    def of(cls, name: str, finished: Sequence[RunResult], costs: Mapping[str, ModelCost]) -> DataSummary:
+        figures: dict[str, dict[str, dict[int, float]]] = {}
+        for one in (one for one in finished if one.run.data == name):
+            for key in SHOWN:
+                if one.figures[key] >= 0:
+                    figures.setdefault(one.run.model, {}).setdefault(key, {})[one.run.seed] = one.figures[key]
+        # In the order in which the models were named, which is that of `costs`.
+        return cls(name, {model: figures[model] for model in costs if model in figures}, costs)
+
+    def difference(self, model: str, figure: str) -> PairedDifference | None:
+        """To the baseline, by seed."""
+        own, reference = self.figures[model].get(figure, {}), self.figures.get(BASELINE, {}).get(figure, {})
+        return paired_difference(own, reference)
+
+
+def markdown(summaries: Sequence[DataSummary], note: str) -> str:
+    """Per data set a table of figures and costs, and one of differences to the baseline."""
+    blocks = [note]
+    for summary in (one for one in summaries if one.figures):
+        blocks.append(f"### {summary.name}\n\n{_figures_table(summary)}")
+        if differences := _differences_table(summary):
+            blocks.append(differences)
+    return "\n\n".join(blocks) + "\n"
+
+
+def _figures_table(summary: DataSummary) -> str:
+    head = ["model", "parameters", "GFLOPs", "ms", *SHOWN, "seeds"]
+    rows = []
+    for model, figures in summary.figures.items():
+        cost = summary.costs[model]
+        cells = [f"{cost.parameters / 1e6:.2f} M", f"{cost.gflops:.2f}", f"{cost.milliseconds:.1f}"]
+        rows.append([f"`{model}`", *cells, *(_percent(figures.get(key)) for key in SHOWN), str(len(figures["AP"]))])
+    return _table(head, rows)
+
+
+def _differences_table(summary: DataSummary) -> str:
+    rows = [
+        [f"`{model}`", *(_difference_text(summary.difference(model, key)) for key in COMPARED)]
+        for model in summary.figures
+        if model != BASELINE
+    ]
+    return _table([f"minus `{BASELINE}`", *COMPARED], rows) if rows and BASELINE in summary.figures else ""
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] + ["---:"] * (len(head) - 1), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _percent(by_seed: Mapping[int, float] | None) -> str:
+    if not by_seed:
+        return "-"
+    spread = Spread.of(list(by_seed.values()))
+    return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f}"
+
+
+def _difference_text(difference: PairedDifference | None) -> str:
+    if difference is None:
+        return "-"
+    text = f"{100 * difference.mean:+.1f}"
+    if difference.count == 1:
+        return text
+    text += f" ({100 * difference.low:+.1f} to {100 * difference.high:+.1f})"
+    return f"**{text}**" if difference.is_clear else text
+
+
+def plot(path: Path, summaries: Sequence[DataSummary]) -> None:
+    """A row per data set: AP and AP_S over GFLOPs, AP_S over latency, and the differences to the baseline."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    shown = [one for one in summaries if one.figures]
+    if not shown:
+        return
+    figure = Figure(figsize=(17, 4 * len(shown)), layout="constrained")
+    FigureCanvasAgg(figure)
+    rows = figure.subplots(len(shown), 4, squeeze=False)
+    for panels, summary in zip(rows, shown, strict=True):
+        _scatter(panels[0], summary, "AP", "GFLOPs of one picture", lambda cost: cost.gflops)
+        _scatter(panels[1], summary, "AP_S", "GFLOPs of one picture", lambda cost: cost.gflops)
+        _scatter(panels[2], summary, "AP_S", "ms per picture, one CPU thread", lambda cost: cost.milliseconds)
+        _intervals(panels[3], summary)
+    figure.savefig(path, dpi=110)
+
+
+def _scatter(panel: Axes, summary: DataSummary, figure: str, axis: str, cost: Callable[[ModelCost], float]) -> None:
+    """Every seed as a dot, their mean as a disc."""
+    for model, figures in summary.figures.items():
+        values = 100 * np.array(list(figures.get(figure, {}).values()))
+        if not len(values):
+            continue
+        colour, at = _colour(summary, model), cost(summary.costs[model])
+        panel.plot([at] * len(values), values, ".", color=colour, alpha=0.6, markersize=5)
+        panel.plot(at, values.mean(), "o", color=colour, markersize=9, label=model)
+    panel.set(xlabel=axis, ylabel=f"{figure}, %", title=f"{summary.name}: {figure}")
+    panel.margins(x=0.15)
+    panel.grid(alpha=0.3)
+    panel.legend(fontsize=8)
+
+
+def _intervals(panel: Axes, summary: DataSummary) -> None:
+    others = [model for model in summary.figures if model != BASELINE]
+    for place, model in enumerate(others):
+        for shift, key in zip((-0.15, 0.15), COMPARED, strict=True):
+            difference = summary.difference(model, key)
+            if difference is None:
+                continue
+            colour, filled = _colour(summary, model), key == "AP_S"
+            if difference.count > 1:
+                ends = (100 * difference.low, 100 * difference.high)
+                panel.plot(ends, (place + shift,) * 2, color=colour, linewidth=3 if filled else 1.5)
+            face = colour if filled else "white"
+            panel.plot(100 * difference.mean, place + shift, "o", color=colour, markerfacecolor=face, markersize=8)
+    panel.axvline(0, color="black", linewidth=1)
+    panel.set_yticks(range(len(others)), others)
+    panel.set_ylim(len(others) - 0.5, -0.5)
+    panel.set(title=f"minus {BASELINE}, points: AP (thin), AP_S (thick), 95 % interval")
+    panel.title.set_fontsize(9)
+    panel.grid(axis="x", alpha=0.3)
+
+
+def _colour(summary: DataSummary, model: str) -> str:
+    return COLOURS[list(summary.costs).index(model) % len(COLOURS)]

@@ -1,0 +1,117 @@
+"""The study: small pictures, the wide model's cost, table and picture, and a tiny study that is cut off and goes on."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+
+from benchmarks.low_resolution import low_resolution_size, write_low_resolution
+from benchmarks.small_object_study import StudyData, parse
+from benchmarks.study_models import BASELINE, SPD, ModelCost, equal_cost_width
+from benchmarks.study_report import DataSummary, markdown, plot
+from benchmarks.study_runs import RunResult, StudyRun
+from models.summary import summarize
+from models.yolo import DetectionModel, load_architecture
+from tests.end_to_end.scripts import environment
+from tests.shared_data import REPOSITORY
+from tests.small_dataset import write_small_dataset
+from utils.config.dataset_yaml import read_dataset_yaml
+from utils.dataset.loaders import open_dataset
+from utils.user_error import UsageError
+
+
+def test_low_resolution_pictures_keep_their_labels_as_shares(tmp_path: Path) -> None:
+    spec = read_dataset_yaml(write_small_dataset(tmp_path / "source", train=2, val=2))  # 96 x 128 pixels
+    written = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "low"))
+    for part in ("train", "val"):
+        before = open_dataset(spec.split(part), spec.names)
+        after = open_dataset(written.split(part), written.names)
+        assert [tuple(after.source_size(i)) for i in range(2)] == [(48, 64)] * 2
+        np.testing.assert_allclose(after.index.rows, before.index.rows, atol=1e-6)
+        wanted = cv2.resize(before.source_image(1), (64, 48), interpolation=cv2.INTER_AREA)
+        np.testing.assert_array_equal(after.source_image(1), wanted)
+    assert written.names == spec.names
+    assert write_low_resolution(spec, 64, tmp_path / "low") == written.file  # there already
+    fewer = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "fewer", most=1))
+    assert [len(open_dataset(fewer.split(part), fewer.names)) for part in ("train", "val")] == [1, 2]
+
+
+def test_pictures_are_never_enlarged() -> None:
+    assert low_resolution_size(480, 640, 160) == (120, 160)
+    assert low_resolution_size(100, 50, 160) == (100, 50)
+
+
+def test_the_wide_model_costs_what_the_spd_model_costs() -> None:
+    with torch.device("meta"):
+        spd = summarize(DetectionModel(load_architecture(SPD)), 640, 640).gflops
+        wide = replace(load_architecture(BASELINE), width_multiple=equal_cost_width(spd))
+        found = summarize(DetectionModel(wide), 640, 640).gflops
+    assert found == pytest.approx(spd, rel=0.03)
+
+
+def test_table_and_picture_of_known_figures(tmp_path: Path) -> None:
+    finished = [
+        RunResult(
+            StudyRun("cells-160", model, seed),
+            {"AP": ap + seed / 100, "AP50": 0.8, "AP_S": ap, "AP_M": -1.0, "AP_L": -1.0},
+            60.0,
+        )
+        for model, ap in ((BASELINE, 0.30), (SPD, 0.35))
+        for seed in (0, 1, 2)
+    ]
+    costs = {SPD: ModelCost(3_600_000, 0.5, 9.0), BASELINE: ModelCost(1_870_000, 0.25, 6.0)}
+    summary = DataSummary.of("cells-160", finished, costs)
+    text = markdown([summary], "A note.")
+    assert f"| `{SPD}` | 3.60 M | 0.50 | 9.0 | 36.0 ± 1.0 | 80.0 ± 0.0 | 35.0 ± 0.0 | - | 3 |" in text
+    assert f"| `{SPD}` | **+5.0 (+5.0 to +5.0)** | **+5.0 (+5.0 to +5.0)** |" in text
+    assert text.index(f"| `{SPD}`") < text.index(f"| `{BASELINE}`")  # in the order of the models
+    plot(tmp_path / "study.png", [summary])
+    image = cv2.imread(str(tmp_path / "study.png"))
+    assert image is not None and image.std() > 10
+
+
+@pytest.mark.parametrize("text", ["my.yaml", "my.yaml@", "@160", "my.yaml@16", "my.yaml@x", "my.yaml@64:0"])
+def test_a_data_set_without_a_side_is_a_line(text: str) -> None:
+    with pytest.raises(UsageError, match="--data"):
+        StudyData.parse(text)
+
+
+def test_a_data_set_and_its_side() -> None:
+    assert StudyData.parse("a/my.yaml@160") == StudyData("a/my.yaml", 160)
+    assert StudyData.parse("my.yaml@96:120").name == "my-96-120"
+
+
+def test_a_study_needs_a_budget(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--cpu-budget"):
+        parse(["--out", str(tmp_path)])
+
+
+@pytest.mark.slow
+def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
+    yaml = write_small_dataset(tmp_path / "data", train=8, val=4)
+    words = [sys.executable, "-m", "benchmarks.small_object_study", "--data", f"{yaml}@64", "--epochs", "1"]
+    words += ["--models", BASELINE, SPD, "--seeds", "0", "1", "--out", str(tmp_path / "study")]
+
+    def run(budget: str) -> str:
+        done = subprocess.run(
+            [*words, "--cpu-budget", budget], cwd=REPOSITORY, env=environment(), capture_output=True, text=True
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    first = run("0.01m")  # less than any run takes: the first one is begun, as nothing is known about it yet
+    assert first.count("begins") == 1
+    assert "the budget ends before small-64--yolov5n-spd--seed0" in first
+    kept = {path: path.read_bytes() for path in (tmp_path / "study" / "results").glob("*.json")}
+    assert run("1h").count("begins") == 3
+    assert all(path.read_bytes() == content for path, content in kept.items())
+    table = (tmp_path / "study" / "study.md").read_text()
+    assert "| `yolov5n-spd` | 3." in table and table.startswith("4 runs from scratch")
+    assert (tmp_path / "study" / "study.png").is_file()

@@ -1,0 +1,167 @@
+"""A folder with what the commands of the pages name, and the commands run there, one after another, in one process.
+
+    python -m tests.documentation.workspace FOLDER < commands.json > outcomes.json
+
+One process, because starting the program takes longer than a tiny run of it. Each command starts with the program's
+log as a new process has it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import json
+import logging
+import os
+import runpy
+import shlex
+import shutil
+import sys
+import time
+import traceback
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import cv2
+
+from tests.documentation.tiny import DATA, SIDE
+from tests.shared_data import REPOSITORY
+from tests.small_dataset import write_small_dataset
+from utils.config.run_config import TrainConfig
+from utils.exporting.export_flags import FullExportConfig
+from utils.exporting.export_run import run_export
+from utils.reporting.epoch_log import EpochRecord
+from utils.training.detection_task import DetectionTask
+from utils.training.session import train
+
+NANO = "made/nano/weights/last.pt"
+MADE_FORMATS = ("onnx", "torchscript")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
+DEFAULT_WEIGHTS = ("yolov5s.pt",)  # what a command without --weights reads
+
+
+class Interruption(Exception):
+    """Ends a run after its first epoch, as a kill would."""
+
+
+class InterruptAfterAnEpoch:
+    def log(self, record: EpochRecord) -> None:
+        raise Interruption
+
+    def close(self) -> None: ...
+
+
+def fill(folder: Path) -> None:
+    """Pictures, a data set, weights and files exported from them, and a run that was cut off."""
+    yaml = write_small_dataset(folder / "datasets" / "my", train=8, val=4)
+    text = yaml.read_text() + "test: images/val\n"
+    (folder / DATA).write_text(text.replace(str(yaml.parent), "datasets/my"))
+    shutil.copytree(yaml.parent / "images" / "val", folder / "pictures")
+    (folder / "data").symlink_to(REPOSITORY / "data")
+    tiny = {
+        "weights": "",
+        "cfg": "yolov5n.yaml",
+        "data": str(folder / DATA),
+        "imgsz": SIDE,
+        "batch_size": 4,
+        "workers": 0,
+    }
+    tiny |= {"noplots": True, "loggers": ("none",), "project": str(folder / "made")}
+    train(DetectionTask, TrainConfig(**tiny, epochs=0, name="nano"))  # type: ignore[arg-type]
+    run_export(FullExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
+    with contextlib.suppress(Interruption):
+        train(DetectionTask, TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
+
+
+def provide(folder: Path, words: Sequence[str]) -> None:
+    """What a command reads and is not there yet: weights of any name, the run that ``--resume`` goes on with."""
+    if "--resume" in words:
+        given = words[words.index("--resume") + 1 :]
+        run = folder / Path(given[0]).parent.parent if given and not given[0].startswith("-") else None
+        run = run or folder / "runs" / "train" / f"cut-off-{time.time_ns()}"
+        shutil.rmtree(run, ignore_errors=True)
+        shutil.copytree(folder / "made" / "cut-off", run)
+        (run / "weights" / "last.pt").touch()
+        return
+    if "--source" in words:
+        provide_source(folder, words[words.index("--source") + 1])
+    for word in (*words, *DEFAULT_WEIGHTS):
+        made = (folder / NANO).with_suffix(Path(word).suffix)
+        if not made.is_file():
+            continue
+        file = folder / word
+        # An export of an earlier command may be of another kind under the same name.
+        if made.suffix != ".pt" or not file.exists():
+            file.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(made, file)
+
+
+def provide_source(folder: Path, source: str) -> None:
+    """Pictures or a video under the name that a command gives."""
+    file, pictures = folder / source, sorted((folder / "pictures").iterdir())
+    if "*" in source:
+        file = folder / source.replace("**", "deep").replace("*", "picture")
+    if file.exists():
+        return
+    file.parent.mkdir(parents=True, exist_ok=True)
+    if file.suffix == ".txt":
+        file.write_text("".join(f"{picture}\n" for picture in pictures))
+    elif file.suffix.lower() in VIDEO_SUFFIXES:
+        image = cv2.imread(str(pictures[0]))
+        assert image is not None
+        video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 5, (image.shape[1], image.shape[0]))
+        for _ in range(6):
+            video.write(image)
+        video.release()
+    elif file.suffix:
+        shutil.copyfile(pictures[0], file)
+    else:
+        shutil.copytree(folder / "pictures", file)
+
+
+def run(words: Sequence[str]) -> int:
+    """Run ``python SCRIPT ...`` or ``python -m MODULE ...`` here; its exit code."""
+    is_module = words[1] == "-m"
+    sys.argv = [words[2] if is_module else words[1], *words[3 if is_module else 2 :]]
+    try:
+        if is_module:
+            runpy.run_module(words[2], run_name="__main__", alter_sys=True)
+        else:
+            runpy.run_path(str(REPOSITORY / words[1]), run_name="__main__")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else int(end.code is not None)
+    return 0
+
+
+@contextlib.contextmanager
+def fresh_logs() -> Iterator[io.StringIO]:
+    """What a command says, and its loggers put back afterwards."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said), contextlib.redirect_stderr(said):
+        yield said
+    for package in ("models", "utils", "classify"):
+        logging.getLogger(package).handlers.clear()
+
+
+def main() -> None:
+    folder = Path(sys.argv[1])
+    commands: list[str] = json.load(sys.stdin)
+    os.chdir(folder)
+    outcomes = []
+    with fresh_logs():
+        fill(folder)
+    for command in commands:
+        words, start = shlex.split(command.replace("FOLDER", str(folder))), time.perf_counter()
+        with fresh_logs() as said:
+            try:
+                provide(folder, words)
+                code = run(words)
+            except Exception:  # noqa: BLE001  whatever it is, it is told as this command's outcome
+                traceback.print_exc()
+                code = -1
+        outcomes.append({"code": code, "seconds": time.perf_counter() - start, "said": said.getvalue()[-4000:]})
+    json.dump(outcomes, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

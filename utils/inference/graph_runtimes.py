@@ -1,0 +1,220 @@
+"""TorchScript, ONNX and OpenVINO files opened in their runtimes.
+
+An ONNX model has its metadata in its properties, a TorchScript archive as JSON in the ``config.txt`` inside, OpenVINO
+in the graph's runtime info or in a YAML file beside it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from utils.geometry.letterbox import FrameSize
+from utils.inference.runtime_graph import (
+    RuntimeGraph,
+    Tensors,
+    class_names,
+    coarsest_stride,
+    first_line,
+    fixed_sizes,
+)
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+
+OPENVINO_SUFFIX = "_openvino_model"
+TORCHSCRIPT_METADATA = "config.txt"
+
+
+def open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
+    """A TorchScript archive on ``device``.
+
+    Raises:
+        UserError: not readable, or with metadata that no detector writes.
+    """
+    extra = {TORCHSCRIPT_METADATA: ""}
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # torch announces the end of TorchScript
+            module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call]
+    except RuntimeError as error:
+        raise UserError(f"{path}: not a readable TorchScript file ({first_line(error)})") from None
+    module.eval()
+    metadata, shape = _torchscript_metadata(path, extra[TORCHSCRIPT_METADATA])
+    fixed = not metadata.get("dynamic", False)
+
+    @torch.inference_mode()
+    def run(images: torch.Tensor) -> Tensors:
+        output = module(images.to(device))
+        return {"output0": output[0] if isinstance(output, tuple | list) else output}
+
+    return RuntimeGraph(
+        run=run,
+        names=class_names(path, metadata.get("names")),
+        stride=coarsest_stride(path, metadata.get("stride")),
+        frame=FrameSize(shape[2], shape[3]) if fixed else None,
+        batch_size=shape[0] if fixed else None,
+    )
+
+
+def _torchscript_metadata(path: Path, text: str | bytes) -> tuple[dict[str, Any], list[int]]:
+    """The JSON in an archive and the input shape (B, 3, H, W) that it names; 640 x 640 where it names none."""
+    try:
+        metadata = json.loads(text) if text else {}
+        shape = [int(side) for side in metadata.get("shape") or (1, 3, 640, 640)]
+        _, _, _, _ = shape
+    except (ValueError, TypeError, AttributeError):
+        raise UserError(f"{path}: its {TORCHSCRIPT_METADATA} is not the JSON of a detector") from None
+    return metadata, shape
+
+
+def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
+    """An ONNX model in ONNX Runtime, on CUDA where ``device`` is one and the runtime has it.
+
+    Raises:
+        UserError: not readable.
+    """
+    import onnxruntime  # loads a large shared library
+    from onnxruntime.capi import onnxruntime_pybind11_state as states
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    options.log_severity_level = 3  # errors only
+    providers = ["CPUExecutionProvider"]
+    if device.type == "cuda":
+        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+            providers.insert(0, "CUDAExecutionProvider")
+        else:
+            LOGGER.warning("%s: this ONNX Runtime has no CUDA (pip install onnxruntime-gpu); runs on the CPU", path)
+    try:
+        session = onnxruntime.InferenceSession(str(path), options, providers=providers)
+    except (
+        states.Fail,
+        states.InvalidArgument,
+        states.InvalidProtobuf,
+        states.InvalidGraph,
+        states.NoSuchFile,
+    ) as error:
+        raise UserError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
+    entry = session.get_inputs()[0]
+    outputs = [output.name for output in session.get_outputs()]
+    half = entry.type == "tensor(float16)"
+
+    def run(images: torch.Tensor) -> Tensors:
+        array = images.cpu().numpy().astype(np.float16 if half else np.float32, copy=False)
+        results = session.run(outputs, {entry.name: np.ascontiguousarray(array)})
+        return {name: torch.from_numpy(result) for name, result in zip(outputs, results, strict=True)}
+
+    properties = session.get_modelmeta().custom_metadata_map
+    batch_size, frame = fixed_sizes(entry.shape)
+    return RuntimeGraph(
+        run=run,
+        names=class_names(path, properties.get("names")),
+        stride=coarsest_stride(path, properties.get("stride")),
+        frame=frame,
+        batch_size=batch_size,
+    )
+
+
+def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
+    """An ONNX model in OpenCV's DNN module.
+
+    Raises:
+        UserError: not readable there, or with free sides.
+    """
+    import cv2
+    import onnx  # for the metadata, which OpenCV does not give
+    from google.protobuf.message import DecodeError
+
+    if device.type != "cpu":
+        LOGGER.warning("%s: OpenCV's DNN module runs on the CPU", path)
+    try:
+        graph = onnx.load(path)
+        network = cv2.dnn.readNetFromONNX(str(path))
+    except (cv2.error, DecodeError) as error:
+        raise UserError(f"{path}: not an ONNX model that OpenCV can read ({first_line(error)})") from None
+    sides = graph.graph.input[0].type.tensor_type.shape.dim
+    batch_size, frame = fixed_sizes([side.dim_value or side.dim_param for side in sides])
+    if batch_size is None or frame is None:
+        raise UserError(f"{path}: its input has free sides; OpenCV's DNN module needs an export without --dynamic")
+    name = graph.graph.output[0].name
+    properties = {entry.key: entry.value for entry in graph.metadata_props}
+
+    def run(images: torch.Tensor) -> Tensors:
+        network.setInput(np.ascontiguousarray(images.cpu().numpy()))
+        return {name: torch.from_numpy(np.array(network.forward()))}
+
+    return RuntimeGraph(
+        run=run,
+        names=class_names(path, properties.get("names")),
+        stride=coarsest_stride(path, properties.get("stride")),
+        frame=frame,
+        batch_size=batch_size,
+    )
+
+
+def open_openvino(path: Path, device: torch.device, precision: torch.dtype = torch.float32) -> RuntimeGraph:
+    """An OpenVINO folder on the CPU, computing in float32 or, where the file leaves it open, in bfloat16.
+
+    Raises:
+        UserError: not readable, or OpenVINO is not installed.
+    """
+    try:
+        import openvino
+    except ImportError:
+        raise UserError(f"{path}: needs OpenVINO (pip install openvino)") from None
+    files = sorted(path.glob("*.xml"))
+    if not files:
+        raise UserError(f"{path}: holds no OpenVINO model (*.xml)")
+    if device.type != "cpu":
+        LOGGER.warning("%s: OpenVINO runs on the CPU", path)
+    hint = "bf16" if precision == torch.bfloat16 else "f32"
+    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "INFERENCE_PRECISION_HINT": hint}
+    try:
+        model = openvino.Core().read_model(files[0])
+        compiled = openvino.Core().compile_model(model, "CPU", threads)
+    except RuntimeError as error:
+        raise UserError(f"{files[0]}: not a readable OpenVINO model ({first_line(error)})") from None
+    outputs = [output.get_any_name() if output.get_names() else f"output{i}" for i, output in enumerate(model.outputs)]
+
+    def run(images: torch.Tensor) -> Tensors:
+        results = compiled([np.ascontiguousarray(images.cpu().numpy())])
+        return {name: torch.from_numpy(np.array(results[i])) for i, name in enumerate(outputs)}
+
+    shape = model.inputs[0].get_partial_shape()
+    batch_size, frame = fixed_sizes([None if side.is_dynamic else side.get_length() for side in shape])
+    metadata = _openvino_metadata(path, model)
+    return RuntimeGraph(
+        run=run,
+        names=class_names(path, metadata.get("names")),
+        stride=coarsest_stride(path, metadata.get("stride")),
+        frame=frame,
+        batch_size=batch_size,
+    )
+
+
+def _openvino_metadata(path: Path, model: Any) -> dict[str, object]:
+    """What the model says of itself: its runtime info, or the YAML that YOLOv5 puts beside it."""
+    metadata = {
+        key: model.get_rt_info(["model_info", key]).astype(str)
+        for key in ("names", "stride")
+        if model.has_rt_info(["model_info", key])
+    }
+    if metadata:
+        return metadata
+    import yaml
+
+    for file in sorted(path.glob("*.yaml")):
+        try:
+            content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        except yaml.YAMLError:
+            raise UserError(f"{file}: not readable YAML") from None
+        if isinstance(content, dict):
+            return content
+    return {}

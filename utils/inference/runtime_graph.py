@@ -1,0 +1,70 @@
+"""An exported file opened in its runtime, and what such files say of themselves.
+
+Their metadata are the keys that YOLOv5 writes: ``stride`` and ``names``, as numbers, lists and mappings or as Python
+literals of them.
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from utils.geometry.letterbox import FrameSize
+from utils.user_error import UserError
+
+Tensors = Mapping[str, torch.Tensor]
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeGraph:
+    """An exported file opened in its runtime."""
+
+    run: Callable[[torch.Tensor], Tensors]  # images (B, 3, H, W) to outputs by name
+    names: tuple[str, ...]  # empty if the file has none
+    stride: int
+    frame: FrameSize | None
+    batch_size: int | None
+    most_pictures: int | None = None  # per call, where the batch is free within limits
+
+
+def fixed_sizes(shape: list[object]) -> tuple[int | None, FrameSize | None]:
+    """Batch size and frame out of an input shape (B, 3, H, W) whose free sides are no numbers."""
+    batch, _, height, width = shape
+    frame = FrameSize(height, width) if isinstance(height, int) and isinstance(width, int) else None
+    return batch if isinstance(batch, int) else None, frame
+
+
+def class_names(path: Path, value: Any) -> tuple[str, ...]:
+    """Class names out of a list, a mapping from ids, or the Python literal of either; empty if there are none."""
+    if isinstance(value, str):
+        try:
+            value = ast.literal_eval(value)
+        except (ValueError, SyntaxError):
+            raise UserError(f"{path}: class names in its metadata are not readable: {value[:60]!r}") from None
+    if isinstance(value, Mapping):
+        value = [value[key] for key in sorted(value, key=int)]
+    if value is None:
+        return ()
+    if not isinstance(value, list | tuple):
+        raise UserError(f"{path}: class names in its metadata are not a list: {str(value)[:60]!r}")
+    return tuple(str(name) for name in value)
+
+
+def coarsest_stride(path: Path, value: object) -> int:
+    """Stride, pixels, out of a number or its text; 32, that of every P5 model, where there is none."""
+    if value is None:
+        return 32
+    try:
+        return int(float(str(value)))
+    except ValueError:
+        raise UserError(f"{path}: stride in its metadata is not a number: {str(value)[:60]!r}") from None
+
+
+def first_line(error: Exception) -> str:
+    """The first line of what an exception says, cut to a readable length."""
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)[:200]
