@@ -7,6 +7,7 @@ which bytes form a tensor, and stand-ins that only keep the attributes they are 
 from __future__ import annotations
 
 import pickle
+import pickletools
 import re
 from collections import OrderedDict
 from collections.abc import Callable
@@ -110,6 +111,9 @@ class Ignored:
         pass
 
 
+MEMO_OPERATIONS = frozenset({"PUT", "BINPUT", "LONG_BINPUT"})
+
+
 class RefusedNameError(Exception):
     """The file asks for a name outside the list."""
 
@@ -119,6 +123,7 @@ class RestrictedUnpickler(pickle.Unpickler):
 
     def __init__(self, stream: BinaryIO) -> None:
         super().__init__(stream, encoding="utf-8")
+        self._stream = stream
         self._stand_ins: dict[str, type[StandIn]] = {}
         # Bound methods of this reader, so that a file cannot attach state to anything that outlives the reading.
         self._rebuilders: dict[str, Callable[..., object]] = {
@@ -127,6 +132,20 @@ class RestrictedUnpickler(pickle.Unpickler):
             "_rebuild_parameter": self._parameter,
             "_rebuild_parameter_with_state": self._parameter,
         }
+
+    def load(self) -> Any:
+        """The next pickle of the stream.
+
+        The memo of ``pickle.Unpickler`` is an array as long as the largest number that the file gives to an object:
+        six bytes can ask for more memory than there is. Writers count up from 0 or 1, so numbers beyond the count of
+        operations are refused before anything is read.
+        """
+        start = self._stream.tell()
+        for count, (operation, argument, _) in enumerate(pickletools.genops(self._stream), start=1):
+            if operation.name in MEMO_OPERATIONS and argument > count:
+                raise pickle.UnpicklingError(f"object {count} is to be remembered as number {argument}")
+        self._stream.seek(start)
+        return super().load()
 
     def find_class(self, module: str, name: str) -> Any:
         place = (module, name)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import resource
 import zipfile
 from collections import OrderedDict
 from pathlib import Path
@@ -52,6 +53,15 @@ def test_calls_are_refused_by_name(protocol: int, function: Any, asked: str, tmp
         read_pickled(write_archive(tmp_path / "hostile.pt", program))
     assert asked in str(caught.value) and "\n" not in str(caught.value)
     assert not mark.exists()
+
+
+@pytest.mark.parametrize("remembered", [b"r\x00\x00\x00\x10", b"p268435456\n"])
+def test_a_memo_that_no_memory_holds_is_refused(remembered: bytes, tmp_path: Path) -> None:
+    """Six bytes, which make pickle's own reader take four gigabytes."""
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    with pytest.raises(UserError, match="remembered as number 268435456"):
+        read_pickled(write_archive(tmp_path / "large.pt", b"\x80\x02}" + remembered + b"."))
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + 500_000  # KiB
 
 
 @pytest.mark.parametrize(

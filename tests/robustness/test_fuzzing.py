@@ -11,6 +11,7 @@ import io
 import math
 import os
 import random
+import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -156,6 +157,7 @@ def _checkpoints() -> tuple[bytes, ...]:
 
 
 CHECKPOINTS = _checkpoints()
+LARGEST_READING = 200_000  # KiB that reading a file of 100 KiB may take
 EDITS = st.tuples(
     st.integers(0, 1),
     st.sampled_from(["set", "cut", "insert", "drop", "repeat"]),
@@ -184,10 +186,12 @@ def check_checkpoint(edit: tuple[int, str, list[tuple[float, int]], bool], folde
         del content[int(changes[0][0] * len(content)) :]
     path = folder / "x.pt"
     path.write_bytes(bytes(content))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     try:
         build_model(read_weights(path))
     except UserError as error:
         one_line(error)
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < before + LARGEST_READING
 
 
 SIDES = st.one_of(st.integers(1, 40), st.integers(1, 3000), st.sampled_from([1, 2, 7680, 20000]))
