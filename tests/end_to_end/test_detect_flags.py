@@ -14,7 +14,7 @@ import pytest
 import torch
 
 from models.weights import checkpoint_fields, load_model
-from tests.exporting.small_model import write_small_checkpoint
+from tests.exporting.small_model import write_small_checkpoint, write_small_torchscript
 from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
@@ -270,25 +270,10 @@ def test_slice(folder: Path, plain: dict[str, np.ndarray], tmp_path: Path) -> No
 
 
 def test_names_of_a_file_without_names_come_from_data(folder: Path, tmp_path: Path) -> None:
-    module = torch.jit.trace(_Decoded(folder / "small.pt"), torch.zeros(1, 3, 64, 96))  # type: ignore[no-untyped-call]
-    shape = json.dumps({"shape": [1, 3, 64, 96], "stride": 8})
-    torch.jit.save(module, tmp_path / "bare.torchscript", _extra_files={"config.txt": shape})
+    weights = write_small_torchscript(tmp_path / "bare.torchscript", (64, 96))
     (tmp_path / "d.yaml").write_text("path: .\ntrain: x\nval: x\nnames: [ship, car, tree]\n")
-    run = detect(folder, "--weights", tmp_path / "bare.torchscript", "--data", tmp_path / "d.yaml", "--save-csv")
+    run = detect(folder, "--weights", weights, "--data", tmp_path / "d.yaml", "--save-csv")
     assert {name for name, _ in run.objects} <= {"ship", "car", "tree"} and run.objects
-
-
-class _Decoded(torch.nn.Module):
-    """Rows ``cx cy w h objectness classes`` of a model."""
-
-    def __init__(self, weights: Path) -> None:
-        super().__init__()
-        self.detector = load_model(weights)
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        boxes, objectness, classes = self.detector.predict(images)
-        sides, centres = boxes[..., 2:] - boxes[..., :2], (boxes[..., 2:] + boxes[..., :2]) / 2
-        return torch.cat((centres, sides, objectness[..., None], classes), dim=-1)
 
 
 def test_view_img(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:

@@ -59,6 +59,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
         frames.append(image)
 
 
+@pytest.mark.case("Streams", "connection drops in the middle of a picture", "sought again; the other stream goes on")
 def test_two_streams_one_of_which_drops_its_connection(weights: Path, tmp_path: Path) -> None:
     cameras = {"east": Camera([noise(0)], [-4, 8]), "west": Camera([noise(1, 64, 48)], [9])}
     with cameras_on_loopback(**cameras) as addresses:
@@ -76,6 +77,7 @@ def test_two_streams_one_of_which_drops_its_connection(weights: Path, tmp_path: 
     assert run.frames == len(found)
 
 
+@pytest.mark.case("Streams", "nobody answers", "exit 1: “cannot be opened or gives no frame”")
 def test_nobody_streams(weights: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match="cannot be opened or gives no frame") as error:
         detect(weights, tmp_path, "--source", "http://127.0.0.1:9/a")
@@ -136,6 +138,7 @@ def test_annotated_video_plays_as_long_as_its_source(
     assert len(written) == 2 and (("H.264," in written[0]) or ("no H.264" in written[0]))
 
 
+@pytest.mark.case("Videos", "a frame that cannot be read", "named and skipped; the frames after it keep their numbers")
 def test_video_with_a_damaged_frame(weights: Path, tmp_path: Path) -> None:
     source = damaged_video(tmp_path / "v.avi", [10, 60, 110, 160, 210], damaged=2)
     run = detect(weights, tmp_path, "--source", source, "--conf", 0.001, "--save-csv")
@@ -143,6 +146,7 @@ def test_video_with_a_damaged_frame(weights: Path, tmp_path: Path) -> None:
     assert len(frames_of(run.folder / "v.mp4")) == 4
 
 
+@pytest.mark.case("Videos", "no frame", "named and skipped; exit 1 if there is nothing else")
 def test_video_without_frames(weights: Path, tmp_path: Path) -> None:
     source = write_video(tmp_path / "v.avi", [])
     with pytest.raises(UserError, match=r"v\.avi: none of 1 files could be read"):
@@ -176,6 +180,7 @@ def test_list_on_standard_input(weights: Path, tmp_path: Path) -> None:
     assert result.stderr.count("\n") == 1
 
 
+@pytest.mark.case("Streams", "Ctrl-C", "exit 0, all files finished")
 @pytest.mark.slow
 def test_a_signal_ends_a_stream_with_whole_files(weights: Path, tmp_path: Path) -> None:
     with cameras_on_loopback(a=Camera([noise(5)], [10**9])) as addresses:

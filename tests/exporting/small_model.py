@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import warnings
 from pathlib import Path
 
 import torch
@@ -39,3 +41,25 @@ def write_small_checkpoint(path: Path) -> Path:
     """A checkpoint of ``small_model``."""
     torch.save(checkpoint_fields(small_model()), path)
     return path
+
+
+def write_small_torchscript(path: Path, frame: tuple[int, int]) -> Path:
+    """``small_model`` as TorchScript for one picture of ``frame`` (height, width), without class names."""
+    shape = [1, 3, *frame]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # torch announces the end of TorchScript
+        module = torch.jit.trace(_Rows(), torch.zeros(shape))  # type: ignore[no-untyped-call]
+        metadata = {"config.txt": json.dumps({"shape": shape, "stride": STRIDE})}
+        torch.jit.save(module, path, _extra_files=metadata)
+    return path
+
+
+class _Rows(nn.Module):
+    """Decoded rows of the small model."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.detector = small_model()
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.detector.head.rows(self.detector(images))

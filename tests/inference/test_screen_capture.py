@@ -40,7 +40,7 @@ class Screen:
 @pytest.fixture
 def mss(monkeypatch: pytest.MonkeyPatch) -> None:
     package, errors = types.ModuleType("mss"), types.ModuleType("mss.exception")
-    package.mss = Screen  # type: ignore[attr-defined]
+    package.MSS = Screen  # type: ignore[attr-defined]
     errors.ScreenShotError = ScreenShotError  # type: ignore[attr-defined]
     monkeypatch.setitem(sys.modules, "mss", package)
     monkeypatch.setitem(sys.modules, "mss.exception", errors)

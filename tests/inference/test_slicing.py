@@ -93,6 +93,14 @@ def test_unsure_boxes_do_not_widen_the_frame() -> None:
     assert merged.boxes.tolist() == [[0, 0, 12, 10]], "0.5 is more than half of 0.9, 0.4 is not; none is left over"
 
 
+def test_whole_boxes_widen_the_frame_of_a_piece_only() -> None:
+    found = detections_of([0, 0.9, 0, 0, 10, 10], [0, 0.8, 3, 0, 13, 10], [0, 0.7, 0, 4, 10, 14], size=SIZE)
+    merged = merge_greedily(found, agnostic=False, pieces=torch.tensor([False, False, True]))
+    assert merged.boxes.tolist() == [[0, 0, 10, 14]]
+    of_a_piece = merge_greedily(found, agnostic=False, pieces=torch.tensor([True, False, False]))
+    assert of_a_piece.boxes.tolist() == [[0, 0, 13, 14]]
+
+
 class BrightSpots:
     """A detector of white squares that sees squares of 8 pixels and more only, and cuts them at the frame's edge."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -14,7 +15,7 @@ import torch
 from PIL import Image
 
 from models.yolo import DetectionModel
-from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint
+from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint, write_small_torchscript
 from tests.runtime.loopback import Served, loopback_server
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.reporting import hub_results
@@ -220,6 +221,13 @@ def test_settings_of_the_model_count(model: HubDetector) -> None:
         model.half()
 
 
+def test_a_copy_has_settings_of_its_own(model: HubDetector) -> None:
+    other = copy.deepcopy(model)
+    other.max_det = 1
+    assert len(call(other, pixels(0)).xyxy[0]) == 1 < len(call(model, pixels(0)).xyxy[0])
+    torch.testing.assert_close(call(other, pixels(0)).xyxy[0], call(model, pixels(0)).xyxy[0][:1])
+
+
 def test_autoshape_false_is_the_bare_network(folder: Path) -> None:
     bare = load("custom", path=folder / "small.pt", autoshape=False)
     assert isinstance(bare, DetectionModel)
@@ -257,15 +265,35 @@ def test_threads_get_what_one_thread_gets(model: HubDetector) -> None:
         assert all(torch.equal(ours, own) for ours, own in zip(half, expected, strict=True))
 
 
+def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> None:
+    path = write_small_torchscript(tmp_path / "small.torchscript", (64, 96))
+    exported = load("custom", path=path)
+    assert isinstance(exported, HubDetector)
+    exported.conf = model.conf
+    results = call(exported, [pixels(0), pixels(1)])
+    for ours, own in zip(results.xyxy, call(model, [pixels(0), pixels(1)]).xyxy, strict=True):
+        torch.testing.assert_close(ours, own, atol=1e-2, rtol=1e-3)
+    assert results.names == {0: "class0", 1: "class1", 2: "class2"}, "the file names none"
+    with pytest.raises(UserError, match="only for"):
+        exported(pixels(0), augment=True)
+    bare = load("custom", path=path, autoshape=False)
+    assert bare.predict(torch.rand(1, 3, 64, 96)).boxes.shape[-1] == 4
+
+
 @needs_shared
-@pytest.mark.slow
-def test_official_weights_through_the_hub_and_detect_py(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    "count", [pytest.param(12, marks=pytest.mark.slow), pytest.param(128, marks=pytest.mark.acceptance)]
+)
+def test_official_weights_through_the_hub_and_detect_py(
+    count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from utils.config.command_line import parse_command_line
     from utils.config.run_config import DetectConfig
     from utils.reporting.detection_run import run_detection
 
     weights = SHARED / "weights" / "yolov5n.pt"
-    pictures = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:16]
+    pictures = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:count]
+    assert len(pictures) == count
     (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in pictures))
     words = ("--weights", weights, "--source", tmp_path / "list.txt", "--save-txt", "--save-conf", "--nosave")
     flags = list(map(str, (*words, "--project", tmp_path)))

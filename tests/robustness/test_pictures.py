@@ -278,6 +278,11 @@ def test_no_permission(tmp_path: Path, weights: Path, monkeypatch: pytest.Monkey
             ("list that is no text", "binary.txt", "binary.txt, line 1"),
             ("nothing but unreadable pictures", "broken", "none of 2 files could be read"),
             ("empty text", "", "no pictures or videos there"),
+            ("list of no streams", "none.streams", "none.streams: lists no stream"),
+            ("list of streams that names a picture", "yard.streams", "yard.streams, line 2: a.jpg: neither a stream's"),
+            ("page instead of a stream", "https://youtu.be/x", "a page, not a stream"),
+            ("address of a kind that nothing here reads", "gopher://x/y", "not an address that can be read"),
+            ("part of a screen in a wrong form", "screen 1 2", "not of the form screen [number]"),
         )
     ],
 )
@@ -289,6 +294,8 @@ def test_sources_without_pictures(source: str, line: str, tmp_path: Path, weight
     (tmp_path / "broken" / "b.jpg").write_bytes(b"")
     (tmp_path / "empty.txt").write_text("\n\n", encoding="utf-8")
     (tmp_path / "list.txt").write_text("broken/a.jpg\ngone.jpg\n", encoding="utf-8")
+    (tmp_path / "none.streams").write_text("# none yet\n", encoding="utf-8")
+    (tmp_path / "yard.streams").write_text("rtsp://127.0.0.1/1\na.jpg\n", encoding="utf-8")
     (tmp_path / "binary.txt").write_bytes(bytes(range(1, 256)))
     outcome = run("detect", "--weights", weights, "--source", source, "--img", 64, folder=tmp_path)
     assert outcome.code == 1, outcome

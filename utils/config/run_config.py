@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.config import detector_flags
 from utils.config.command_line import flag
 from utils.user_error import UsageError
 
@@ -206,31 +207,15 @@ class ValConfig:
         0.6, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )
     max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
-    augment: bool = flag(False, "look at every picture at three sizes, once mirrored (.pt files)", group="Detections")
-    slice: int | None = flag(
-        None,
-        "look at pictures in overlapping tiles of so many pixels and as a whole",
-        group="Detections",
-        lone_value=640,
-        at_least=32,
-        at_most=LONGEST_SIDE,
-    )
-    slice_overlap: float = flag(
-        0.2, "overlap of neighbouring tiles, part of their side", group="Detections", at_least=0, at_most=0.9
-    )
-    slice_merge: str = flag(
-        "nms",
-        "join what tiles found: drop repeats and pieces (nms) or unite them (greedy)",
-        group="Detections",
-        choices=("nms", "greedy"),
-    )
+    augment: bool = detector_flags.augment()
+    slice: int | None = detector_flags.tile_size()
+    slice_overlap: float = detector_flags.tile_overlap()
+    slice_merge: str = detector_flags.tile_merge()
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
-    dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
-    precision: str = flag(
-        "fp32", "arithmetic of a .pt file's network", group="Run", choices=("auto", "fp32", "bf16", "fp16")
-    )
-    half: bool = flag(False, "the same as --precision fp16", group="Run")
+    dnn: bool = detector_flags.dnn()
+    precision: str = detector_flags.precision()
+    half: bool = detector_flags.half()
     as_yolov5: bool = flag(
         False, "round as YOLOv5's own validation does, for figures that compare with its own", group="Run"
     )
@@ -254,8 +239,7 @@ class ValConfig:
     exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
 
     def __post_init__(self) -> None:
-        if self.half and self.precision not in ("fp32", "fp16"):
-            raise UsageError(f"--half --precision {self.precision}: contradict each other; leave one out")
+        detector_flags.check_arithmetic(self.half, self.precision)
         if self.compare and len(self.weights) < 2:
             raise UsageError("--compare: needs several files, --weights n.pt s.pt")
         if self.compare and self.task in ("speed", "study"):
@@ -301,31 +285,15 @@ class DetectConfig:
     max_det: int = flag(1000, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
     classes: tuple[int, ...] | None = flag(None, "keep these class ids only", group="Detections", at_least=0)
     agnostic_nms: bool = flag(False, "suppress across classes", group="Detections")
-    augment: bool = flag(False, "look at every picture at three sizes, once mirrored (.pt files)", group="Detections")
-    slice: int | None = flag(
-        None,
-        "look at pictures in overlapping tiles of so many pixels and as a whole",
-        group="Detections",
-        lone_value=640,
-        at_least=32,
-        at_most=LONGEST_SIDE,
-    )
-    slice_overlap: float = flag(
-        0.2, "overlap of neighbouring tiles, part of their side", group="Detections", at_least=0, at_most=0.9
-    )
-    slice_merge: str = flag(
-        "nms",
-        "join what tiles found: drop repeats and pieces (nms) or unite them (greedy)",
-        group="Detections",
-        choices=("nms", "greedy"),
-    )
+    augment: bool = detector_flags.augment()
+    slice: int | None = detector_flags.tile_size()
+    slice_overlap: float = detector_flags.tile_overlap()
+    slice_merge: str = detector_flags.tile_merge()
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
-    precision: str = flag(
-        "fp32", "arithmetic of a .pt file's network", group="Run", choices=("auto", "fp32", "bf16", "fp16")
-    )
-    half: bool = flag(False, "the same as --precision fp16", group="Run")
-    dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
+    precision: str = detector_flags.precision()
+    half: bool = detector_flags.half()
+    dnn: bool = detector_flags.dnn()
     update: bool = flag(
         False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
     )
@@ -362,8 +330,7 @@ class DetectConfig:
     exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
 
     def __post_init__(self) -> None:
-        if self.half and self.precision not in ("fp32", "fp16"):
-            raise UsageError(f"--half --precision {self.precision}: contradict each other; leave one out")
+        detector_flags.check_arithmetic(self.half, self.precision)
         if self.visualize and (self.augment or self.slice is not None or len(self.weights) > 1):
             raise UsageError("--visualize: shows one network on whole pictures; leave out --augment and --slice")
 

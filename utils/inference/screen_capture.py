@@ -59,7 +59,7 @@ class ScreenSource:
         self._path = Path(f"screen{part.number}")
         self._error: type[Exception] = importlib.import_module("mss.exception").ScreenShotError
         try:
-            self._capture: Any = mss.mss()
+            self._capture: Any = (getattr(mss, "MSS", None) or mss.mss)()  # mss until 10.1
             screens = self._capture.monitors
         except self._error as error:
             raise UserError(f"{source}: {error}") from None

@@ -99,7 +99,7 @@ class SlicedPredictor:
         pieces = _touches_inner_border(everything.boxes, windows.repeat_interleave(counts, dim=0), size)
         suppression = self.predictor.settings.nms
         if self.settings.merge == "greedy":
-            merged = merge_greedily(everything, agnostic=suppression.agnostic)
+            merged = merge_greedily(everything, agnostic=suppression.agnostic, pieces=pieces)
         else:
             merged = drop_repeats(everything, pieces, suppression.iou_thres, agnostic=suppression.agnostic)
         return _first(merged, suppression.max_det)
@@ -134,31 +134,40 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
     )
 
 
-def merge_greedily(detections: Detections, *, agnostic: bool) -> Detections:
+def merge_greedily(detections: Detections, *, agnostic: bool, pieces: torch.Tensor | None = None) -> Detections:
     """Greedy non-maximum merging: the best box takes in every box of its class that shares more than half of the
     smaller of both with it, then every box that does so with the frame around them, and becomes the frame around
-    all; then the next best that is left. Of the boxes taken in, those with less than half of the best one's score
-    are too unsure to widen the frame.
+    all; then the next best that is left.
+
+    Args:
+        detections: of all tiles, pixels of the picture, in any order.
+        agnostic: classes are not told apart.
+        pieces: (N,) bool, boxes that end at an inner border of their tile, by default all. Where the best box is a
+            whole one, only pieces widen its frame: other whole boxes would blur the object's outline. Boxes of less
+            than half the best one's score never widen it.
 
     Returns:
         Detections, best score first.
     """
-    ordered = _sorted(detections)
+    order = detections.scores.argsort(descending=True, stable=True)
+    ordered = _chosen(detections, order)
     shifted = _shifted(ordered, agnostic)
+    widening = torch.ones(len(ordered), dtype=torch.bool) if pieces is None else pieces[order]
     free = torch.ones(len(ordered), dtype=torch.bool)
     kept, frames = [], []
     for row in range(len(ordered)):
         if not free[row]:
             continue
         frame = shifted[row : row + 1]
-        sure = ordered.scores >= SURE * ordered.scores[row]
+        counts = (widening | widening[row]) & (ordered.scores >= SURE * ordered.scores[row])
+        counts[row] = True
         for _ in range(2):  # what the best box shares half with, then what lies in the frame around them
             own = free & (_shared(frame, shifted)[0] > COVERED)
             own[row] = True
-            frame = _frame_around(shifted[own & sure])
+            frame = _frame_around(shifted[own & counts])
         free &= ~own
         kept.append(row)
-        frames.append(_frame_around(ordered.boxes[own & sure])[0])
+        frames.append(_frame_around(ordered.boxes[own & counts])[0])
     chosen = _chosen(ordered, torch.tensor(kept, dtype=torch.int64))
     return replace(chosen, boxes=torch.stack(frames)) if frames else chosen
 

@@ -110,6 +110,14 @@ class HubDetector(torch.nn.Module):
         self.amp = False
         return self
 
+    def __getstate__(self) -> dict[str, Any]:
+        """What a copy takes along: all but the lock."""
+        return {name: value for name, value in self.__dict__.items() if name != "_turn"}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        super().__setstate__(state)  # type: ignore[no-untyped-call]
+        self._turn = threading.Lock()
+
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """What moves a module to another device; the detector goes with its parameters."""
         super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
