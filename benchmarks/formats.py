@@ -53,6 +53,7 @@ class Form:
     backend: DetectionBackend
     megabytes: float | None = None  # of the file
     precision: torch.dtype = torch.float32  # of PyTorch's autocast
+    judged: Accuracy | None = None  # where making the file has measured it
 
     def predict(self, images: torch.Tensor) -> Predictions:
         with autocast(CPU, self.precision):
@@ -76,13 +77,14 @@ class Exports:
             return f"{name}: {error}"
         # The next precision of the format would take this one's place.
         file.path.rename(self.place(kind, precision))
-        return Form(name, load_backend(self.place(kind, precision), CPU), file.megabytes)
+        judged = file.accuracy[1] if file.accuracy else None
+        return Form(name, load_backend(self.place(kind, precision), CPU), file.megabytes, judged=judged)
 
     def place(self, kind: str, precision: ExportPrecision = "fp32") -> Path:
         return self.weights.with_name(f"{precision}{FORMATS[kind].ending}")
 
     def accuracy(self, form: Form) -> Accuracy:
-        return self.data.accuracy(form.backend, self.settings, CPU, form.precision)
+        return form.judged or self.data.accuracy(form.backend, self.settings, CPU, form.precision)
 
 
 def pytorch_forms(model: DetectionModel, file: Path, frame: FrameSize) -> tuple[list[Form], tuple[LayerChoice, ...]]:

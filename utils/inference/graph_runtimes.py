@@ -174,11 +174,14 @@ def open_openvino(path: Path, device: torch.device, precision: torch.dtype = tor
         raise UserError(f"{path}: holds no OpenVINO model (*.xml)")
     if device.type != "cpu":
         LOGGER.warning("%s: OpenVINO runs on the CPU", path)
-    hint = "bf16" if precision == torch.bfloat16 else "f32"
-    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "INFERENCE_PRECISION_HINT": hint}
+    settings = {
+        "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == torch.bfloat16 else "f32",
+        "ENABLE_CPU_PINNING": "NO",  # every process pins to the same first cores: two of them would share one
+    }
     try:
         model = openvino.Core().read_model(files[0])
-        compiled = openvino.Core().compile_model(model, "CPU", threads)
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise UserError(f"{files[0]}: not a readable OpenVINO model ({first_line(error)})") from None
     outputs = [output.get_any_name() if output.get_names() else f"output{i}" for i, output in enumerate(model.outputs)]
