@@ -231,7 +231,10 @@ class ValConfig:
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
     precision: str = flag(
-        "fp32", "arithmetic of a .pt file's network", group="Run", choices=("auto", "fp32", "bf16", "fp16")
+        "fp32",
+        "arithmetic of a .pt file's network; bf16 for OpenVINO too",
+        group="Run",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     half: bool = flag(False, "the same as --precision fp16", group="Run")
     as_yolov5: bool = flag(
@@ -325,7 +328,10 @@ class DetectConfig:
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
     precision: str = flag(
-        "fp32", "arithmetic of a .pt file's network", group="Run", choices=("auto", "fp32", "bf16", "fp16")
+        "fp32",
+        "arithmetic of a .pt file's network; bf16 for OpenVINO too",
+        group="Run",
+        choices=("auto", "fp32", "bf16", "fp16"),
     )
     half: bool = flag(False, "the same as --precision fp16", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
