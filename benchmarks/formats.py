@@ -2,22 +2,25 @@
 
 python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml                          YOLOv5n
 python -m benchmarks.formats --weights yolov5n.pt --cfg yolov5n-spd.yaml --data coco128.yaml    the same in SPD
-python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml --no-ap --rounds 60      latency only
+python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml --no-ap --threads 1 2    latency only
 """
 
 from __future__ import annotations
 
 import argparse
+import itertools
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
 from benchmarks.measuring import machine
+from models.common import SPD, Focus, SPDConv
 from models.fuse import LayerChoice, fused, fused_by_measurement
 from models.transfer import transfer_weights
 from models.weights import checkpoint_fields, load_model, read_weights
@@ -30,13 +33,13 @@ from utils.exporting.formats import FORMATS
 from utils.exporting.quantization import Accuracy, Int8Data
 from utils.exporting.verification import size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
-from utils.geometry.records import Predictions
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.predictor import as_network_input
 from utils.runtime.device import autocast, cpu_has_bf16
 from utils.user_error import UserError
 
 CPU = torch.device("cpu")
+Seconds = dict[str, list[float]]  # per round, by form
 CALLS_IN_TURN = 3  # after one that does not count: it finds the caches and the thread pools of the form before it
 PYTORCH = "PyTorch, BN folded, strided"
 KEPT = "PyTorch, BN folded, space-to-depth kept"
@@ -50,13 +53,10 @@ class Form:
     """The detector in one runtime."""
 
     name: str
-    backend: DetectionBackend
+    open: Callable[[], DetectionBackend]  # with as many threads as torch has at that moment
     megabytes: float | None = None  # of the file
     precision: torch.dtype = torch.float32  # of PyTorch's autocast
-
-    def predict(self, images: torch.Tensor) -> Predictions:
-        with autocast(CPU, self.precision):
-            return self.backend.predict(images)
+    judged: Accuracy | None = None  # where making the file has measured it
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,36 +66,45 @@ class Exports:
     weights: Path
     settings: ExportSettings
     data: Int8Data
+    is_judged: bool  # otherwise INT8 is calibrated on a few pictures, for its latency only
 
     def form(self, name: str, kind: str, precision: ExportPrecision = "fp32") -> Form | str:
-        """The file of one format, opened; or why it is not there."""
-        settings = replace(self.settings, precision=precision)
+        """The file of one format; or why it is not there."""
+        place = self.place(kind, precision)
+        if precision == "int8" and not self.is_judged:
+            quantize = FORMATS[kind].quantize
+            assert quantize is not None
+            quantize(self.place(kind), place, itertools.islice(self.data.batches(self.settings), 4))
+            return Form(name, partial(load_backend, place, CPU), size_in_megabytes(place))
         try:
-            (file,) = export_model(self.weights, [kind], settings, CPU, (), self.data)
+            (file,) = export_model(
+                self.weights, [kind], replace(self.settings, precision=precision), CPU, (), self.data
+            )
         except UserError as error:
             return f"{name}: {error}"
-        # The next precision of the format would take this one's place.
-        file.path.rename(self.place(kind, precision))
-        return Form(name, load_backend(self.place(kind, precision), CPU), file.megabytes)
+        file.path.rename(place)  # the next precision of the format would take its place
+        judged = file.accuracy[1] if file.accuracy else None
+        return Form(name, partial(load_backend, place, CPU), file.megabytes, judged=judged)
 
     def place(self, kind: str, precision: ExportPrecision = "fp32") -> Path:
         return self.weights.with_name(f"{precision}{FORMATS[kind].ending}")
 
     def accuracy(self, form: Form) -> Accuracy:
-        return self.data.accuracy(form.backend, self.settings, CPU, form.precision)
+        return form.judged or self.data.accuracy(form.open(), self.settings, CPU, form.precision)
 
 
 def pytorch_forms(model: DetectionModel, file: Path, frame: FrameSize) -> tuple[list[Form], tuple[LayerChoice, ...]]:
     """The model as it was trained and in its fused forms, and what measuring said about its layers."""
-    has_choice = any("SPD" in type(layer).__name__ or "Focus" in type(layer).__name__ for layer in model.model)
-    backend = TorchBackend(model, CPU)
-    forms = [Form(UNFUSED, backend, size_in_megabytes(file)), Form(PYTORCH, TorchBackend(fused(model), CPU))]
+    models = {UNFUSED: model, PYTORCH: fused(model)}
     choices: tuple[LayerChoice, ...] = ()
-    if has_choice:
+    if any(isinstance(layer, SPD | SPDConv | Focus) for layer in model.model):
         best, choices = fused_by_measurement(model.to(memory_format=torch.channels_last), frame, repeats=100)
-        forms += [Form(KEPT, TorchBackend(fused(model, strided=False), CPU)), Form(CHOSEN, TorchBackend(best, CPU))]
+        models |= {KEPT: fused(model, strided=False), CHOSEN: best}
+    size = size_in_megabytes(file)
+    forms = [Form(name, partial(TorchBackend, own, CPU), size) for name, own in models.items()]
     if cpu_has_bf16():
-        forms.append(Form("PyTorch, BN folded, bf16", TorchBackend(fused(model), CPU), precision=torch.bfloat16))
+        backend = partial(TorchBackend, models[PYTORCH], CPU)
+        forms.append(Form("PyTorch, BN folded, bf16", backend, size, torch.bfloat16))
     return forms, choices
 
 
@@ -111,34 +120,36 @@ def exported_forms(exports: Exports) -> tuple[list[Form], list[str]]:
         exports.form("OpenVINO, INT8", "openvino", "int8"),
     ]
     forms = [form for form in made if isinstance(form, Form)]
-    onnx = exports.place("onnx")
-    forms.append(Form("ONNX in OpenCV's DNN module", load_backend(onnx, CPU, dnn=True), size_in_megabytes(onnx)))
+    onnx, openvino = exports.place("onnx"), exports.place("openvino")
+    in_opencv = partial(load_backend, onnx, CPU, dnn=True)
+    forms.append(Form("ONNX in OpenCV's DNN module", in_opencv, size_in_megabytes(onnx)))
     if cpu_has_bf16():
-        folder = exports.place("openvino")
-        backend = load_backend(folder, CPU, precision=torch.bfloat16)
-        forms.append(Form("OpenVINO, bf16 arithmetic", backend, size_in_megabytes(folder)))
+        in_bf16 = partial(load_backend, openvino, CPU, precision=torch.bfloat16)
+        forms.append(Form("OpenVINO, bf16 arithmetic", in_bf16, size_in_megabytes(openvino)))
     return forms, [form for form in made if isinstance(form, str)]
 
 
-def seconds_in_turn(forms: Sequence[Form], images: torch.Tensor, rounds: int) -> dict[str, list[float]]:
+def seconds_in_turn(forms: Sequence[Form], images: torch.Tensor, rounds: int) -> Seconds:
     """For each form the median of its calls in each round; the forms take turns."""
-    seconds: dict[str, list[float]] = {form.name: [] for form in forms}
+    backends = {form.name: form.open() for form in forms}
+    seconds: Seconds = {form.name: [] for form in forms}
     for number in range(rounds + 1):
         for form in forms:
-            form.predict(images)
-            calls = [timed(form, images) for _ in range(CALLS_IN_TURN)]
+            with torch.inference_mode(), autocast(CPU, form.precision):
+                backends[form.name].predict(images)
+                calls = [timed(backends[form.name], images) for _ in range(CALLS_IN_TURN)]
             if number:
                 seconds[form.name].append(median(calls))
     return seconds
 
 
-def timed(form: Form, images: torch.Tensor) -> float:
+def timed(backend: DetectionBackend, images: torch.Tensor) -> float:
     start = time.perf_counter()
-    form.predict(images)
+    backend.predict(images)
     return time.perf_counter() - start
 
 
-def paired_ratio(seconds: dict[str, list[float]], name: str, reference: str) -> float:
+def paired_ratio(seconds: Seconds, name: str, reference: str) -> float:
     """Median over the rounds of the ratio within a round: a busy minute hits both."""
     return median(own / other for own, other in zip(seconds[name], seconds[reference], strict=True))
 
@@ -150,28 +161,31 @@ def main() -> None:
     parser.add_argument("--cfg", help="architecture that the weights are converted to first")
     parser.add_argument("--data", type=Path, required=True, help="dataset YAML")
     parser.add_argument("--img", type=int, default=640, help="pixels, square")
-    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--threads", type=int, nargs="+", default=[2], help="one table each")
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-ap", action="store_true", help="latency only")
     flags = parser.parse_args()
     frame = FrameSize(flags.img, flags.img)
+    torch.set_num_threads(flags.threads[0])
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "model.pt"
         torch.save(checkpoint_fields(converted(flags.weights, flags.cfg)), weights)
         data = Int8Data.of(read_dataset_yaml(flags.data))
-        exports = Exports(weights, ExportSettings(frame), data)
-        torch.set_num_threads(flags.threads)
+        exports = Exports(weights, ExportSettings(frame), data, is_judged=not flags.no_ap)
         forms, choices = pytorch_forms(load_model(weights).eval(), weights, frame)
         files, missing = exported_forms(exports)
         forms += files
-        image = letterbox(read_image(data.judged.index.paths[0]), frame)[0]
-        with torch.inference_mode():
-            seconds = seconds_in_turn(forms, as_network_input([image], CPU), flags.rounds)
-        title = flags.cfg or flags.weights.name
-        print(f"\n{title}, {flags.img} px, batch 1, median of {flags.rounds} rounds ({machine()})", flush=True)
+        print("\n".join(["", f"{flags.cfg or flags.weights.name}, {flags.img} px, batch 1", *missing]))
         print_layers(choices)
-        print("\n".join(["", *missing, *sentences(seconds), ""]), flush=True)
-        print_forms(forms, seconds, {} if flags.no_ap else {form.name: exports.accuracy(form) for form in forms})
+        images = as_network_input([letterbox(read_image(data.judged.index.paths[0]), frame)[0]], CPU)
+        for threads in flags.threads:
+            torch.set_num_threads(threads)
+            print_latency(forms, seconds_in_turn(forms, images, flags.rounds), flags.rounds)
+        if not flags.no_ap:
+            print("\n| form | AP | AP_S |\n|---|---:|---:|")
+            for form in forms:
+                accuracy = exports.accuracy(form)
+                print(f"| {form.name} | {accuracy.ap:.4f} | {accuracy.ap_small:.4f} |", flush=True)
 
 
 def converted(weights: Path, cfg: str | None) -> DetectionModel:
@@ -184,14 +198,14 @@ def converted(weights: Path, cfg: str | None) -> DetectionModel:
     return model
 
 
-def print_forms(forms: Sequence[Form], seconds: dict[str, list[float]], accuracies: dict[str, Accuracy]) -> None:
-    print(f"| form | MB | ms | fastest ms | of {PYTORCH} | AP | AP_S |\n|---|---:|---:|---:|---:|---:|---:|")
+def print_latency(forms: Sequence[Form], seconds: Seconds, rounds: int) -> None:
+    print(f"\n{machine()}, median of {rounds} rounds\n")
+    print(f"| form | MB | ms | fastest ms | of {PYTORCH} |\n|---|---:|---:|---:|---:|")
     for form in forms:
         size = "" if form.megabytes is None else f"{form.megabytes:.1f}"
-        found = accuracies.get(form.name)
-        accuracy = f"{found.ap:.4f} | {found.ap_small:.4f}" if found else "|"
         own, ratio = seconds[form.name], paired_ratio(seconds, form.name, PYTORCH)
-        print(f"| {form.name} | {size} | {1e3 * median(own):.1f} | {1e3 * min(own):.1f} | {ratio:.2f} | {accuracy} |")
+        print(f"| {form.name} | {size} | {1e3 * median(own):.1f} | {1e3 * min(own):.1f} | {ratio:.2f} |")
+    print("\n".join(["", *sentences(seconds)]), flush=True)
 
 
 def print_layers(choices: Sequence[LayerChoice]) -> None:
@@ -203,7 +217,7 @@ def print_layers(choices: Sequence[LayerChoice]) -> None:
         print(f"| {layers} | {choice.strided_ms:.3f} | {choice.kept_ms:.3f} | {chosen} |")
 
 
-def sentences(seconds: dict[str, list[float]]) -> list[str]:
+def sentences(seconds: Seconds) -> list[str]:
     """The comparisons that matter, each within its rounds."""
     pairs = {
         "BN folding": (PYTORCH, UNFUSED),

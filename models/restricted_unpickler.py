@@ -142,7 +142,7 @@ class RestrictedUnpickler(pickle.Unpickler):
         """
         start = self._stream.tell()
         for count, (operation, argument, _) in enumerate(pickletools.genops(self._stream), start=1):
-            if operation.name in MEMO_OPERATIONS and argument > count:
+            if operation.name in MEMO_OPERATIONS and isinstance(argument, int) and argument > count:
                 raise pickle.UnpicklingError(f"object {count} is to be remembered as number {argument}")
         self._stream.seek(start)
         return super().load()

@@ -13,10 +13,15 @@ import numpy as np
 import pytest
 import yaml
 
+from models.fuse import fused
+from models.weights import load_model
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.config.command_line import as_command, parse_command_line
 from utils.config.run_config import ValConfig
 from utils.dataset.image_files import image_size, list_images
+from utils.exporting.export_settings import ExportSettings
+from utils.exporting.onnx import write_onnx
+from utils.geometry.letterbox import FrameSize
 from utils.reporting.evaluation_run import run_evaluation
 from utils.user_error import UsageError, UserError
 
@@ -26,6 +31,7 @@ DEFAULTS: dict[str, object] = {
     "weights": ("yolov5s.pt",),
     "batch_size": 32,
     "imgsz": 640,
+    "square": False,
     "conf_thres": 0.001,
     "iou_thres": 0.6,
     "max_det": 300,
@@ -59,6 +65,7 @@ EFFECTS = {
     "weights": "test_an_ensemble_with_itself_finds_the_same",
     "batch_size": "test_batches_do_not_change_figures",
     "imgsz": "test_figures_of_the_run",
+    "square": "test_a_file_of_fixed_size_has_the_figures_of_squares",
     "conf_thres": "test_thresholds",
     "iou_thres": "test_thresholds",
     "max_det": "test_thresholds",
@@ -118,6 +125,7 @@ def test_the_command_of_a_run_gives_its_settings_again() -> None:
         ("--compare", "--weights", "a.pt", "b.pt", "--task", "study"),
         ("--half", "--precision", "bf16"),
         ("--slice", "--save-hybrid"),
+        ("--slice", "--square"),
         ("--task", "guess"),
         ("--slice", "8"),
     ],
@@ -177,6 +185,16 @@ def test_batches_do_not_change_figures(dataset: Path, tmp_path: Path, plain: dic
     for key in ("precision", "recall", "map50", "map50_95", "AP", "AR100", "AP_S"):
         assert small[key] == again[key], key
         assert small[key] == pytest.approx(plain[key], abs=0.05), key
+
+
+@slow
+def test_a_file_of_fixed_size_has_the_figures_of_squares(dataset: Path, tmp_path: Path, plain: dict[str, Any]) -> None:
+    squares = run(dataset, tmp_path / "a", "--square")
+    write_onnx(fused(load_model(WEIGHTS)), tmp_path / "n.onnx", ExportSettings(FrameSize(256, 256)))
+    exported = run(dataset, tmp_path / "b", weights=(tmp_path / "n.onnx",))
+    for key in ("precision", "recall", "map50", "map50_95", "AP", "AR100", "AP_S"):
+        assert exported[key] == pytest.approx(squares[key], abs=1e-4), key
+    assert squares["AP"] != plain["AP"]
 
 
 @slow

@@ -17,8 +17,7 @@ from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.config.command_line import parse_command_line
 from utils.config.dataset_yaml import read_dataset_yaml
 from utils.config.run_config import ValConfig
-from utils.dataset.loaders import LoaderSettings, evaluation_loader
-from utils.evaluation.evaluate import EvaluationReport, evaluate
+from utils.evaluation.evaluate import EvaluationReport
 from utils.exporting.export_run import export_model
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.quantization import Int8Data
@@ -50,13 +49,10 @@ def coco128(folder: Path) -> Path:
     return path
 
 
-def setup_of(weights: Path, folder: Path) -> EvaluationSetup:
-    words = ["--weights", weights, "--data", coco128(folder), "--batch", 1, "--workers", 0, "--project", folder]
-    return EvaluationSetup.of(parse_command_line(ValConfig, list(map(str, words)), prog="", description=""))
-
-
-def evaluated(weights: Path, folder: Path) -> EvaluationReport:
-    return evaluate_once(setup_of(weights, folder))
+def evaluated(weights: Path, folder: Path, *flags: str) -> EvaluationReport:
+    words = ["--weights", weights, "--data", coco128(folder), "--batch", 1, "--workers", 0, "--project", folder, *flags]
+    config = parse_command_line(ValConfig, list(map(str, words)), prog="", description="")
+    return evaluate_once(EvaluationSetup.of(config))
 
 
 def figures(report: EvaluationReport) -> tuple[float, ...]:
@@ -91,9 +87,7 @@ def test_every_format_has_the_figures_of_pytorch(tmp_path: Path, name: str) -> N
 def test_files_of_fixed_size_have_the_figures_of_pytorch_in_the_same_frame(tmp_path: Path, name: str) -> None:
     """A file of fixed size sees every picture in its square, where a .pt file pads to the next stride only."""
     weights = official_weights_as(name, tmp_path)
-    setup = setup_of(weights, tmp_path)
-    loader = evaluation_loader(setup.pictures, 640, LoaderSettings(1), stride=32, frame=FRAME)
-    expected = evaluate(load_backend(weights, CPU), loader, setup.settings, CPU)
+    expected = evaluated(weights, tmp_path, "--square")
     assert expected.map50 > 0.5
     for form, settings in FIXED.items():
         (file,) = export_model(weights, [form], settings, CPU)

@@ -93,7 +93,6 @@ def test_engine_of_fixed_size_says_so(tmp_path: Path) -> None:
     assert backend.predict(torch.rand(3, 3, *FRAME)).boxes.shape[0] == 3
 
 
-@pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize(
     ("fault", "line"),
@@ -106,6 +105,7 @@ def test_what_tensorrt_does_not_build_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, line: str
 ) -> None:
     monkeypatch.setattr(stand_in_tensorrt.Builder, fault, True)
+    monkeypatch.setattr(tensorrt, "write_onnx", lambda model, path, settings: path.write_bytes(b"a graph"))
     weights = write_small_checkpoint(tmp_path / "a.pt")
     with pytest.raises(UserError, match=line):
         export_model(weights, ["engine"], ExportSettings(FRAME), CPU)

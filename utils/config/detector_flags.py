@@ -36,7 +36,7 @@ def tile_merge() -> Any:
 
 def precision() -> Any:
     choices = ("auto", "fp32", "bf16", "fp16")
-    return flag("fp32", "arithmetic of a .pt file's network", group="Run", choices=choices)
+    return flag("fp32", "arithmetic of a .pt file's network; bf16 for OpenVINO too", group="Run", choices=choices)
 
 
 def half() -> Any:

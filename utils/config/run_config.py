@@ -178,12 +178,15 @@ class ValConfig:
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     weights: tuple[str, ...] = flag(
         ("yolov5s.pt",),
-        "model file: .pt, .torchscript, .onnx, *_openvino_model; several are asked together, as an ensemble",
+        "model file: .pt, .torchscript, .onnx, .engine, *_openvino_model; several are asked together, as an ensemble",
         group="Model",
     )
     batch_size: int = flag(32, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
     imgsz: int = flag(
         640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
+    )
+    square: bool = flag(
+        False, "every picture in the whole square of --img, as an exported file of fixed size sees it", group="Data"
     )
     task: str = flag(
         "val",
@@ -244,8 +247,8 @@ class ValConfig:
             raise UsageError("--compare: needs several files, --weights n.pt s.pt")
         if self.compare and self.task in ("speed", "study"):
             raise UsageError(f"--compare --task {self.task}: compares on train, val or test")
-        if self.slice is not None and (self.save_hybrid or self.as_yolov5):
-            raise UsageError("--slice: does not go with --save-hybrid or --as-yolov5")
+        if self.slice is not None and (self.save_hybrid or self.as_yolov5 or self.square):
+            raise UsageError("--slice: does not go with --save-hybrid, --as-yolov5 or --square")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -10,8 +10,10 @@ import torch
 
 from utils.config.weights_by_name import find_weights
 from utils.inference.ensemble import Ensemble
+from utils.inference.graph_runtimes import OPENVINO_SUFFIX
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.test_time_augmentation import AugmentedBackend
+from utils.runtime.device import requested_precision
 from utils.user_error import UsageError
 
 
@@ -50,9 +52,11 @@ def open_detector(
 
 def refuse_torch_flags(flags: ArithmeticFlags, file: Path, further: Mapping[str, bool]) -> None:
     """UsageError for flags that only a .pt file has a use for; ``further`` ones by name, with whether they are set."""
+    # OpenVINO leaves the arithmetic to the one who opens the file.
+    free = ("auto", "fp32", "bf16") if file.name.endswith(OPENVINO_SUFFIX) else ("auto", "fp32")
     for name, wanted in (
         ("--half", flags.half),
-        (f"--precision {flags.precision}", flags.precision not in ("auto", "fp32")),
+        (f"--precision {flags.precision}", flags.precision not in free),
         ("--augment", flags.augment),
         *further.items(),
     ):
@@ -72,7 +76,8 @@ def torch_backends(backend: DetectionBackend) -> Sequence[TorchBackend]:
 def _opened(
     file: Path, flags: DetectorFlags, device: torch.device, fallback_names: Callable[[], tuple[str, ...]]
 ) -> DetectionBackend:
-    backend = load_backend(file, device, fallback_names=fallback_names, dnn=flags.dnn)
+    precision = requested_precision(flags.precision, flags.half, device)
+    backend = load_backend(file, device, fallback_names=fallback_names, dnn=flags.dnn, precision=precision)
     if not isinstance(backend, TorchBackend):
         refuse_torch_flags(flags, file, {})
         return backend

@@ -15,15 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.geometry.letterbox import FrameSize
-from utils.inference.runtime_graph import (
-    RuntimeGraph,
-    Tensors,
-    class_names,
-    coarsest_stride,
-    first_line,
-    fixed_sizes,
-)
+from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -47,20 +39,13 @@ def open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
         raise UserError(f"{path}: not a readable TorchScript file ({first_line(error)})") from None
     module.eval()
     metadata, shape = _torchscript_metadata(path, extra[TORCHSCRIPT_METADATA])
-    fixed = not metadata.get("dynamic", False)
 
     @torch.inference_mode()
     def run(images: torch.Tensor) -> Tensors:
         output = module(images.to(device))
         return {"output0": output[0] if isinstance(output, tuple | list) else output}
 
-    return RuntimeGraph(
-        run=run,
-        names=class_names(path, metadata.get("names")),
-        stride=coarsest_stride(path, metadata.get("stride")),
-        frame=FrameSize(shape[2], shape[3]) if fixed else None,
-        batch_size=shape[0] if fixed else None,
-    )
+    return described_graph(path, run, metadata, [None] * 4 if metadata.get("dynamic", False) else shape)
 
 
 def _torchscript_metadata(path: Path, text: str | bytes) -> tuple[dict[str, Any], list[int]]:
@@ -111,15 +96,7 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
         results = session.run(outputs, {entry.name: np.ascontiguousarray(array)})
         return {name: torch.from_numpy(result) for name, result in zip(outputs, results, strict=True)}
 
-    properties = session.get_modelmeta().custom_metadata_map
-    batch_size, frame = fixed_sizes(entry.shape)
-    return RuntimeGraph(
-        run=run,
-        names=class_names(path, properties.get("names")),
-        stride=coarsest_stride(path, properties.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-    )
+    return described_graph(path, run, session.get_modelmeta().custom_metadata_map, entry.shape)
 
 
 def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
@@ -140,8 +117,7 @@ def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
     except (cv2.error, DecodeError) as error:
         raise UserError(f"{path}: not an ONNX model that OpenCV can read ({first_line(error)})") from None
     sides = graph.graph.input[0].type.tensor_type.shape.dim
-    batch_size, frame = fixed_sizes([side.dim_value or side.dim_param for side in sides])
-    if batch_size is None or frame is None:
+    if not all(side.dim_value for side in sides):
         raise UserError(f"{path}: its input has free sides; OpenCV's DNN module needs an export without --dynamic")
     name = graph.graph.output[0].name
     properties = {entry.key: entry.value for entry in graph.metadata_props}
@@ -150,13 +126,7 @@ def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
         network.setInput(np.ascontiguousarray(images.cpu().numpy()))
         return {name: torch.from_numpy(np.array(network.forward()))}
 
-    return RuntimeGraph(
-        run=run,
-        names=class_names(path, properties.get("names")),
-        stride=coarsest_stride(path, properties.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-    )
+    return described_graph(path, run, properties, [side.dim_value for side in sides])
 
 
 def open_openvino(path: Path, device: torch.device, precision: torch.dtype = torch.float32) -> RuntimeGraph:
@@ -174,11 +144,14 @@ def open_openvino(path: Path, device: torch.device, precision: torch.dtype = tor
         raise UserError(f"{path}: holds no OpenVINO model (*.xml)")
     if device.type != "cpu":
         LOGGER.warning("%s: OpenVINO runs on the CPU", path)
-    hint = "bf16" if precision == torch.bfloat16 else "f32"
-    threads = {"INFERENCE_NUM_THREADS": str(torch.get_num_threads()), "INFERENCE_PRECISION_HINT": hint}
+    settings = {
+        "INFERENCE_NUM_THREADS": str(torch.get_num_threads()),
+        "INFERENCE_PRECISION_HINT": "bf16" if precision == torch.bfloat16 else "f32",
+        "ENABLE_CPU_PINNING": "NO",  # every process pins to the same first cores: two of them would share one
+    }
     try:
         model = openvino.Core().read_model(files[0])
-        compiled = openvino.Core().compile_model(model, "CPU", threads)
+        compiled = openvino.Core().compile_model(model, "CPU", settings)
     except RuntimeError as error:
         raise UserError(f"{files[0]}: not a readable OpenVINO model ({first_line(error)})") from None
     outputs = [output.get_any_name() if output.get_names() else f"output{i}" for i, output in enumerate(model.outputs)]
@@ -187,16 +160,9 @@ def open_openvino(path: Path, device: torch.device, precision: torch.dtype = tor
         results = compiled([np.ascontiguousarray(images.cpu().numpy())])
         return {name: torch.from_numpy(np.array(results[i])) for i, name in enumerate(outputs)}
 
-    shape = model.inputs[0].get_partial_shape()
-    batch_size, frame = fixed_sizes([None if side.is_dynamic else side.get_length() for side in shape])
-    metadata = _openvino_metadata(path, model)
-    return RuntimeGraph(
-        run=run,
-        names=class_names(path, metadata.get("names")),
-        stride=coarsest_stride(path, metadata.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-    )
+    sides = model.inputs[0].get_partial_shape()
+    shape = [None if side.is_dynamic else side.get_length() for side in sides]
+    return described_graph(path, run, _openvino_metadata(path, model), shape)
 
 
 def _openvino_metadata(path: Path, model: Any) -> dict[str, object]:

@@ -7,7 +7,7 @@ literals of them.
 from __future__ import annotations
 
 import ast
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,13 +18,14 @@ from utils.geometry.letterbox import FrameSize
 from utils.user_error import UserError
 
 Tensors = Mapping[str, torch.Tensor]
+Run = Callable[[torch.Tensor], Tensors]
 
 
 @dataclass(frozen=True, slots=True)
 class RuntimeGraph:
     """An exported file opened in its runtime."""
 
-    run: Callable[[torch.Tensor], Tensors]  # images (B, 3, H, W) to outputs by name
+    run: Run  # images (B, 3, H, W) to outputs by name
     names: tuple[str, ...]  # empty if the file has none
     stride: int
     frame: FrameSize | None
@@ -32,14 +33,27 @@ class RuntimeGraph:
     most_pictures: int | None = None  # per call, where the batch is free within limits
 
 
-def fixed_sizes(shape: list[object]) -> tuple[int | None, FrameSize | None]:
+def described_graph(
+    path: Path, run: Run, metadata: Mapping[str, Any], shape: Sequence[object], most_pictures: int | None = None
+) -> RuntimeGraph:
+    """An opened file with what its metadata and the shape (B, 3, H, W) of its input say; free sides are no numbers.
+
+    Raises:
+        UserError: metadata that are no names or no stride.
+    """
+    batch_size, frame = _fixed_sizes(shape)
+    names, stride = _class_names(path, metadata.get("names")), _stride(path, metadata.get("stride"))
+    return RuntimeGraph(run, names, stride, frame, batch_size, most_pictures)
+
+
+def _fixed_sizes(shape: Sequence[object]) -> tuple[int | None, FrameSize | None]:
     """Batch size and frame out of an input shape (B, 3, H, W) whose free sides are no numbers."""
     batch, _, height, width = shape
     frame = FrameSize(height, width) if isinstance(height, int) and isinstance(width, int) else None
     return batch if isinstance(batch, int) else None, frame
 
 
-def class_names(path: Path, value: Any) -> tuple[str, ...]:
+def _class_names(path: Path, value: Any) -> tuple[str, ...]:
     """Class names out of a list, a mapping from ids, or the Python literal of either; empty if there are none."""
     if isinstance(value, str):
         try:
@@ -55,7 +69,7 @@ def class_names(path: Path, value: Any) -> tuple[str, ...]:
     return tuple(str(name) for name in value)
 
 
-def coarsest_stride(path: Path, value: object) -> int:
+def _stride(path: Path, value: object) -> int:
     """Stride, pixels, out of a number or its text; 32, that of every P5 model, where there is none."""
     if value is None:
         return 32

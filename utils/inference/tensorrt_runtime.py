@@ -14,14 +14,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from utils.inference.runtime_graph import (
-    RuntimeGraph,
-    Tensors,
-    class_names,
-    coarsest_stride,
-    first_line,
-    fixed_sizes,
-)
+from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
 from utils.user_error import UserError
 
 OLDEST = 10  # version; older ones name tensors by number
@@ -87,17 +80,9 @@ def open_tensorrt(path: Path, device: torch.device) -> RuntimeGraph:
         stream.synchronize()
         return buffers
 
-    metadata = _metadata(path, engine.name)
-    batch_size, frame = fixed_sizes([side if side > 0 else None for side in engine.get_tensor_shape(entry)])
     most_pictures, *_ = engine.get_tensor_profile_shape(entry, 0)[2]  # smallest, best, largest
-    return RuntimeGraph(
-        run=run,
-        names=class_names(path, metadata.get("names")),
-        stride=coarsest_stride(path, metadata.get("stride")),
-        frame=frame,
-        batch_size=batch_size,
-        most_pictures=most_pictures,
-    )
+    shape = [side if side > 0 else None for side in engine.get_tensor_shape(entry)]
+    return described_graph(path, run, _metadata(path, engine.name), shape, most_pictures)
 
 
 def _metadata(path: Path, name: str) -> dict[str, Any]:

@@ -97,7 +97,13 @@ class EvaluationSetup:
 
     def _backend(self, file: Path) -> DetectionBackend:
         config = self.config
-        backend = load_backend(file, self.device, fallback_names=lambda: self.dataset.names, dnn=config.dnn)
+        backend = load_backend(
+            file,
+            self.device,
+            fallback_names=lambda: self.dataset.names,
+            dnn=config.dnn,
+            precision=self.settings.precision,
+        )
         if not config.single_cls and len(backend.names) != self.dataset.class_count:
             raise UserError(
                 f"{file}: has {len(backend.names)} classes, but {self.dataset.file} names {self.dataset.class_count}; "
@@ -141,4 +147,5 @@ class EvaluationSetup:
         """Batches in frames that the model takes."""
         settings = LoaderSettings(self.config.batch_size, workers=self.config.workers)
         sort: SortKind = "quicksort" if self.config.as_yolov5 else "stable"
-        return evaluation_loader(self.pictures, side, settings, stride=backend.stride, frame=backend.frame, sort=sort)
+        frame = backend.frame or (FrameSize(side, side) if self.config.square else None)
+        return evaluation_loader(self.pictures, side, settings, stride=backend.stride, frame=frame, sort=sort)
