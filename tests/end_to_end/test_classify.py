@@ -5,16 +5,15 @@ from __future__ import annotations
 import csv
 import json
 import re
-import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import cv2
 import pytest
-import torch
 import yaml
 
+from tests.end_to_end.finished_runs import assert_same_run, killed_when
 from tests.end_to_end.scripts import command, environment, run_script
 from tests.robustness.running import run, succeeds
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
@@ -37,19 +36,6 @@ def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("uninterrupted")
     run_script("classify/train.py", *FLAGS, "--data", data, "--workers", 2, folder=folder)
     return folder / "runs" / "train-cls" / "exp"
-
-
-def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / "weights" / name, weights_only=True)["model"]
-    return state
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    for name in ("last.pt", "best.pt"):
-        one, other = weights(first, name), weights(second, name)
-        assert one.keys() == other.keys() and len(one) > 30
-        assert [key for key in one if not torch.equal(one[key], other[key])] == []
-    assert (first / "results.csv").read_text() == (second / "results.csv").read_text()
 
 
 def rows_of(run: Path) -> list[dict[str, float]]:
@@ -86,21 +72,8 @@ def test_killed_in_an_epoch_and_resumed_ends_where_the_uninterrupted_run_ends(
     data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     folder = tmp_path / "runs" / "train-cls" / "exp"
-    with subprocess.Popen(
-        command("classify/train.py", *FLAGS, "--data", data, "--workers", 2),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        text = ""
-        while not re.search(r"epoch 1/2:[^\r]* [1-5]/6 ", text):
-            character = process.stderr.read(1)
-            assert character, f"the run ended before it could be killed:\n{text}"
-            text += character
-        process.send_signal(signal.SIGKILL)
+    words = command("classify/train.py", *FLAGS, "--data", data, "--workers", 2)
+    killed_when(words, r"epoch 1/2:[^\r]* [1-5]/6 ", tmp_path)
     assert len(rows_of(folder)) == 1
     refused = run("train", "--resume", folder, folder=tmp_path)
     assert refused.code == 1 and "a checkpoint whose task is 'classify'" in refused.error_lines[0]

@@ -162,17 +162,10 @@ def open_pictures(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ran
     train, judged = parts.train, parts.judged
     if config.cache is not None:
         train, judged = train.kept_in_memory(), judged.kept_in_memory()
-    learn = LoaderSettings(
-        config.batch_size // ranks.world,
-        workers=config.workers,
-        pin_memory=ranks.device.type == "cuda",
-        rank=ranks.rank,
-        world=ranks.world,
-    )
-    judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
+    learn = LoaderSettings.of_run(config, ranks)
     return Pictures(
         classification_training_loader(train, config.imgsz, recipe, config.seed, learn),
-        classification_evaluation_loader(judged, config.imgsz, judge),
+        classification_evaluation_loader(judged, config.imgsz, learn.without_gradients()),
     )
 
 
