@@ -11,15 +11,18 @@ from torch import nn
 
 from models.classifier import YOLOV5, Classifier, ClassifierPlan, Classify, YoloClassifier, set_dropout
 from models.classifier_weights import (
+    ClassifierWeights,
     classifier_fields,
     is_classifier,
     load_classifier,
     read_classifier,
+    read_start,
     take_weights,
 )
 from models.common import SPDConv
 from models.weights import read_weights
 from tests.models.pickled_fixtures import instance, pickled_module, write_zip
+from tests.shared_data import SHARED, needs_shared
 from utils.user_error import UserError
 
 NAMES = ("cat", "dog", "frog")
@@ -160,3 +163,32 @@ def test_weights_for_other_classes_leave_the_head_fresh(tmp_path: Path) -> None:
         assert "fresh: model.9.linear.weight, model.9.linear.bias" in line
     with pytest.raises(UserError, match="none of its tensors fits resnet18"):
         take_weights(classifier("resnet18"), weights)
+
+
+def test_a_published_classifier_starts_its_spd_form_as_the_same_function(tmp_path: Path) -> None:
+    path = published(classifier("yolov5n-cls"), tmp_path / "yolov5n-cls.pt")
+    plain = load_classifier(path)
+    spd = Classifier(ClassifierPlan(name="yolov5n-spd-cls"), NAMES).eval()
+    line = take_weights(spd, read_classifier(path))
+    assert "fresh" not in line
+    x = torch.randn(2, 3, 64, 96)
+    with torch.inference_mode():
+        torch.testing.assert_close(spd(x), plain(x), rtol=1e-3, atol=1e-4)
+    back = Classifier(ClassifierPlan(name="yolov5n-cls"), NAMES)
+    small = ClassifierWeights(spd.plan, NAMES, spd.net.state_dict(), path)
+    assert "fresh: model.0.conv.weight" not in take_weights(back, small)  # the stem's kernel has as many taps
+    assert "fresh: model.1.conv.weight" in take_weights(back, small)
+
+
+@needs_shared
+def test_a_detector_gives_its_backbone() -> None:
+    weights = read_start(SHARED / "weights" / "yolov5n.pt")
+    assert weights.plan.name == "yolov5n-cls" and weights.names == ()
+    for name in ("yolov5n-cls", "yolov5n-spd-cls"):
+        model = Classifier(ClassifierPlan(name=name), NAMES)
+        line = take_weights(model, weights)
+        assert "fresh: model.9.conv.conv.weight" in line
+        taken = model.net.state_dict()["model.2.cv1.conv.weight"]
+        assert torch.equal(taken, weights.state_dict["model.2.cv1.conv.weight"])
+    with pytest.raises(UserError, match="none of yolov5n to yolov5x"):
+        read_start(SHARED / "weights" / "spd_released_format_n.pt")

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from models.classifier import CUTOFF, Classifier, ClassifierPlan, set_dropout
-from models.classifier_weights import classifier_fields, load_classifier, read_classifier, take_weights
+from models.classifier_weights import classifier_fields, load_classifier, read_start, take_weights
 from utils.config.classification_recipe import ClassificationRecipe, read_recipe
 from utils.config.classify_config import ClassifyTrainConfig
 from utils.config.hyperparameters import find_hyperparameters
@@ -139,7 +139,7 @@ class ClassificationTask(Task[Classifier, ClassificationState, ClassificationRep
 def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> Classifier:
     """A model for classes ``names``: a file's, or a named network, with or without weights of a file."""
     file = config.model if config.model.endswith(".pt") else config.weights
-    weights = read_classifier(find_weights(file)) if file else None
+    weights = read_start(find_weights(file)) if file else None
     if weights is not None and not config.weights:
         plan = weights.plan if config.cutoff is None else replace(weights.plan, cutoff=config.cutoff)
     else:
