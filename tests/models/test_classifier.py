@@ -9,7 +9,15 @@ import pytest
 import torch
 from torch import nn
 
-from models.classifier import YOLOV5, Classifier, ClassifierPlan, Classify, YoloClassifier, set_dropout
+from models.classifier import (
+    YOLOV5,
+    Classifier,
+    ClassifierPlan,
+    Classify,
+    YoloClassifier,
+    check_takes,
+    set_dropout,
+)
 from models.classifier_weights import (
     ClassifierWeights,
     classifier_fields,
@@ -99,6 +107,19 @@ def test_spd_forms_of_torchvisions_networks_have_no_strides() -> None:
 def test_what_there_is_not(plan: ClassifierPlan, message: str) -> None:
     with pytest.raises(UserError, match=message), torch.device("meta"):
         Classifier(plan, NAMES)
+
+
+def test_a_size_that_a_network_does_not_take() -> None:
+    for name, side in (("alexnet", 32), ("vit_b_16", 32)):
+        with (
+            torch.device("meta"),
+            pytest.raises(UserError, match=rf"{name}: does not take pictures of 32 x 32 px \(") as caught,
+        ):
+            check_takes(Classifier(ClassifierPlan(name=name), NAMES), side)
+        assert "\n" not in str(caught.value)
+    model = Classifier(ClassifierPlan(name="googlenet"), NAMES)
+    check_takes(model, 64)
+    assert model.training and model(torch.randn(2, 3, 64, 64)).shape == (2, 3)  # one output in training too
 
 
 def test_cutoff_and_dropout() -> None:

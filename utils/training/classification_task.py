@@ -9,7 +9,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.classifier import CUTOFF, Classifier, ClassifierPlan, set_dropout
+from models.classifier import CUTOFF, Classifier, ClassifierPlan, check_takes, set_dropout
 from models.classifier_weights import classifier_fields, load_classifier, read_start, take_weights
 from utils.config.classification_recipe import ClassificationRecipe, read_recipe
 from utils.config.classify_config import ClassifyTrainConfig
@@ -150,6 +150,7 @@ def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> 
             cutoff=CUTOFF if config.cutoff is None else config.cutoff,
         )
     model = Classifier(plan, names, config.imgsz)
+    check_takes(model, config.imgsz)
     if weights is not None and (config.weights or config.pretrained == "True"):
         LOGGER.info("%s", take_weights(model, weights))
     return model
