@@ -69,6 +69,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
     "utils.reporting.augmentation_pictures": ("FOLDER/augmentation",),
     "benchmarks.coco_evaluation": ("--pictures", "20", "--rounds", "1"),
+    "benchmarks.classification_study": (
+        *("--data", CLASSES, "--img", "32", "--models", "yolov5n-spd-cls", "--seeds", "0", "--epochs", "1"),
+        *("--project", "FOLDER/classification-study"),
+    ),
     "benchmarks.small_object_study": (
         *("--data", f"{DATA}@64", "--models", "yolov5n", "yolov5n-spd", "--seeds", "0", "--epochs", "1"),
         *("--cpu-budget", "1h", "--out", "FOLDER/study"),

@@ -82,6 +82,7 @@ def test_the_names_of_the_parameters_are_yolov5s() -> None:
     assert names[-2:] == ["model.9.linear.weight", "model.9.linear.bias"] and "model.9.conv.bn.running_var" in names
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18-spd", "yolov5n-spd-cls", "mobilenet_v3_small", "resnet34-spd"])
 def test_logits_of_pictures_of_two_sizes(name: str) -> None:
     model = classifier(name)
