@@ -3,6 +3,7 @@
 python export.py --weights best.pt --include onnx                                  one picture of 640 x 640
 python export.py --weights best.pt --include torchscript onnx openvino --img 480 640
 python export.py --weights best.pt --include onnx --dynamic --simplify             any batch and size
+python export.py --weights runs/train-cls/exp/weights/best.pt --include onnx             a classifier, at its own size
 python export.py --weights best.pt --include onnx --nms --data my.yaml             suppressed boxes, checked on pictures
 """
 
@@ -21,11 +22,11 @@ def main() -> None:
         FullExportConfig, sys.argv[1:], prog="export.py", description=__doc__, refused=REFUSED_FLAGS
     )
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.exporting.export_run import run_export
+    from utils.exporting.classifier_export import export_any
     from utils.runtime.failures import explained_failures
 
     with explained_failures(config.batch_size, max(config.imgsz)):
-        run_export(config)
+        export_any(config)
 
 
 if __name__ == "__main__":

@@ -93,7 +93,8 @@ def embedded(kernel: Tensor, source: StridedForm, target: StridedForm) -> Tensor
     return functional.pad(kernel, (before, after, before, after))
 
 
-def _fits_inside(source: StridedForm | None, target: StridedForm | None) -> bool:
+def fits_inside(source: StridedForm | None, target: StridedForm | None) -> bool:
+    """Whether ``embedded`` keeps the function: equal strides, and no tap of the source outside the target."""
     if source is None or target is None or source.stride != target.stride:
         return False
     before = target.padding - source.padding
@@ -139,7 +140,7 @@ def align(source: DetectionModel, target: DetectionModel) -> tuple[Match, ...]:
         following = target.model[index + 1] if index + 1 < len(target.plan) else None
         if tuple(origin.get(each) for each in target.plan[index].sources) != source.plan[taken].sources:
             break
-        if _fits_inside(strided_form(old), strided_form(new)):
+        if fits_inside(strided_form(old), strided_form(new)):
             relation = Relation.SAME if _signature(old) == _signature(new) else Relation.REWRITTEN
         elif _signature(old) == _signature(new):
             relation = Relation.SAME

@@ -134,13 +134,29 @@ def _torchvision_network(name: str, class_count: int) -> nn.Module:
     if plain not in known:
         near = difflib.get_close_matches(name, [*RESNETS, *YOLOV5, *known], n=3)
         raise UserError(f"{name}: no such classifier{'; near: ' + ', '.join(near) if near else ''}")
-    network: nn.Module = torchvision.models.get_model(plain, weights=None, num_classes=class_count)
+    # These two have further outputs in training, which their authors used against vanishing gradients.
+    options = {"aux_logits": False, "init_weights": True} if plain in ("googlenet", "inception_v3") else {}
+    network: nn.Module = torchvision.models.get_model(plain, weights=None, num_classes=class_count, **options)
     if name.endswith("-spd"):
         replace_downsampling(network)
         network.eval()
         with torch.no_grad():
             network(torch.zeros(1, 3, 224, 224))  # pools get their weights from the first map that they see
     return network.train()
+
+
+@torch.no_grad()
+def check_takes(model: Classifier, side: int) -> None:
+    """UserError if the model cannot look at pictures of ``side`` pixels: too small, or another size than its own."""
+    was_training = model.training
+    parameter = next(model.parameters())
+    try:
+        model.eval()(torch.zeros(1, 3, side, side, dtype=parameter.dtype, device=parameter.device))
+    except (RuntimeError, AssertionError, ValueError) as error:  # whichever the network's author raises
+        reason = " ".join(str(error).split())[:120]
+        raise UserError(f"{model.plan.name}: does not take pictures of {side} x {side} px ({reason})") from None
+    finally:
+        model.train(was_training)
 
 
 def set_dropout(model: nn.Module, probability: float) -> None:

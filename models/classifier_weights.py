@@ -8,12 +8,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from models.classifier import CUTOFF, USUAL_SIDE, YOLOV5, Classifier, ClassifierPlan, build_network
+from models.alignment import embedded, fits_inside, from_strided, strided_form, to_strided, weight_name
+from models.classifier import (
+    CUTOFF,
+    USUAL_SIDE,
+    YOLOV5,
+    Classifier,
+    ClassifierPlan,
+    YoloClassifier,
+    build_network,
+)
 from models.pickles import PickledFile, read_pickled
 from models.restricted_unpickler import StandIn, TensorRecord
-from models.weights import SCHEMA, class_names, pickled_model
+from models.weights import SCHEMA, class_names, pickled_model, read_weights
 from utils.user_error import UserError
 
 TASK = "classify"
@@ -77,16 +86,36 @@ def classifier_fields(model: Classifier) -> dict[str, Any]:
     }
 
 
+def read_start(path: Path) -> ClassifierWeights:
+    """What a ``.pt`` file has to start a classifier from: a classifier, or the backbone of a YOLOv5 detector.
+
+    UserError as `read_classifier`, and for a detector of another build than yolov5n to yolov5x.
+    """
+    if is_classifier(path):
+        return read_classifier(path)
+    detector = read_weights(path)
+    for name in YOLOV5:
+        with torch.device("meta"):
+            own = build_network(ClassifierPlan(name=name), 1).state_dict()
+        shapes = {key: each.shape for key, each in own.items() if not key.startswith(f"model.{CUTOFF - 1}.")}
+        found = {key: detector.state_dict[key] for key in shapes if key in detector.state_dict}
+        if {key: each.shape for key, each in found.items()} == shapes:
+            return ClassifierWeights(ClassifierPlan(name=name), (), found, path)
+    raise UserError(f"{path}: a detector whose backbone is none of yolov5n to yolov5x")
+
+
+@torch.no_grad()
 def take_weights(model: Classifier, weights: ClassifierWeights) -> str:
     """Give the model what fits by name and shape, the head only for equal class names; a line that says how much.
+
+    A strided convolution of YOLOv5's starts its SPD form as the same function.
 
     Raises:
         UserError: nothing fits.
     """
     own = model.net.state_dict()
-    fitting = {
-        name: value for name, value in weights.state_dict.items() if name in own and value.shape == own[name].shape
-    }
+    found = weights.state_dict | _rewritten(model.net, weights)
+    fitting = {name: value for name, value in found.items() if name in own and value.shape == own[name].shape}
     if weights.names != model.names:  # a head of as many other classes would say nothing about these
         head = list(own)[-2:]
         fitting = {name: value for name, value in fitting.items() if name not in head}
@@ -96,6 +125,21 @@ def take_weights(model: Classifier, weights: ClassifierWeights) -> str:
     left = [name for name in own if name not in fitting]
     missing = f"; fresh: {', '.join(left[:4])}{' and more' if len(left) > 4 else ''}" if left else ""
     return f"{weights.path.name}: took {len(fitting)} of {len(own)} tensors{missing}"
+
+
+def _rewritten(network: nn.Module, weights: ClassifierWeights) -> dict[str, Tensor]:
+    """Weights of strided convolutions for the space-to-depth layers that stand in their place in ``network``."""
+    with torch.device("meta"):
+        source = build_network(weights.plan, max(len(weights.names), 1))
+    if not isinstance(network, YoloClassifier) or not isinstance(source, YoloClassifier):
+        return {}
+    values = {}
+    for index, (old, new) in enumerate(zip(source.model, network.model, strict=False)):
+        before, after = strided_form(old), strided_form(new)
+        if type(old) is not type(new) and before and after and fits_inside(before, after):
+            kernel = to_strided(old, weights.state_dict[f"model.{index}.{weight_name(old)}"])
+            values[f"model.{index}.{weight_name(new)}"] = from_strided(new, embedded(kernel, before, after))
+    return values
 
 
 def _own(file: PickledFile, content: Mapping[Any, Any]) -> ClassifierWeights:

@@ -20,6 +20,11 @@ YOLOV5 = {
     "detect.py": """weights source data imgsz conf-thres iou-thres max-det device view-img save-txt save-format save-csv
         save-conf save-crop nosave classes agnostic-nms augment visualize update project name exist-ok line-thickness
         hide-labels hide-conf half dnn vid-stride""",
+    "classify/train.py": """model data epochs batch-size imgsz nosave cache device workers project name exist-ok
+        pretrained optimizer lr0 decay label-smoothing cutoff dropout verbose seed local_rank""",
+    "classify/val.py": """data weights batch-size imgsz device workers verbose project name exist-ok half dnn""",
+    "classify/predict.py": """weights source data imgsz device view-img save-txt nosave augment visualize update project
+        name exist-ok half dnn vid-stride""",
     "export.py": """data weights imgsz batch-size device half inplace keras optimize int8 per-tensor dynamic cache
         simplify mlmodel opset verbose workspace nms agnostic-nms topk-per-class topk-all iou-thres
         conf-thres include""",

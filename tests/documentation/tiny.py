@@ -13,12 +13,15 @@ from pathlib import Path
 from typing import Any
 
 from tests.documentation.commands import DocCommand
+from utils.config.classification_recipe import parse_with_recipe
+from utils.config.classify_config import REFUSED_PREDICT_FLAGS, ClassifyPredictConfig, ClassifyValConfig
 from utils.config.command_line import as_command, parse_command_line
 from utils.config.run_config import REFUSED_TRAIN_FLAGS, DetectConfig, TrainConfig, ValConfig
 from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig
 
 SIDE = 64  # pixels
 DATA = "my.yaml"
+CLASSES = "my_classes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,17 @@ SCRIPTS = {
         {"slice": SIDE},
     ),
     "detect.py": Script(_parser(DetectConfig, "detect.py"), {"imgsz": (SIDE,)}, {"slice": SIDE}),
+    "classify/train.py": Script(
+        partial(parse_with_recipe, prog="classify/train.py", description=""),
+        {"model": "yolov5n-spd-cls", "cutoff": 4, "weights": "", "shortcut": "strided", "stem": "full"}
+        | {"imgsz": SIDE, "epochs": 1, "batch_size": 4, "workers": 0, "noplots": True, "loggers": ("none",)},
+        {},
+        CLASSES,
+    ),
+    "classify/val.py": Script(_parser(ClassifyValConfig, "classify/val.py"), {"workers": 0}, {}, CLASSES),
+    "classify/predict.py": Script(
+        _parser(ClassifyPredictConfig, "classify/predict.py", REFUSED_PREDICT_FLAGS), {"imgsz": SIDE}, {}
+    ),
     "export.py": Script(_parser(FullExportConfig, "export.py", REFUSED_FLAGS), {"imgsz": (SIDE,)}, {}),
 }
 # Arguments of modules in place of those in the page; FOLDER is one that may be written to.
@@ -55,6 +69,10 @@ MODULES: dict[str, tuple[str, ...]] = {
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
     "utils.reporting.augmentation_pictures": ("FOLDER/augmentation",),
     "benchmarks.coco_evaluation": ("--pictures", "20", "--rounds", "1"),
+    "benchmarks.classification_study": (
+        *("--data", CLASSES, "--img", "32", "--models", "yolov5n-spd-cls", "--seeds", "0", "--epochs", "1"),
+        *("--project", "FOLDER/classification-study"),
+    ),
     "benchmarks.small_object_study": (
         *("--data", f"{DATA}@64", "--models", "yolov5n", "yolov5n-spd", "--seeds", "0", "--epochs", "1"),
         *("--cpu-budget", "1h", "--out", "FOLDER/study"),

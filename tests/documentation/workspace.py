@@ -21,23 +21,29 @@ import time
 import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import cv2
 
-from tests.documentation.tiny import DATA, SIDE
+from models.classifier_weights import is_classifier
+from tests.documentation.tiny import CLASSES, DATA, SIDE
 from tests.shared_data import REPOSITORY
+from tests.small_classes import write_small_classes
 from tests.small_dataset import write_small_dataset
+from utils.config.classify_config import ClassifyTrainConfig
 from utils.config.run_config import TrainConfig
 from utils.exporting.export_flags import FullExportConfig
 from utils.exporting.export_run import run_export
-from utils.reporting.epoch_log import EpochRecord
+from utils.reporting.epoch_log import FinishedEpoch
+from utils.training.classification_task import ClassificationTask
 from utils.training.detection_task import DetectionTask
 from utils.training.session import train
 
 NANO = "made/nano/weights/last.pt"
+CLASSIFIER = "made/classifier/weights/last.pt"
 MADE_FORMATS = ("onnx", "torchscript")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
-DEFAULT_WEIGHTS = ("yolov5s.pt",)  # what a command without --weights reads
+DEFAULT_WEIGHTS = ("yolov5s.pt", "yolov5s-cls.pt")  # what a command without --weights reads
 
 
 class Interruption(Exception):
@@ -45,7 +51,7 @@ class Interruption(Exception):
 
 
 class InterruptAfterAnEpoch:
-    def log(self, record: EpochRecord) -> None:
+    def log(self, record: FinishedEpoch) -> None:
         raise Interruption
 
     def close(self) -> None: ...
@@ -71,6 +77,13 @@ def fill(folder: Path) -> None:
     run_export(FullExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
     with contextlib.suppress(Interruption):
         train(DetectionTask, TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
+    write_small_classes(folder / CLASSES, train=2, judged=1)
+    small: dict[str, Any] = {name: tiny[name] for name in ("imgsz", "batch_size", "workers", "noplots", "loggers")}
+    small |= {"model": "yolov5n-spd-cls", "cutoff": 4, "data": str(folder / CLASSES), "project": tiny["project"]}
+    train(ClassificationTask, ClassifyTrainConfig(**small, epochs=0, name="classifier"))
+    with contextlib.suppress(Interruption):
+        cut_off = ClassifyTrainConfig(**small, epochs=2, name="cut-off-classifier")
+        train(ClassificationTask, cut_off, (InterruptAfterAnEpoch(),))
 
 
 def provide(folder: Path, words: Sequence[str]) -> None:
@@ -78,20 +91,22 @@ def provide(folder: Path, words: Sequence[str]) -> None:
     if "--resume" in words:
         given = words[words.index("--resume") + 1 :]
         run = folder / Path(given[0]).parent.parent if given and not given[0].startswith("-") else None
-        run = run or folder / "runs" / "train" / f"cut-off-{time.time_ns()}"
+        classifies = words[1].startswith("classify/")
+        run = run or folder / "runs" / ("train-cls" if classifies else "train") / f"cut-off-{time.time_ns()}"
         shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(folder / "made" / "cut-off", run)
+        shutil.copytree(folder / "made" / ("cut-off-classifier" if classifies else "cut-off"), run)
         (run / "weights" / "last.pt").touch()
         return
     if "--source" in words:
         provide_source(folder, words[words.index("--source") + 1])
     for word in (*words, *DEFAULT_WEIGHTS):
-        made = (folder / NANO).with_suffix(Path(word).suffix)
+        # A file of one name may be a detector in one page and a classifier in the next.
+        made = (folder / (CLASSIFIER if words[1].startswith("classify/") else NANO)).with_suffix(Path(word).suffix)
         if not made.is_file():
             continue
         file = folder / word
         # An export of an earlier command may be of another kind under the same name.
-        if made.suffix != ".pt" or not file.exists():
+        if made.suffix != ".pt" or not file.exists() or is_classifier(file) != is_classifier(made):
             file.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(made, file)
 

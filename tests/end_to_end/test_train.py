@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 import signal
 import subprocess
 import time
@@ -14,6 +13,7 @@ import pytest
 import torch
 import yaml
 
+from tests.end_to_end.finished_runs import assert_same_run, killed_when, weights
 from tests.end_to_end.scripts import command, environment, run_script
 from tests.small_dataset import write_small_dataset
 
@@ -32,19 +32,6 @@ def uninterrupted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Pa
     folder = tmp_path_factory.mktemp("uninterrupted")
     run_script("train.py", *FLAGS, "--data", dataset, "--workers", 2, folder=folder)
     return folder / "runs" / "train" / "exp"
-
-
-def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
-    state: dict[str, torch.Tensor] = torch.load(run / "weights" / name, weights_only=True)["model"]
-    return state
-
-
-def assert_same_run(first: Path, second: Path) -> None:
-    for name in ("last.pt", "best.pt"):
-        one, other = weights(first, name), weights(second, name)
-        assert one.keys() == other.keys() and len(one) > 100
-        assert [key for key in one if not torch.equal(one[key], other[key])] == []
-    assert (first / "results.csv").read_text() == (second / "results.csv").read_text()
 
 
 def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
@@ -66,22 +53,8 @@ def test_killed_in_an_epoch_and_resumed_ends_where_the_uninterrupted_run_ends(
     dataset: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "runs" / "train" / "exp"
-    with subprocess.Popen(
-        command("train.py", *FLAGS, "--data", dataset, "--workers", 2),
-        cwd=tmp_path,
-        env=environment(),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as process:
-        assert process.stderr is not None
-        text = ""
-        while not re.search(r"epoch 1/2:[^\r]* [1-5]/6 ", text):
-            character = process.stderr.read(1)
-            assert character, f"the run ended before it could be killed:\n{text}"
-            text += character
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
+    words = command("train.py", *FLAGS, "--data", dataset, "--workers", 2)
+    killed_when(words, r"epoch 1/2:[^\r]* [1-5]/6 ", tmp_path)
     assert len((run / "results.csv").read_text().splitlines()) == 2  # header and epoch 0
     run_script("train.py", "--resume", "--workers", 0, folder=tmp_path)
     assert_same_run(uninterrupted, run)

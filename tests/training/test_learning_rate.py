@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from utils.config.classification_recipe import ClassificationRecipe
 from utils.config.hyperparameters import Hyperparameters
-from utils.training.learning_rate import LearningRateSchedule
+from utils.training.learning_rate import ClassificationSchedule, LearningRateSchedule
 
 HYP = Hyperparameters(lr0=0.01, lrf=0.1, momentum=0.9, warmup_epochs=3, warmup_momentum=0.8, warmup_bias_lr=0.1)
 SCHEDULE = LearningRateSchedule(HYP, epochs=10, steps_per_epoch=100, batch_size=16)
@@ -57,3 +58,18 @@ def test_decay_belongs_to_the_batch_that_a_step_sees(batch: int, accumulate: int
     schedule = LearningRateSchedule(Hyperparameters(), epochs=10, steps_per_epoch=5, batch_size=batch)
     assert schedule.full_accumulation == accumulate
     assert schedule.weight_decay == pytest.approx(decay)
+
+
+def test_a_classifiers_rate_falls_along_a_line() -> None:
+    schedule = ClassificationSchedule(ClassificationRecipe(epochs=10, lr0=0.1, lrf=0.1), steps_per_epoch=4)
+    assert schedule.at(0, 0).groups == pytest.approx((0.1, 0.1, 0.1))
+    assert schedule.at(5, 3).groups == pytest.approx((0.055,) * 3)
+    assert schedule.at(5, 3).accumulate == 1
+
+
+def test_a_classifiers_rate_falls_in_steps_after_a_warm_up() -> None:
+    recipe = ClassificationRecipe(epochs=200, lr0=0.1, milestones=(60, 120, 160), gamma=0.2, warmup_epochs=1)
+    schedule = ClassificationSchedule(recipe, steps_per_epoch=4)
+    assert [schedule.at(0, step).groups[0] for step in range(4)] == pytest.approx([0.025, 0.05, 0.075, 0.1])
+    epochs = {1: 0.1, 59: 0.1, 60: 0.02, 119: 0.02, 120: 0.004, 160: 0.0008, 199: 0.0008}
+    assert {epoch: schedule.at(epoch, 0).groups[0] for epoch in epochs} == pytest.approx(epochs)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
 import cv2
@@ -13,9 +13,12 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
+from utils.config.run_config import RunConfig
+from utils.runtime.process_ranks import ProcessRanks
 from utils.user_error import UserError
 
 BatchType = TypeVar("BatchType", covariant=True)
+DatasetType = TypeVar("DatasetType")
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +31,21 @@ class LoaderSettings:
     rank: int = 0
     world: int = 1
 
+    @classmethod
+    def of_run(cls, config: RunConfig, ranks: ProcessRanks) -> LoaderSettings:
+        """For this process's share of the batches that a training run learns from."""
+        return cls(
+            config.batch_size // ranks.world,
+            workers=config.workers,
+            pin_memory=ranks.device.type == "cuda",
+            rank=ranks.rank,
+            world=ranks.world,
+        )
+
+    def without_gradients(self) -> LoaderSettings:
+        """For an evaluation, whose batches may be larger as there are no gradients to hold."""
+        return replace(self, batch_size=2 * self.batch_size)
+
 
 class EpochSampler(Protocol):
     """An order that depends on the epoch."""
@@ -35,10 +53,11 @@ class EpochSampler(Protocol):
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None: ...
 
 
-class BatchLoader(Generic[BatchType]):
-    """An iterable of batches, once through the split per iteration."""
+class BatchLoader(Generic[DatasetType, BatchType]):
+    """An iterable of batches of ``dataset``, once through it per iteration."""
 
-    def __init__(self, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
+    def __init__(self, dataset: DatasetType, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
+        self.dataset = dataset
         self._batches = batches
         self._sampler = sampler
 

@@ -6,7 +6,7 @@ import difflib
 import logging
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -31,7 +31,7 @@ class ClassificationDataset:
     classes: np.ndarray  # (N,) int64
     pictures: Sequence[Path] | np.ndarray  # files, or (N, H, W, 3) uint8 RGB
     problems: tuple[str, ...] = ()  # one line for each file that cannot be read and is left out
-    memory: list[np.ndarray] = field(default_factory=list)  # decoded pictures, if they are kept
+    memory: tuple[np.ndarray, ...] = ()  # decoded pictures, if they are kept
 
     def __len__(self) -> int:
         return len(self.classes)
@@ -45,10 +45,12 @@ class ClassificationDataset:
 
     def kept_in_memory(self) -> ClassificationDataset:
         """The same part with every picture decoded; an array is in memory already."""
-        if not isinstance(self.pictures, np.ndarray) and not self.memory:
-            with ThreadPoolExecutor(SCAN_THREADS) as pool:
-                self.memory.extend(tqdm(pool.map(self.image, range(len(self))), f"{self.part}: decoding", len(self)))
-        return self
+        if isinstance(self.pictures, np.ndarray) or self.memory:
+            return self
+        with ThreadPoolExecutor(SCAN_THREADS) as pool:
+            decoded = pool.map(self.image, range(len(self)))
+            shown = tqdm(decoded, f"{self.part}: decoding", len(self), leave=False, disable=None)
+            return replace(self, memory=tuple(shown))
 
 
 @dataclass(frozen=True, slots=True)

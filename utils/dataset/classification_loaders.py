@@ -2,26 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-from torch.utils.data import DataLoader
-
 from utils.config.classification_recipe import ClassificationRecipe
-from utils.dataset.batch_loader import BatchLoader, EpochSampler, LoaderSettings, torch_loader
+from utils.dataset.batch_loader import BatchLoader, LoaderSettings, torch_loader
 from utils.dataset.classification_dataset import ClassificationDataset
 from utils.dataset.classification_samples import AugmentedPictures, CentredPictures, collate
 from utils.dataset.samplers import TrainingSampler
 from utils.geometry.records import ClassificationBatch
 
 
-class ClassificationLoader(BatchLoader[ClassificationBatch]):
+class ClassificationLoader(BatchLoader[ClassificationDataset, ClassificationBatch]):
     """An iterable of `ClassificationBatch`, once through the part per iteration."""
-
-    def __init__(
-        self, dataset: ClassificationDataset, batches: DataLoader[Any], sampler: EpochSampler | None = None
-    ) -> None:
-        super().__init__(batches, sampler)
-        self.dataset = dataset
 
 
 def classification_training_loader(

@@ -5,12 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from torch.utils.data import DataLoader
 
 from utils.config.hyperparameters import Hyperparameters
-from utils.dataset.batch_loader import BatchLoader, EpochSampler, LoaderSettings, torch_loader
+from utils.dataset.batch_loader import BatchLoader, LoaderSettings, torch_loader
 from utils.dataset.coco_annotations import fit_to_pictures, index_from_annotations, read_coco_annotations
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
@@ -37,14 +34,8 @@ __all__ = [
 ]
 
 
-class DetectionLoader(BatchLoader[Batch]):
+class DetectionLoader(BatchLoader[DetectionDataset, Batch]):
     """An iterable of `Batch`, once through the split per iteration."""
-
-    def __init__(
-        self, dataset: DetectionDataset, batches: DataLoader[Any], sampler: EpochSampler | None = None
-    ) -> None:
-        super().__init__(batches, sampler)
-        self.dataset = dataset
 
 
 def open_dataset(

@@ -11,15 +11,14 @@ from pathlib import Path
 import onnx
 import torch
 
-from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
-from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, GraphOutput
+from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, ExportableModel, GraphOutput
 from utils.user_error import UsageError
 
 TRACED_OPSET = 18  # torch writes this one and later; earlier ones are converted from it
 
 
-def write_onnx(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
     """Write ``model`` (in evaluation mode) to ``path``: input ``images``, output ``output0`` (``GraphOutput``).
 
     Raises:

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import yaml
 
-from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
+from utils.exporting.graph_output import ExportableModel
 from utils.exporting.onnx import write_onnx
 from utils.user_error import UserError
 
 
-def write_openvino(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+def write_openvino(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
     """Write ``model`` (in evaluation mode) to the new folder ``path``, weights in fp32, by way of ONNX.
 
     Raises:

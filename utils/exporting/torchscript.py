@@ -8,13 +8,12 @@ from pathlib import Path
 
 import torch
 
-from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
-from utils.exporting.graph_output import GraphOutput
+from utils.exporting.graph_output import ExportableModel, GraphOutput
 from utils.inference.graph_runtimes import TORCHSCRIPT_METADATA
 
 
-def write_torchscript(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
     """Write ``model`` (in evaluation mode) to ``path``; ``config.txt`` inside carries shape, stride and names."""
     device = next(model.parameters()).device
     example = torch.zeros(settings.input_shape, device=device)

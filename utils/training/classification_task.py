@@ -9,8 +9,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.classifier import CUTOFF, Classifier, ClassifierPlan, set_dropout
-from models.classifier_weights import classifier_fields, load_classifier, read_classifier, take_weights
+from models.classifier import CUTOFF, Classifier, ClassifierPlan, check_takes, set_dropout
+from models.classifier_weights import classifier_fields, load_classifier, read_start, take_weights
 from utils.config.classification_recipe import ClassificationRecipe, read_recipe
 from utils.config.classify_config import ClassifyTrainConfig
 from utils.config.hyperparameters import find_hyperparameters
@@ -139,7 +139,7 @@ class ClassificationTask(Task[Classifier, ClassificationState, ClassificationRep
 def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> Classifier:
     """A model for classes ``names``: a file's, or a named network, with or without weights of a file."""
     file = config.model if config.model.endswith(".pt") else config.weights
-    weights = read_classifier(find_weights(file)) if file else None
+    weights = read_start(find_weights(file)) if file else None
     if weights is not None and not config.weights:
         plan = weights.plan if config.cutoff is None else replace(weights.plan, cutoff=config.cutoff)
     else:
@@ -150,6 +150,7 @@ def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> 
             cutoff=CUTOFF if config.cutoff is None else config.cutoff,
         )
     model = Classifier(plan, names, config.imgsz)
+    check_takes(model, config.imgsz)
     if weights is not None and (config.weights or config.pretrained == "True"):
         LOGGER.info("%s", take_weights(model, weights))
     return model
@@ -162,17 +163,10 @@ def open_pictures(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ran
     train, judged = parts.train, parts.judged
     if config.cache is not None:
         train, judged = train.kept_in_memory(), judged.kept_in_memory()
-    learn = LoaderSettings(
-        config.batch_size // ranks.world,
-        workers=config.workers,
-        pin_memory=ranks.device.type == "cuda",
-        rank=ranks.rank,
-        world=ranks.world,
-    )
-    judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
+    learn = LoaderSettings.of_run(config, ranks)
     return Pictures(
         classification_training_loader(train, config.imgsz, recipe, config.seed, learn),
-        classification_evaluation_loader(judged, config.imgsz, judge),
+        classification_evaluation_loader(judged, config.imgsz, learn.without_gradients()),
     )
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.hyperparameters import Hyperparameters
@@ -34,14 +34,8 @@ def open_pictures(
     dataset: DatasetSpec, config: TrainConfig, hyp: Hyperparameters, stride: int, ranks: ProcessRanks
 ) -> Pictures:
     """Loaders over this process's share of the training and the validation part of a data set."""
-    learn = LoaderSettings(
-        config.batch_size // ranks.world,
-        workers=config.workers,
-        pin_memory=ranks.device.type == "cuda",
-        rank=ranks.rank,
-        world=ranks.world,
-    )
-    judge = replace(learn, batch_size=learn.batch_size * 2)  # no gradients to hold
+    learn = LoaderSettings.of_run(config, ranks)
+    judge = learn.without_gradients()
     classes = dataset.names
     tile = dataset.tile if config.tile is None else config.tile or None
     with ranks.first_on_machine():  # the scan is cached
