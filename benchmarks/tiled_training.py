@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measuring import machine, python
-from utils.dataset.demo_scenes import NAMES, draw_scene, write_picture
+from utils.dataset.demo_scenes import NAMES, SceneObjects, draw_scene, write_picture
 from utils.dataset.loaders import open_dataset
 from utils.dataset.tiled_dataset import tiled_index
 
@@ -67,7 +67,7 @@ def write_pictures(folder: Path, counts: dict[str, int], processes: int) -> Path
 def _write_scene(job: tuple[Path, str, int]) -> None:
     folder, split, number = job
     rng = np.random.default_rng((number, ("train", "val").index(split)))
-    image, rows, quality = draw_scene(rng, (SIDE, SIDE), density=DENSITY)
+    image, rows, quality = draw_scene(rng, (SIDE, SIDE), objects=SceneObjects(density=DENSITY))
     write_picture(folder / "images" / split / f"{number:03d}.jpg", image, quality)
     (folder / "labels" / split / f"{number:03d}.txt").write_text("".join(rows), encoding="utf-8")
 
@@ -84,7 +84,17 @@ def ways_to_train(folder: Path, tile: int, epochs: int, shrunk: Sequence[int]) -
 def tried(way: Way, data: Path, precision: str) -> Outcome:
     """Train and evaluate in processes of their own."""
     runs, name = data.parent / "runs", way.name.replace(" ", "-")
-    common = ["--data", data, "--precision", precision, "--workers", "1", "--project", runs, "--exist-ok"]
+    common: list[str | Path] = [
+        "--data",
+        data,
+        "--precision",
+        precision,
+        "--workers",
+        "1",
+        "--project",
+        runs,
+        "--exist-ok",
+    ]
     size = ["--img", str(way.side), "--epochs", str(way.epochs), "--batch-size", "8"]
     tiles = ["--tile", str(way.tile)] if way.tile else []
     done = python("train.py", *MODEL, *common, *size, "--name", name, "--noval", "--noplots", *tiles).run()
