@@ -28,7 +28,7 @@ from utils.dataset.tiled_dataset import tiled_index
 FIGURES = ("AP", "AP50", "AP_S", "AP_M")
 SIDE = 3008  # pixels
 DENSITY = 0.15  # of the usual scenes: COCO's figures admit 100 detections per class and picture
-MODEL = ("--weights", "", "--cfg", "yolov5n-spd.yaml", "--hyp", "data/hyps/hyp.demo.yaml", "--optimizer", "AdamW")
+MODEL = ("--cfg", "yolov5n-spd.yaml", "--hyp", "data/hyps/hyp.demo.yaml", "--optimizer", "AdamW")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +81,7 @@ def ways_to_train(folder: Path, tile: int, epochs: int, shrunk: Sequence[int]) -
     return ways + [Way(f"shrunk to {side}", side, round(pixels / (pictures * side**2)), pictures) for side in shrunk]
 
 
-def tried(way: Way, data: Path, precision: str) -> Outcome:
+def tried(way: Way, data: Path, weights: str, precision: str) -> Outcome:
     """Train and evaluate in processes of their own."""
     runs, name = data.parent / "runs", way.name.replace(" ", "-")
     common: list[str | Path] = [
@@ -97,10 +97,12 @@ def tried(way: Way, data: Path, precision: str) -> Outcome:
     ]
     size = ["--img", str(way.side), "--epochs", str(way.epochs), "--batch-size", "8"]
     tiles = ["--tile", str(way.tile)] if way.tile else []
-    done = python("train.py", *MODEL, *common, *size, "--name", name, "--noval", "--noplots", *tiles).run()
+    done = python(
+        "train.py", "--weights", weights, *MODEL, *common, *size, "--name", name, "--noval", "--noplots", *tiles
+    ).run()
     slices = ["--slice", str(way.tile)] if way.tile else []
-    weights = runs / name / "weights" / "last.pt"
-    python("val.py", "--weights", weights, *common, "--img", str(way.side), "--name", f"val-{name}", *slices).run()
+    trained = runs / name / "weights" / "last.pt"
+    python("val.py", "--weights", trained, *common, "--img", str(way.side), "--name", f"val-{name}", *slices).run()
     metrics: dict[str, float] = json.loads((runs / f"val-{name}" / "metrics.json").read_text())
     return Outcome(done.cpu_seconds, {figure: metrics[figure] for figure in FIGURES})
 
@@ -114,6 +116,7 @@ def main() -> None:
     parser.add_argument("--tile", type=int, default=320)
     parser.add_argument("--shrunk", type=int, nargs="+", default=[640, 1280])
     parser.add_argument("--epochs", type=int, default=4, help="of the tiled training")
+    parser.add_argument("--weights", default="", help="to start from; by default random ones")
     parser.add_argument("--precision", default="fp32")
     parser.add_argument("--at-once", type=int, default=1, help="ways that are tried at the same time")
     flags = parser.parse_args()
@@ -122,7 +125,7 @@ def main() -> None:
         data = write_pictures(folder, {"train": flags.train, "val": flags.val}, processes=2)
         ways = ways_to_train(folder, flags.tile, flags.epochs, flags.shrunk)
         with ThreadPoolExecutor(flags.at_once) as pool:
-            outcomes = list(pool.map(lambda way: tried(way, data, flags.precision), ways))
+            outcomes = list(pool.map(lambda way: tried(way, data, flags.weights, flags.precision), ways))
     print(f"{flags.train} pictures of {SIDE} x {SIDE} pixels to learn from, {flags.val} to judge by ({machine()})\n")
     print("| training | samples | epochs | CPU s | AP | AP50 | AP_S | AP_M |\n|---|---:|---:|---:|---:|---:|---:|---:|")
     for way, outcome in zip(ways, outcomes, strict=True):
