@@ -19,6 +19,7 @@ from statistics import median
 import torch
 
 REPOSITORY = Path(__file__).parents[1]
+FIGURES_OF_A_RUN = ("seconds", "peak_mib", "cpu_seconds")
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,7 @@ class ProcessRun:
 
     seconds: float
     peak_mib: float  # largest resident memory of the process itself
+    cpu_seconds: float  # of the process and of those that it waited for
 
 
 def alternate_calls(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -52,7 +54,7 @@ def alternate_processes(commands: Mapping[str, Command], rounds: int) -> dict[st
         for name, command in commands.items():
             runs[name].append(command.run())
     return {
-        name: ProcessRun(median(run.seconds for run in own), median(run.peak_mib for run in own))
+        name: ProcessRun(*(median(getattr(run, name) for run in own) for name in FIGURES_OF_A_RUN))
         for name, own in runs.items()
     }
 
@@ -74,7 +76,7 @@ class Command:
         if status:
             tail = "\n".join(output.decode(errors="replace").splitlines()[-15:])
             raise RuntimeError(f"{' '.join(self.words)} (in {self.folder}) failed:\n{tail}")
-        return ProcessRun(seconds, usage.ru_maxrss / 1024)
+        return ProcessRun(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
 
     def json_line(self) -> list[float]:
         """The numbers that the command prints as its last line."""

@@ -1,8 +1,9 @@
-"""Training on tiles of large pictures beside training on the pictures shrunk, for the same time.
+"""Training on tiles of large pictures beside training on the pictures shrunk, at the same cost.
 
 Generated pictures of 3008 x 3008 pixels hold objects of 6 to 40 pixels. One model learns from windows of ``--tile``
-pixels (train.py --tile) and is evaluated by slicing; others learn from whole pictures shrunk to ``--shrunk`` pixels,
-for as many epochs as the first one's time allows, and are evaluated at that size.
+pixels (train.py --tile) and is evaluated by slicing; others learn from whole pictures shrunk to ``--shrunk`` pixels and
+are evaluated at that size. As many pixels go through each network in training; processor time, which other programs on
+the machine change little, is printed beside.
 
 python -m benchmarks.tiled_training --precision bf16
 """
@@ -11,20 +12,42 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 import tempfile
-from concurrent.futures import ProcessPoolExecutor
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor, ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from benchmarks.measuring import Command, machine, python
+from benchmarks.measuring import machine, python
 from utils.dataset.demo_scenes import NAMES, SceneObjects, draw_scene, write_picture
+from utils.dataset.loaders import open_dataset
+from utils.dataset.tiled_dataset import tiled_index
 
 FIGURES = ("AP", "AP50", "AP_S", "AP_M")
 SIDE = 3008  # pixels
 DENSITY = 0.15  # of the usual scenes: COCO's figures admit 100 detections per class and picture
-MODEL = ("--weights", "", "--cfg", "yolov5n-spd.yaml", "--hyp", "data/hyps/hyp.demo.yaml", "--optimizer", "AdamW")
+MODEL = ("--cfg", "yolov5n-spd.yaml", "--hyp", "data/hyps/hyp.demo.yaml", "--optimizer", "AdamW")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to train."""
+
+    name: str
+    side: int  # of what the network sees, pixels
+    epochs: int
+    samples: int  # per epoch
+    tile: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of it."""
+
+    cpu_seconds: float
+    figures: Mapping[str, float]
 
 
 def write_pictures(folder: Path, counts: dict[str, int], processes: int) -> Path:
@@ -49,54 +72,65 @@ def _write_scene(job: tuple[Path, str, int]) -> None:
     (folder / "labels" / split / f"{number:03d}.txt").write_text("".join(rows), encoding="utf-8")
 
 
+def ways_to_train(folder: Path, tile: int, epochs: int, shrunk: Sequence[int]) -> list[Way]:
+    """The tiled training, and those on shrunk pictures with as many pixels over all epochs."""
+    index = open_dataset((folder / "images" / "train",), NAMES).index
+    windows, pictures = len(tiled_index(index, tile)[0]), len(index)
+    pixels = epochs * windows * tile**2
+    ways = [Way(f"tiles of {tile}", tile, epochs, windows, tile)]
+    return ways + [Way(f"shrunk to {side}", side, round(pixels / (pictures * side**2)), pictures) for side in shrunk]
+
+
+def tried(way: Way, data: Path, weights: str, precision: str) -> Outcome:
+    """Train and evaluate in processes of their own."""
+    runs, name = data.parent / "runs", way.name.replace(" ", "-")
+    common: list[str | Path] = [
+        "--data",
+        data,
+        "--precision",
+        precision,
+        "--workers",
+        "1",
+        "--project",
+        runs,
+        "--exist-ok",
+    ]
+    size = ["--img", str(way.side), "--epochs", str(way.epochs), "--batch-size", "8"]
+    tiles = ["--tile", str(way.tile)] if way.tile else []
+    done = python(
+        "train.py", "--weights", weights, *MODEL, *common, *size, "--name", name, "--noval", "--noplots", *tiles
+    ).run()
+    slices = ["--slice", str(way.tile)] if way.tile else []
+    trained = runs / name / "weights" / "last.pt"
+    python("val.py", "--weights", trained, *common, "--img", str(way.side), "--name", f"val-{name}", *slices).run()
+    metrics: dict[str, float] = json.loads((runs / f"val-{name}" / "metrics.json").read_text())
+    return Outcome(done.cpu_seconds, {figure: metrics[figure] for figure in FIGURES})
+
+
 def main() -> None:
     """Train and evaluate each way, print a table of AP by size."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--folder", type=Path, help="for pictures and runs, kept; else a temporary one")
-    parser.add_argument("--train", type=int, default=16, help="pictures to learn from")
-    parser.add_argument("--val", type=int, default=6, help="pictures to judge by")
+    parser.add_argument("--train", type=int, default=12, help="pictures to learn from")
+    parser.add_argument("--val", type=int, default=4, help="pictures to judge by")
     parser.add_argument("--tile", type=int, default=320)
     parser.add_argument("--shrunk", type=int, nargs="+", default=[640, 1280])
     parser.add_argument("--epochs", type=int, default=4, help="of the tiled training")
+    parser.add_argument("--weights", default="", help="to start from; by default random ones")
     parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--processes", type=int, default=2, help="that draw the pictures")
+    parser.add_argument("--at-once", type=int, default=1, help="ways that are tried at the same time")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = (flags.folder or Path(temporary)).resolve()
-        data = write_pictures(folder, {"train": flags.train, "val": flags.val}, flags.processes)
-        common = ["--data", data, "--precision", flags.precision, "--workers", "1", "--project", folder / "runs"]
-        common += ["--exist-ok"]
-
-        def trained(name: str, side: int, epochs: int, *more: str) -> float:
-            """Seconds of a training run without validation in between."""
-            size = ("--img", str(side), "--epochs", str(epochs), "--name", name, "--batch-size", "8")
-            return python("train.py", *MODEL, *common, *size, "--noval", "--noplots", *more).run().seconds
-
-        def judged(name: str, side: int, *more: str) -> dict[str, float]:
-            weights = folder / "runs" / name / "weights" / "last.pt"
-            words = ["val.py", "--weights", weights, *common, "--img", str(side), "--name", f"val-{name}", *more]
-            command: Command = python(*words)
-            command.run()
-            metrics: dict[str, float] = json.loads((folder / "runs" / f"val-{name}" / "metrics.json").read_text())
-            return {name: metrics[name] for name in FIGURES}
-
-        budget = trained("tiled", flags.tile, flags.epochs, "--tile", str(flags.tile))
-        rows = [
-            (f"tiles of {flags.tile}", flags.epochs, budget, judged("tiled", flags.tile, "--slice", str(flags.tile)))
-        ]
-        print(rows[0], file=sys.stderr)
-        for side in flags.shrunk:
-            one, three = (trained(f"try-{side}", side, epochs) for epochs in (1, 3))
-            each = (three - one) / 2
-            epochs = max(round((budget - one) / each) + 1, 1)
-            seconds = trained(f"shrunk-{side}", side, epochs)
-            rows.append((f"shrunk to {side}", epochs, seconds, judged(f"shrunk-{side}", side)))
-            print(rows[-1], file=sys.stderr)
-    print(f"\n{flags.train} pictures of {SIDE} x {SIDE} pixels to learn from, {flags.val} to judge by ({machine()})\n")
-    print("| training | epochs | s | AP | AP50 | AP_S | AP_M |\n|---|---:|---:|---:|---:|---:|---:|")
-    for name, epochs, seconds, coco in rows:
-        figures = " | ".join(f"{coco[key]:.3f}" for key in FIGURES)
-        print(f"| {name} | {epochs} | {seconds:.0f} | {figures} |")
+        data = write_pictures(folder, {"train": flags.train, "val": flags.val}, processes=2)
+        ways = ways_to_train(folder, flags.tile, flags.epochs, flags.shrunk)
+        with ThreadPoolExecutor(flags.at_once) as pool:
+            outcomes = list(pool.map(lambda way: tried(way, data, flags.weights, flags.precision), ways))
+    print(f"{flags.train} pictures of {SIDE} x {SIDE} pixels to learn from, {flags.val} to judge by ({machine()})\n")
+    print("| training | samples | epochs | CPU s | AP | AP50 | AP_S | AP_M |\n|---|---:|---:|---:|---:|---:|---:|---:|")
+    for way, outcome in zip(ways, outcomes, strict=True):
+        figures = " | ".join(f"{outcome.figures[key]:.3f}" for key in FIGURES)
+        print(f"| {way.name} | {way.samples} | {way.epochs} | {outcome.cpu_seconds:.0f} | {figures} |")
 
 
 if __name__ == "__main__":

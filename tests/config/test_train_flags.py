@@ -30,6 +30,7 @@ DEFAULTS: dict[str, object] = {
     "loggers": None,
     "sync_bn": False,
     "local_rank": -1,
+    "tile": None,
 }
 # Flag -> test in tests/end_to_end/test_train_flags.py or test_hyperparameter_search.py that shows its effect.
 EFFECTS = {
@@ -69,6 +70,12 @@ def parse(*argv: str) -> TrainConfig:
 
 def test_defaults() -> None:
     assert {name: getattr(parse(), name) for name in DEFAULTS} == DEFAULTS
+
+
+def test_tiles() -> None:
+    assert (parse("--tile").tile, parse("--tile", "0").tile, parse("--tile", "320").tile) == (640, 0, 320)
+    with pytest.raises(UsageError, match="--tile 16: must be at least 32, or 0 for whole pictures"):
+        parse("--tile", "16")
 
 
 def test_each_flag_has_its_test() -> None:

@@ -16,6 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from utils.dataset.coco_annotations import (
     NO_CLASS,
+    classes_of,
     fit_to_pictures,
     index_from_annotations,
     read_coco_annotations,
@@ -220,3 +221,38 @@ def test_without_label_files_the_annotations_are_the_labels(tmp_path: Path) -> N
     ]
     again = index_from_annotations(dataset.index, read_coco_annotations(file), NAMES)
     assert len(again.rows) == 1
+
+
+def test_argoverse_names_pictures_by_sequence(tmp_path: Path) -> None:
+    value = content(pictures=2)
+    for place, image in enumerate(value["images"]):
+        image["name"], image["sid"] = image.pop("file_name"), place
+    value["seq_dirs"] = ["train/a/ring_front_center", "train/b/ring_front_center"]
+    annotations = read_coco_annotations(write(tmp_path / "a.json", value))
+    assert annotations.image_names[1] == "train/b/ring_front_center/0001.png"
+    value["images"][1]["sid"] = 2
+    with pytest.raises(UserError, match=r"images\[1\]: sid 2 is not a place in 'seq_dirs'"):
+        read_coco_annotations(write(tmp_path / "a.json", value))
+
+
+def test_what_is_marked_to_be_ignored_counts_as_a_crowd(tmp_path: Path) -> None:
+    value = content()
+    for row in value["annotations"]:
+        row["iscrowd"] = 0
+    value["annotations"][3]["ignore"] = True  # TinyPerson
+    value["annotations"][4]["ignore"] = 1  # VOC in COCO's form
+    annotations = read_coco_annotations(write(tmp_path / "a.json", value))
+    assert np.flatnonzero(annotations.crowd).tolist() == [3, 4]
+
+
+def test_a_few_categories_spelled_differently_are_taken_by_place(tmp_path: Path) -> None:
+    names = tuple(f"thing {i}" for i in range(20))
+    value = content(pictures=1) | {"annotations": []}
+    spelled = ["Head Phone" if i == 7 else name for i, name in enumerate(names)]
+    value["categories"] = [{"id": 3 * i + 1, "name": name} for i, name in enumerate(spelled)]
+    annotations = read_coco_annotations(write(tmp_path / "a.json", value))
+    assert classes_of(annotations, names).tolist() == list(range(20))
+    # In another order a name that is missing is no class.
+    value["categories"][2]["name"], value["categories"][3]["name"] = names[3], names[2]
+    annotations = read_coco_annotations(write(tmp_path / "a.json", value))
+    assert classes_of(annotations, names).tolist()[7] == 20

@@ -67,6 +67,7 @@ SCRIPTS = {
 MODULES: dict[str, tuple[str, ...]] = {
     "models": ("--cfg", "yolov5n-spd.yaml"),
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
+    "utils.dataset.inspect": ("--data", DATA, "--imgsz", str(SIDE)),
     "utils.reporting.augmentation_pictures": ("FOLDER/augmentation",),
     "benchmarks.coco_evaluation": ("--pictures", "20", "--rounds", "1"),
     "benchmarks.classification_study": (

@@ -5,9 +5,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from models.architecture import find_architecture
+from tests.dataset.pictures import write_picture
 from tests.robustness.running import Refusal, succeeds, write
 
 pytestmark = pytest.mark.slow
@@ -20,6 +22,13 @@ def dataset(case: str, text: str | bytes, line: str, code: int = 1) -> Refusal:
 
 NAMES = "names: [a, b, c]\n"
 SPLITS = "train: .\nval: .\n"
+
+
+def two_classes_and_a_picture(folder: Path) -> None:
+    (folder / "d.yaml").write_text(SPLITS + "names: [a, b]\n")
+    write_picture(folder / "a.png", np.zeros((32, 32, 3), np.uint8))
+
+
 DATASETS = (
     Refusal("Dataset YAML", "missing file", "train --weights {weights} --data none.yaml", "none.yaml: no such dataset"),
     Refusal("Dataset YAML", "missing name", "train --weights {weights} --data ''", "no such dataset YAML"),
@@ -57,7 +66,14 @@ DATASETS = (
     dataset("nested too deeply", "x: " + "[" * 1000, "nested too deeply"),
     dataset("a date that is none", SPLITS + NAMES + "x: 2024-99-99\n", "not valid YAML"),
     dataset("keys that are no words", "1: 2\n" + SPLITS + NAMES, "a dataset YAML is a table of keys"),
-    dataset("other classes than the model", SPLITS + "names: [a, b]\n", "has 3 classes, but d.yaml names 2"),
+    Refusal(
+        "Dataset YAML",
+        "other classes than the model",
+        "val --weights {weights} --data d.yaml",
+        "has 3 classes, but d.yaml names 2",
+        1,
+        two_classes_and_a_picture,
+    ),
     dataset("a split without pictures", SPLITS + NAMES, "no pictures found"),
     Refusal(
         "Dataset YAML",

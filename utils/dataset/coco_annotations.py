@@ -82,12 +82,7 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
     Raises:
         UserError: it cannot be read, is not COCO's format, or an entry lacks what it has to have (the entry is named).
     """
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON: {error}") from error
+    content = read_json(file)
     if not isinstance(content, dict) or not isinstance(content.get("images"), list):
         raise UserError(f"{file}: not a COCO annotation file: it has no list 'images'")
     images, categories = content["images"], content.get("categories") or []
@@ -115,6 +110,16 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
         crowd=np.array([bool(row.get("iscrowd", 0) or row.get("ignore", 0)) for row in rows], dtype=bool),
         outlines=tuple(_outline(row.get("segmentation")) for row in rows),
     )
+
+
+def read_json(file: Path) -> Any:
+    """The content of a JSON file; UserError if it cannot be read or is none."""
+    try:
+        return json.loads(file.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{file}: not JSON: {error}") from error
 
 
 def fit_to_pictures(annotations: CocoAnnotations, paths: Sequence[Path], names: Sequence[str]) -> PictureAnnotations:

@@ -23,7 +23,7 @@ HASH_SIDE = 16  # the hash has this many bits squared
 SMALLEST_DECODED = 96  # pixels of the shorter side that a reduced reading leaves
 NEAR = 16  # of 256 bits that two hashes of the same view differ in, at most
 FEATURELESS = 24  # set or unset bits below which a hash says nothing (a black frame looks like any other)
-_CHUNK = 2048  # pictures compared with all others at once
+_COMPARISONS = 2**24  # of pictures at once, 64 MiB of distances
 
 
 class PicturePair(NamedTuple):
@@ -104,19 +104,29 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
 
 
 def alike(first: PictureChecks, second: PictureChecks | None = None) -> list[PicturePair]:
-    """Pairs of pictures that look the same, closest first; within one split if ``second`` is left out."""
-    other = second or first
-    left, right = (_signs(checks) for checks in (first, other))
-    pairs: list[PicturePair] = []
-    for start in range(0, len(left.rows), _CHUNK):
-        part = left.signs[start : start + _CHUNK]
+    """Each picture of ``second`` that looks the same as one of ``first``, with the one that it is closest to.
+
+    Within one split, if ``second`` is left out, it is compared with the pictures before it. Closest pairs first.
+    """
+    left, right = _signs(first), _signs(second or first)
+    closest = np.full(len(right.rows), np.inf, dtype=np.float32)
+    partner = np.zeros(len(right.rows), dtype=np.int64)
+    step = max(_COMPARISONS // max(len(right.rows), 1), 1)
+    for start in range(0, len(left.rows), step):
+        rows = left.rows[start : start + step]
+        others = slice(start if second is None else 0, None)
         # Signs multiply to 1 where bits agree: the sum is 256 less twice the bits that differ.
-        distance = (HASH_SIDE**2 - part @ right.signs.T) / 2
-        near = distance <= NEAR
+        distance = (HASH_SIDE**2 - left.signs[start : start + step] @ right.signs[others].T) / 2
         if second is None:
-            near &= left.rows[start : start + _CHUNK, None] < right.rows[None, :]
-        for i, j in zip(*np.nonzero(near), strict=True):
-            pairs.append(PicturePair(int(left.rows[start + i]), int(right.rows[j]), round(float(distance[i, j]))))
+            distance[rows[:, None] >= right.rows[None, others]] = np.inf
+        nearest = distance.argmin(axis=0)
+        found = np.take_along_axis(distance, nearest[None], axis=0)[0]
+        nearer = found < closest[others]
+        closest[others][nearer], partner[others][nearer] = found[nearer], rows[nearest[nearer]]
+    pairs = [
+        PicturePair(int(partner[i]), int(right.rows[i]), round(float(closest[i])))
+        for i in np.flatnonzero(closest <= NEAR)
+    ]
     return sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
 
 

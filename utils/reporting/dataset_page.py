@@ -200,8 +200,7 @@ def _sample(part: PartInspection, row: int) -> np.ndarray | None:
     if image is None:
         return None
     labels = part.dataset.source_labels(row)
-    factor = CELL / max(image.shape[:2])
-    small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    small, factor = _fitted(image)
     boxes = (labels.boxes * np.float32(factor)).astype(np.float32)
     shown = Labels(boxes, labels.classes, (None,) * len(labels), labels.scaled(factor).size)
     return draw_labels(small, shown, part.dataset.names)
@@ -218,8 +217,7 @@ def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
     half = max(CONTEXT * max(x2 - x1, y2 - y1), 48) / 2
     left, top = max(round((x1 + x2) / 2 - half), 0), max(round((y1 + y2) / 2 - half), 0)
     cut = image[top : round(top + 2 * half), left : round(left + 2 * half)]
-    factor = CELL / max(cut.shape[:2])
-    enlarged = cv2.resize(cut, None, fx=factor, fy=factor, interpolation=cv2.INTER_CUBIC)
+    enlarged, factor = _fitted(cut)
     target = np.array([x1 - left, y1 - top, x2 - x1, y2 - y1]) * factor
     kind = part.dataset.names[int(part.index.rows[row, 0])]
     return captioned_cut(enlarged, target, (), f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
@@ -231,8 +229,7 @@ def _pairs(pairs: Sequence[PicturePair], first: PartInspection, second: PartInsp
         for part, row in ((first, pair.first), (second, pair.second)):
             image = _picture(part, row)
             if image is not None:
-                factor = CELL / max(image.shape[:2])
-                image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+                image, _ = _fitted(image)
                 title = f"{part.name} {part.index.paths[row].name} ({pair.distance})"
                 image = captioned_cut(image, np.zeros(4), (), title)
             cells.append(image)
@@ -244,6 +241,14 @@ def _picture(part: PartInspection, row: int) -> np.ndarray | None:
         return part.dataset.source_image(row)
     except ImageReadError:  # it is among the problems already
         return None
+
+
+def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
+    """The picture scaled so that its longer side is ``CELL`` pixels, and the factor."""
+    factor = CELL / max(image.shape[:2])
+    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return cv2.resize(image, (width, height), interpolation=interpolation), factor
 
 
 def _write_sheet(path: Path, cells: Sequence[np.ndarray | None]) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
+from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, image_size
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.geometry.letterbox import FrameSize
 from utils.user_error import UserError
@@ -70,6 +71,33 @@ def folder_of(settings: SourceSettings) -> Path:
     if not settings.root.is_dir():
         raise UserError(f"{settings.root}: no such folder")
     return settings.root
+
+
+def picture_size(path: Path) -> FrameSize | LabelProblem:
+    """Size of a picture on disk, or why it cannot be used."""
+    try:
+        return image_size(path)
+    except ImageReadError as error:
+        return LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
+
+
+def pictures_by_stem(folder: Path) -> dict[str, Path]:
+    """The pictures in a folder and its folders by name without suffix."""
+    return {p.stem: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
+
+
+def with_pictures(
+    files: Sequence[Path], images: Path, read: Callable[[Path, Path, FrameSize], AnnotatedPicture]
+) -> Iterator[AnnotatedPicture | LabelProblem]:
+    """What ``read(picture, file, size)`` gives for each annotation file and the picture of its name."""
+    pictures = pictures_by_stem(images)
+    for file in files:
+        picture = pictures.get(file.stem)
+        if picture is None:
+            yield LabelProblem(str(file), 0, "has no picture")
+            continue
+        size = picture_size(picture)
+        yield size if isinstance(size, LabelProblem) else read(picture, file, size)
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> np.ndarray:

@@ -12,8 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.dataset.coco_annotations import CocoAnnotations, classes_of, read_coco_annotations
-from utils.dataset.converters.annotated_pictures import AnnotatedPicture, Part, Source, SourceSettings
-from utils.dataset.image_files import ImageReadError, image_size
+from utils.dataset.converters.annotated_pictures import AnnotatedPicture, Part, Source, SourceSettings, picture_size
 from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
 
@@ -57,10 +56,9 @@ def _pictures(
         rows_of.setdefault(int(content.images[row]), []).append(row)
     for place, name in enumerate(content.image_names):
         path = images / name if (images / name).is_file() else images / Path(name).name
-        try:
-            size = image_size(path)
-        except ImageReadError as error:
-            yield LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
+        size = picture_size(path)
+        if isinstance(size, LabelProblem):
+            yield size
             continue
         rows = rows_of.get(place, [])
         own = [row for row in rows if kinds[content.categories[row]] < len(names)]

@@ -7,7 +7,8 @@ development kit does in its figures.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,8 +21,8 @@ from utils.dataset.converters.annotated_pictures import (
     as_boxes,
     class_table,
     folder_of,
+    with_pictures,
 )
-from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, image_size
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.geometry.letterbox import FrameSize
 from utils.user_error import UserError
@@ -59,27 +60,13 @@ def read_dota(settings: SourceSettings) -> Source:
         labels = _label_folder(folder)
         assert labels is not None
         files = sorted(labels.rglob("*.txt"))
-        parts.append(Part(folder.name if folder != root else "train", len(files), _pictures(folder, files, class_of)))
+        pictures = with_pictures(files, folder / "images", partial(_picture, class_of=class_of))
+        parts.append(Part(folder.name if folder != root else "train", len(files), pictures))
     return Source(root, names, tuple(parts))
 
 
 def _label_folder(folder: Path) -> Path | None:
     return next((p for p in sorted(folder.glob("labelTxt*")) if p.is_dir()), None)
-
-
-def _pictures(
-    folder: Path, files: list[Path], class_of: Mapping[str, int]
-) -> Iterator[AnnotatedPicture | LabelProblem]:
-    pictures = {p.stem: p for p in (folder / "images").rglob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
-    for file in files:
-        picture = pictures.get(file.stem)
-        if picture is None:
-            yield LabelProblem(str(file), 0, "has no picture")
-            continue
-        try:
-            yield _picture(picture, file, image_size(picture), class_of)
-        except ImageReadError as error:
-            yield LabelProblem(str(picture), 0, str(error).removeprefix(f"{picture}: "))
 
 
 def _picture(picture: Path, file: Path, size: FrameSize, class_of: Mapping[str, int]) -> AnnotatedPicture:

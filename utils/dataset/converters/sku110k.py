@@ -15,8 +15,8 @@ from utils.dataset.converters.annotated_pictures import (
     SourceSettings,
     as_boxes,
     folder_of,
+    picture_size,
 )
-from utils.dataset.image_files import ImageReadError, image_size
 from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
 
@@ -61,9 +61,8 @@ def _pictures(
     yield from problems
     for name, boxes in sorted(rows.items()):
         path = images / name
-        try:
-            size = image_size(path)
-        except ImageReadError as error:
-            yield LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
+        size = picture_size(path)
+        if isinstance(size, LabelProblem):
+            yield size
             continue
         yield AnnotatedPicture(path, size, np.zeros(len(boxes), dtype=np.int64), as_boxes(boxes))

@@ -8,7 +8,6 @@ is dropped with it; a row of score 0 is an object to ignore; category 11, "other
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -21,8 +20,8 @@ from utils.dataset.converters.annotated_pictures import (
     SourceSettings,
     as_boxes,
     folder_of,
+    with_pictures,
 )
-from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, image_size
 from utils.dataset.label_files import LabelProblem
 from utils.geometry.letterbox import FrameSize
 from utils.user_error import UserError
@@ -43,21 +42,8 @@ def read_visdrone(settings: SourceSettings) -> Source:
     for folder in folders:
         files = sorted((folder / "annotations").glob("*.txt"))
         name = folder.name.removeprefix(PREFIX) if folder != root else "train"
-        parts.append(Part(name, len(files), _pictures(folder, files)))
+        parts.append(Part(name, len(files), with_pictures(files, folder / "images", _picture)))
     return Source(root, settings.names or NAMES, tuple(parts))
-
-
-def _pictures(folder: Path, files: list[Path]) -> Iterator[AnnotatedPicture | LabelProblem]:
-    pictures = {p.stem: p for p in (folder / "images").glob("*") if p.suffix.lower() in IMAGE_SUFFIXES}
-    for file in files:
-        picture = pictures.get(file.stem)
-        if picture is None:
-            yield LabelProblem(str(file), 0, "has no picture")
-            continue
-        try:
-            yield _picture(picture, file, image_size(picture))
-        except ImageReadError as error:
-            yield LabelProblem(str(picture), 0, str(error).removeprefix(f"{picture}: "))
 
 
 def _picture(picture: Path, file: Path, size: FrameSize) -> AnnotatedPicture:

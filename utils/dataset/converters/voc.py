@@ -19,8 +19,9 @@ from utils.dataset.converters.annotated_pictures import (
     as_boxes,
     class_table,
     folder_of,
+    picture_size,
+    pictures_by_stem,
 )
-from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, image_size
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.voc_files import VocFile, parse_voc
 from utils.user_error import UserError
@@ -39,7 +40,7 @@ def read_voc(settings: SourceSettings) -> Source:
     if not files:
         raise UserError(f"{annotations}: no .xml files")
     images = settings.images or next((f for f in (root / "JPEGImages", root / "images") if f.is_dir()), annotations)
-    pictures = {p.stem: p for p in sorted(images.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
+    pictures = pictures_by_stem(images)
     names = settings.names or _names_in(files.values())
     lists = {name: root / "ImageSets" / "Main" / f"{name}.txt" for name in LISTS}
     chosen = {name: _listed(file) for name, file in lists.items() if file.is_file()} or {"train": list(files)}
@@ -89,10 +90,9 @@ def _pictures(
         if isinstance(content, LabelProblem):
             yield content
             continue
-        try:
-            size = image_size(picture)
-        except ImageReadError as error:
-            yield LabelProblem(str(picture), 0, str(error).removeprefix(f"{picture}: "))
+        size = picture_size(picture)
+        if isinstance(size, LabelProblem):
+            yield size
             continue
         if content.size is not None and content.size != size:
             yield LabelProblem(str(file), 0, f"is for {content.size}, the picture has {size}")

@@ -7,7 +7,6 @@ published training pictures are split: one in ten, drawn by name, is for validat
 from __future__ import annotations
 
 import csv
-import json
 import zlib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -15,8 +14,15 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.converters.annotated_pictures import AnnotatedPicture, Part, Source, SourceSettings, as_boxes
-from utils.dataset.image_files import ImageReadError, image_size
+from utils.dataset.coco_annotations import read_json
+from utils.dataset.converters.annotated_pictures import (
+    AnnotatedPicture,
+    Part,
+    Source,
+    SourceSettings,
+    as_boxes,
+    picture_size,
+)
 from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
 
@@ -125,12 +131,7 @@ def read_xview(settings: SourceSettings) -> Source:
 
 
 def _geojson_entries(file: Path) -> Iterator[Entry]:
-    try:
-        content = json.loads(file.read_bytes())
-    except OSError as error:
-        raise UserError(f"{file}: cannot be read: {error.strerror}") from error
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{file}: not JSON: {error}") from error
+    content = read_json(file)
     features = content.get("features") if isinstance(content, dict) else None
     if not isinstance(features, list):
         raise UserError(f"{file}: not GeoJSON: it has no list 'features'")
@@ -171,10 +172,9 @@ def _pictures(
     yield from problems
     for name, found in objects.items():
         path = images / name
-        try:
-            size = image_size(path)
-        except ImageReadError as error:  # 1395.tif was never published
-            yield LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
+        size = picture_size(path)
+        if isinstance(size, LabelProblem):  # 1395.tif was never published
+            yield size
             continue
         classes = np.array([kind for kind, _ in found], dtype=np.int64)
         yield AnnotatedPicture(path, size, classes, as_boxes([box for _, box in found]))
