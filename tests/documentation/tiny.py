@@ -13,15 +13,12 @@ from pathlib import Path
 from typing import Any
 
 from tests.documentation.commands import DocCommand
-from utils.config.classification_recipe import parse_with_recipe
-from utils.config.classify_config import REFUSED_PREDICT_FLAGS, ClassifyPredictConfig, ClassifyValConfig
 from utils.config.command_line import as_command, parse_command_line
 from utils.config.run_config import REFUSED_TRAIN_FLAGS, DetectConfig, TrainConfig, ValConfig
 from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig
 
 SIDE = 64  # pixels
 DATA = "my.yaml"
-CLASSES = "my_classes"  # folder of folders of pictures
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,26 +47,13 @@ SCRIPTS = {
         {"slice": SIDE},
     ),
     "detect.py": Script(_parser(DetectConfig, "detect.py"), {"imgsz": (SIDE,)}, {"slice": SIDE}),
-    "classify/train.py": Script(
-        partial(parse_with_recipe, prog="classify/train.py", description=""),
-        {"model": "resnet18-spd", "imgsz": 32, "epochs": 1, "batch_size": 4, "workers": 0, "noplots": True}
-        | {"loggers": ("none",)},
-        {},
-        CLASSES,
-    ),
-    "classify/val.py": Script(
-        _parser(ClassifyValConfig, "classify/val.py"), {"imgsz": 32, "batch_size": 4, "workers": 0}, {}, CLASSES
-    ),
-    "classify/predict.py": Script(
-        _parser(ClassifyPredictConfig, "classify/predict.py", REFUSED_PREDICT_FLAGS), {"imgsz": 32}, {}
-    ),
     "export.py": Script(_parser(FullExportConfig, "export.py", REFUSED_FLAGS), {"imgsz": (SIDE,)}, {}),
 }
 # Arguments of modules in place of those in the page; FOLDER is one that may be written to.
 MODULES: dict[str, tuple[str, ...]] = {
     "models": ("--cfg", "yolov5n-spd.yaml"),
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
-    "utils.dataset.inspect": ("--data", DATA, "--img", str(SIDE), "--project", "FOLDER/inspect"),
+    "utils.dataset.inspect": ("--data", DATA, "--imgsz", str(SIDE)),
     "utils.reporting.augmentation_pictures": ("FOLDER/augmentation",),
     "benchmarks.coco_evaluation": ("--pictures", "20", "--rounds", "1"),
     "benchmarks.small_object_study": (
@@ -107,8 +91,6 @@ def _tiny_settings(command: DocCommand) -> Any:
     changes |= {name: value for name, value in script.where.items() if getattr(config, name, None) is not None}
     if getattr(config, "data", ""):  # coco128, the demo's scenes
         changes["data"] = script.data
-    if getattr(config, "model", "").endswith(".pt"):
-        changes["model"] = config.model
     if getattr(config, "cfg", "").endswith(".yaml"):  # s, m, l and x as n
         changes["cfg"] = "yolov5n" + Path(config.cfg).name[len("yolov5n") :]
     return replace(config, **changes)

@@ -23,25 +23,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
-import numpy as np
 
-from tests.documentation.tiny import CLASSES, DATA, SIDE
+from tests.documentation.tiny import DATA, SIDE
 from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
-from utils.config.classify_config import ClassifyTrainConfig
 from utils.config.run_config import TrainConfig
 from utils.exporting.export_flags import FullExportConfig
 from utils.exporting.export_run import run_export
 from utils.reporting.epoch_log import EpochRecord
-from utils.training.classification_task import ClassificationTask
 from utils.training.detection_task import DetectionTask
 from utils.training.session import train
 
 NANO = "made/nano/weights/last.pt"
-CLASSIFIER = "made/classifier/weights/last.pt"
 MADE_FORMATS = ("onnx", "torchscript")
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv")
-DEFAULT_WEIGHTS = ("yolov5s.pt", "yolov5s-cls.pt")  # what a command without --weights reads
+DEFAULT_WEIGHTS = ("yolov5s.pt",)  # what a command without --weights reads
 
 
 class Interruption(Exception):
@@ -73,22 +69,8 @@ def fill(folder: Path) -> None:
     tiny |= {"noplots": True, "loggers": ("none",), "project": str(folder / "made")}
     train(DetectionTask, TrainConfig(**tiny, epochs=0, name="nano"))  # type: ignore[arg-type]
     run_export(FullExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
-    write_classes(folder / CLASSES)
-    classifier = {"model": "resnet18-spd", "data": str(folder / CLASSES), "imgsz": 32, "epochs": 0, "workers": 0}
-    classifier |= {"noplots": True, "loggers": ("none",), "project": str(folder / "made")}
-    train(ClassificationTask, ClassifyTrainConfig(**classifier, name="classifier"))  # type: ignore[arg-type]
     with contextlib.suppress(Interruption):
         train(DetectionTask, TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
-
-
-def write_classes(folder: Path) -> None:
-    """Two classes, dark and light, of a few pictures."""
-    for part in ("train", "val"):
-        for name, level in (("dark", 40), ("light", 200)):
-            (folder / part / name).mkdir(parents=True)
-            for number in range(4):
-                image = np.full((32, 32, 3), level + number, np.uint8)
-                cv2.imwrite(str(folder / part / name / f"{number}.png"), image)
 
 
 def provide(folder: Path, words: Sequence[str]) -> None:
@@ -104,8 +86,7 @@ def provide(folder: Path, words: Sequence[str]) -> None:
     if "--source" in words:
         provide_source(folder, words[words.index("--source") + 1])
     for word in (*words, *DEFAULT_WEIGHTS):
-        of_classes = words[1].startswith("classify/") or "cls" in word
-        made = (folder / (CLASSIFIER if of_classes else NANO)).with_suffix(Path(word).suffix)
+        made = (folder / NANO).with_suffix(Path(word).suffix)
         if not made.is_file():
             continue
         file = folder / word
