@@ -29,7 +29,7 @@ import yaml
 from benchmarks.low_resolution import write_low_resolution
 from benchmarks.measuring import REPOSITORY, machine
 from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_wide_model
-from benchmarks.study_report import DataSummary, markdown, plot
+from benchmarks.study_report import DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
 from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
 from utils.config.run_config import TrainConfig, ValConfig
@@ -140,8 +140,8 @@ class Study:
                 figures = ", ".join(f"{key} {value:.3f}" for key, value in result.figures.items())
                 print(f"{run.name}: {figures}, {result.cpu_seconds:.0f} s CPU", flush=True)
 
-    def report(self) -> None:
-        """Measure what the models cost, and write ``study.md`` and ``study.png``."""
+    def report(self, page: Path | None) -> None:
+        """Measure what the models cost, and write ``study.md`` and ``study.png``, and both into a page of docs."""
         datasets = self.prepare()
         finished = self.folder.results()
         summaries = []
@@ -156,13 +156,17 @@ class Study:
             f"{len(finished)} runs from scratch, {trained}, {recipe.precision}; evaluated in fp32; {hours:.1f} h CPU. "
             f"Latency: {machine()}, batch 1, fp32, fused, without NMS, all models in turn."
         )
-        write_text(self.folder.folder / "study.md", markdown(summaries, note))
+        text = markdown(summaries, note)
+        write_text(self.folder.folder / "study.md", text)
         plot(self.folder.folder / "study.png", summaries)
+        if page is not None:
+            picture = page.with_name(f"{page.stem}-study.png")
+            put_into_page(page, f"![Figures over cost, and differences]({picture.name})\n\n{text}")
+            plot(picture, summaries)
         print(f"table and plot: {self.folder.folder / 'study.md'}, {self.folder.folder / 'study.png'}")
 
 
-def parse(arguments: Sequence[str]) -> tuple[Study, CpuBudget | None]:
-    """The study that the command line describes, and its budget; None for a report alone."""
+def flags_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="benchmarks.small_object_study",
         description=__doc__,
@@ -170,23 +174,29 @@ def parse(arguments: Sequence[str]) -> tuple[Study, CpuBudget | None]:
     )
     parser.add_argument("--cpu-budget", help="CPU time of all runs together, as in 90m or 2.5h; needed to run any")
     parser.add_argument("--report-only", action="store_true", help="write table and plot of what is finished")
+    parser.add_argument("--page", type=Path, help="page of docs to write table and plot into as well")
     parser.add_argument("--data", nargs="+", default=DATA, help="data sets and sides, most wanted first")
     parser.add_argument("--root", nargs="*", default=(), help="NAME=FOLDER: where the data set of NAME.yaml lies")
     parser.add_argument("--models", nargs="+", default=(*FAMILIES, *FURTHER), help="names of files in models/")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2))
-    parser.add_argument("--epochs", type=int, default=40)
+    parser.add_argument("--epochs", type=int, default=30)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--hyp", default="data/hyps/hyp.demo.yaml")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of training")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--out", type=Path, default=Path("runs/study"), help="folder of the study")
-    flags = parser.parse_args(arguments)
-    if not flags.cpu_budget and not flags.report_only:
-        raise UsageError("--cpu-budget: is needed, as in --cpu-budget 2h; or --report-only")
+    return parser.parse_args(arguments)
+
+
+def study_of(flags: argparse.Namespace) -> Study:
+    """The study that the command line describes.
+
+    Raises:
+        UsageError: a value that cannot be.
+    """
     wrong = next((text for text in flags.root if "=" not in text), None)
     if wrong is not None:
         raise UsageError(f"--root {wrong}: write NAME=FOLDER")
-    folder = StudyFolder(flags.out)
     recipe = TrainConfig(
         weights="",
         hyp=flags.hyp,
@@ -204,22 +214,24 @@ def parse(arguments: Sequence[str]) -> tuple[Study, CpuBudget | None]:
         project=str(flags.out / "training"),
         exist_ok=True,
     )
-    study = Study(
-        folder=folder,
+    return Study(
+        folder=StudyFolder(flags.out),
         data=tuple(map(StudyData.parse, flags.data)),
         models=tuple(name.removesuffix(".yaml") for name in flags.models),
         seeds=tuple(flags.seeds),
         recipe=recipe,
         roots=dict(text.split("=", 1) for text in flags.root),
     )
-    return study, CpuBudget.parse(flags.cpu_budget) if flags.cpu_budget and not flags.report_only else None
 
 
 def main() -> None:
-    study, budget = parse(sys.argv[1:])
-    if budget is not None:
-        study.go_on(budget)
-    study.report()
+    flags = flags_of(sys.argv[1:])
+    if not flags.cpu_budget and not flags.report_only:
+        raise UsageError("--cpu-budget: is needed, as in --cpu-budget 2h; or --report-only")
+    study = study_of(flags)
+    if not flags.report_only:
+        study.go_on(CpuBudget.parse(flags.cpu_budget))
+    study.report(flags.page)
 
 
 if __name__ == "__main__":

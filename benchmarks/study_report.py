@@ -12,10 +12,13 @@ import numpy as np
 from benchmarks.study_models import BASELINE, ModelCost
 from benchmarks.study_runs import RunResult
 from benchmarks.study_statistics import PairedDifference, Spread, paired_difference
+from utils.runtime.atomic_files import write_text
+from utils.user_error import UserError
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 SHOWN = ("AP", "AP50", "AP_S", "AP_M")
 COMPARED = ("AP", "AP_S")
 COLOURS = ("#999999", "#0072B2", "#009E73", "#E69F00", "#CC79A7")
@@ -53,6 +56,19 @@ def markdown(summaries: Sequence[DataSummary], note: str) -> str:
         if differences := _differences_table(summary):
             blocks.append(differences)
     return "\n\n".join(blocks) + "\n"
+
+
+def put_into_page(page: Path, text: str) -> None:
+    """Replace what stands between the marks in a page of the documentation.
+
+    Raises:
+        UserError: the page has no such place.
+    """
+    before, begin, rest = page.read_text(encoding="utf-8").partition(BEGIN)
+    _, end, after = rest.partition(END)
+    if not begin or not end:
+        raise UserError(f"{page}: has no lines {BEGIN} and {END} to write between")
+    write_text(page, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
 
 
 def _figures_table(summary: DataSummary) -> str:

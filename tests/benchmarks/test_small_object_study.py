@@ -13,9 +13,9 @@ import pytest
 import torch
 
 from benchmarks.low_resolution import low_resolution_size, write_low_resolution
-from benchmarks.small_object_study import StudyData, parse
+from benchmarks.small_object_study import StudyData, flags_of, main, study_of
 from benchmarks.study_models import BASELINE, SPD, ModelCost, equal_cost_width
-from benchmarks.study_report import DataSummary, markdown, plot
+from benchmarks.study_report import BEGIN, END, DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import RunResult, StudyRun
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
@@ -24,7 +24,7 @@ from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
 from utils.config.dataset_yaml import read_dataset_yaml
 from utils.dataset.loaders import open_dataset
-from utils.user_error import UsageError
+from utils.user_error import UsageError, UserError
 
 
 def test_low_resolution_pictures_keep_their_labels_as_shares(tmp_path: Path) -> None:
@@ -88,20 +88,43 @@ def test_a_data_set_and_its_side() -> None:
     assert StudyData.parse("my.yaml@96:120").name == "my-96-120"
 
 
-def test_a_study_needs_a_budget(tmp_path: Path) -> None:
+def test_a_study_needs_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "argv", ["study", "--out", str(tmp_path)])
     with pytest.raises(UsageError, match="--cpu-budget"):
-        parse(["--out", str(tmp_path)])
+        main()
+
+
+def test_a_root_without_a_name_is_a_line(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="--root /data"):
+        study_of(flags_of(["--root", "/data", "--out", str(tmp_path)]))
+
+
+def test_the_table_goes_between_the_marks_of_a_page(tmp_path: Path) -> None:
+    page = tmp_path / "page.md"
+    page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n")
+    put_into_page(page, "new\n")
+    put_into_page(page, "newer\n")
+    assert page.read_text() == f"# Title\n\n{BEGIN}\n\nnewer\n\n{END}\n\nafter\n"
+    page.write_text("# Title\n")
+    with pytest.raises(UserError, match=r"page\.md: has no lines"):
+        put_into_page(page, "new\n")
 
 
 @pytest.mark.slow
 def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     yaml = write_small_dataset(tmp_path / "data", train=8, val=4)
     words = [sys.executable, "-m", "benchmarks.small_object_study", "--data", f"{yaml}@64", "--epochs", "1"]
+    page = tmp_path / "page.md"
+    page.write_text(f"{BEGIN}\n{END}\n")
     words += ["--models", BASELINE, SPD, "--seeds", "0", "1", "--out", str(tmp_path / "study")]
 
     def run(budget: str) -> str:
         done = subprocess.run(
-            [*words, "--cpu-budget", budget], cwd=REPOSITORY, env=environment(), capture_output=True, text=True
+            [*words, "--page", str(page), "--cpu-budget", budget],
+            cwd=REPOSITORY,
+            env=environment(),
+            capture_output=True,
+            text=True,
         )
         assert done.returncode == 0, done.stdout + done.stderr
         return done.stdout
@@ -115,3 +138,4 @@ def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     table = (tmp_path / "study" / "study.md").read_text()
     assert "| `yolov5n-spd` | 3." in table and table.startswith("4 runs from scratch")
     assert (tmp_path / "study" / "study.png").is_file()
+    assert table.strip() in page.read_text() and (tmp_path / "page-study.png").is_file()

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from tests.shared_data import REPOSITORY
 
-NEEDS = re.compile(r"<!-- needs: (.+?) -->")
+NEEDS = re.compile(r"\s*<!-- needs: (.+?) -->\s*")
 FENCE = re.compile(r"```(\w*)")
 SHELL = ("sh", "bash", "shell", "console")
 INLINE = re.compile(r"`((?:python3?|torchrun|make) [^`]+|[A-Z_]+=\S+ make [^`]+)`")
@@ -92,7 +92,7 @@ def commands_in(file: str, text: str) -> list[DocCommand]:
                 pending = ""
         elif fence is not None:
             language = fence[1] or "text"
-        elif mark := NEEDS.search(line):
+        elif mark := NEEDS.fullmatch(line):
             needs = tuple(part.strip() for part in mark[1].split(","))
         else:
             for match in INLINE.finditer(line):
