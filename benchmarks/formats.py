@@ -25,7 +25,8 @@ from models.fuse import LayerChoice, fused, fused_by_measurement
 from models.transfer import transfer_weights
 from models.weights import checkpoint_fields, load_model, read_weights
 from models.yolo import DetectionModel, load_architecture
-from utils.config.dataset_yaml import read_dataset_yaml
+from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import read_image
 from utils.exporting.export_run import export_model
 from utils.exporting.export_settings import ExportPrecision, ExportSettings
@@ -157,9 +158,9 @@ def paired_ratio(seconds: Seconds, name: str, reference: str) -> float:
 def main() -> None:
     """Make the forms, time them in turn, evaluate them, print the tables."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--weights", required=True)
     parser.add_argument("--cfg", help="architecture that the weights are converted to first")
-    parser.add_argument("--data", type=Path, required=True, help="dataset YAML")
+    parser.add_argument("--data", required=True, help="dataset YAML")
     parser.add_argument("--img", type=int, default=640, help="pixels, square")
     parser.add_argument("--threads", type=int, nargs="+", default=[2], help="one table each")
     parser.add_argument("--rounds", type=int, default=15)
@@ -169,13 +170,13 @@ def main() -> None:
     torch.set_num_threads(flags.threads[0])
     with tempfile.TemporaryDirectory() as folder:
         weights = Path(folder) / "model.pt"
-        torch.save(checkpoint_fields(converted(flags.weights, flags.cfg)), weights)
-        data = Int8Data.of(read_dataset_yaml(flags.data))
+        torch.save(checkpoint_fields(converted(find_weights(flags.weights), flags.cfg)), weights)
+        data = Int8Data.of(read_dataset_yaml(find_dataset_yaml(flags.data)))
         exports = Exports(weights, ExportSettings(frame), data, is_judged=not flags.no_ap)
         forms, choices = pytorch_forms(load_model(weights).eval(), weights, frame)
         files, missing = exported_forms(exports)
         forms += files
-        print("\n".join(["", f"{flags.cfg or flags.weights.name}, {flags.img} px, batch 1", *missing]))
+        print("\n".join(["", f"{flags.cfg or flags.weights}, {flags.img} px, batch 1", *missing]))
         print_layers(choices)
         images = as_network_input([letterbox(read_image(data.judged.index.paths[0]), frame)[0]], CPU)
         for threads in flags.threads:
