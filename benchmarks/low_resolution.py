@@ -22,11 +22,9 @@ def write_low_resolution(spec: DatasetSpec, side: int, folder: Path, most: int |
     Of the training pictures at most the first ``most`` are written.
 
     No picture is longer than ``side`` pixels afterwards; each new pixel is the mean of those it covers, as in a camera
-    with fewer of them. Pictures are PNG, so that nothing else is lost. What is there already stays.
+    with fewer of them. Pictures are PNG, so that nothing else is lost.
     """
-    file = folder / f"{folder.name}.yaml"
-    if file.is_file():
-        return file
+    file = low_resolution_yaml(folder)
     unfinished = folder.with_name(folder.name + ".unfinished")
     shutil.rmtree(unfinished, ignore_errors=True)
     for part in PARTS:
@@ -39,6 +37,11 @@ def write_low_resolution(spec: DatasetSpec, side: int, folder: Path, most: int |
     (unfinished / file.name).write_text(text, encoding="utf-8")
     unfinished.rename(folder)
     return file
+
+
+def low_resolution_yaml(folder: Path) -> Path:
+    """Where the dataset YAML lies; it is there when the data set is whole."""
+    return folder / f"{folder.name}.yaml"
 
 
 def low_resolution_size(height: int, width: int, side: int) -> tuple[int, int]:

@@ -26,12 +26,12 @@ from pathlib import Path
 
 import yaml
 
-from benchmarks.low_resolution import write_low_resolution
+from benchmarks.low_resolution import low_resolution_yaml, write_low_resolution
 from benchmarks.measuring import REPOSITORY, machine
 from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_wide_model
 from benchmarks.study_report import DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
 from utils.config.run_config import TrainConfig, ValConfig
 from utils.dataset.demo_scenes import write_demo_scenes
 from utils.reporting.evaluation_setup import EvaluationSetup
@@ -91,16 +91,21 @@ class Study:
             return {one.name: self._written(one) for one in self.data}
 
     def _written(self, data: StudyData) -> Path:
-        source = find_dataset_yaml(data.yaml)
-        content = yaml.safe_load(source.read_text(encoding="utf-8"))
-        if source.stem in self.roots:
-            root = str(Path(self.roots[source.stem]).expanduser().resolve())
-            source = self.folder.folder / source.name
-            write_text(source, yaml.safe_dump(content | {"path": root}, sort_keys=False))
-        elif source.stem == "demo-scenes":
+        folder = self.folder.folder / "data" / data.name
+        file = low_resolution_yaml(folder)
+        return file if file.is_file() else write_low_resolution(self._source(data), data.side, folder, data.most)
+
+    def _source(self, data: StudyData) -> DatasetSpec:
+        """The data set as it is, from the folder that the command line names or the YAML's; the demo's is drawn."""
+        file = find_dataset_yaml(data.yaml)
+        content = yaml.safe_load(file.read_text(encoding="utf-8"))
+        if file.stem in self.roots:
+            root = str(Path(self.roots[file.stem]).expanduser().resolve())
+            file = self.folder.folder / file.name
+            write_text(file, yaml.safe_dump(content | {"path": root}, sort_keys=False))
+        elif file.stem == "demo-scenes":
             write_demo_scenes(REPOSITORY / content["path"])
-        spec = read_dataset_yaml(source)
-        return write_low_resolution(spec, data.side, self.folder.folder / "data" / data.name, data.most)
+        return read_dataset_yaml(file)
 
     def cfg(self, model: str) -> str:
         return str(self.folder.folder / f"{WIDE}.yaml") if model == WIDE else f"{model}.yaml"

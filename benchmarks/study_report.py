@@ -99,7 +99,7 @@ def _percent(by_seed: Mapping[int, float] | None) -> str:
     if not by_seed:
         return "-"
     spread = Spread.of(list(by_seed.values()))
-    return f"{100 * spread.mean:.1f} ± {100 * spread.deviation:.1f}"
+    return f"{100 * spread.mean:.1f}" + (f" ± {100 * spread.deviation:.1f}" if spread.count > 1 else "")
 
 
 def _difference_text(difference: PairedDifference | None) -> str:
@@ -162,8 +162,7 @@ def _intervals(panel: Axes, summary: DataSummary) -> None:
     panel.axvline(0, color="black", linewidth=1)
     panel.set_yticks(range(len(others)), others)
     panel.set_ylim(len(others) - 0.5, -0.5)
-    panel.set(title=f"minus {BASELINE}, points: AP (thin), AP_S (thick), 95 % interval")
-    panel.title.set_fontsize(9)
+    panel.set(title=f"minus {BASELINE}", xlabel="points: AP hollow, AP_S filled; 95 % interval")
     panel.grid(axis="x", alpha=0.3)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.low_resolution import low_resolution_size, write_low_resolution
+from benchmarks.low_resolution import low_resolution_size, low_resolution_yaml, write_low_resolution
 from benchmarks.small_object_study import StudyData, flags_of, main, study_of
 from benchmarks.study_models import BASELINE, SPD, ModelCost, equal_cost_width
 from benchmarks.study_report import BEGIN, END, DataSummary, markdown, plot, put_into_page
@@ -38,7 +38,7 @@ def test_low_resolution_pictures_keep_their_labels_as_shares(tmp_path: Path) -> 
         wanted = cv2.resize(before.source_image(1), (64, 48), interpolation=cv2.INTER_AREA)
         np.testing.assert_array_equal(after.source_image(1), wanted)
     assert written.names == spec.names
-    assert write_low_resolution(spec, 64, tmp_path / "low") == written.file  # there already
+    assert low_resolution_yaml(tmp_path / "low") == written.file
     fewer = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "fewer", most=1))
     assert [len(open_dataset(fewer.split(part), fewer.names)) for part in ("train", "val")] == [1, 2]
 
