@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.measuring import alternate_processes, print_ratios, python
+from benchmarks.measuring import alternate_processes, print_process_ratios, python
 
 
 def main() -> None:
@@ -27,8 +27,7 @@ def main() -> None:
         if flags.peer:
             commands["peer"] = python(*common, folder=flags.peer)
         done = alternate_processes(commands, flags.rounds)
-    seconds = {name: run.seconds for name, run in done.items()}
-    print_ratios("detect.py on one picture, whole process", seconds, list(seconds)[-1])
+    print_process_ratios("detect.py on one picture, whole process", done, list(done)[-1])
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """Two things timed in turn: alternating processes or alternating calls, medians and their ratio.
 
 Machines are noisy and shared. What is compared always runs in turn within one run, so that a slow minute hits both.
+Where other programs take most of a machine the wall clock says little even so; processor time leaves them out, and with
+one thread (``OMP_NUM_THREADS=1``) it is what the wall clock would show on an idle machine. Both are printed.
 """
 
 from __future__ import annotations
@@ -26,9 +28,9 @@ FIGURES_OF_A_RUN = ("seconds", "peak_mib", "cpu_seconds")
 class ProcessRun:
     """One process, from its start to its end."""
 
-    seconds: float
-    peak_mib: float  # largest resident memory of the process itself
-    cpu_seconds: float  # of the process and of those that it waited for
+    seconds: float  # of the wall clock
+    peak_mib: float  # largest resident memory of one process: itself or a worker that it waited for
+    cpu_seconds: float  # user and system time, of its workers too
 
 
 def alternate_calls(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -116,6 +118,15 @@ def print_ratios(title: str, seconds: Mapping[str, float], reference: str, unit:
     print(f"\n{title} ({machine()})\n\n| | {unit} | ratio |\n|---|---:|---:|")
     for name, value in seconds.items():
         print(f"| {name} | {value:.4g} | {value / seconds[reference]:.3f} |")
+
+
+def print_process_ratios(title: str, runs: Mapping[str, ProcessRun], reference: str) -> None:
+    """A Markdown table of wall time and processor time of whole processes, each with its ratio to ``reference``'s."""
+    base = runs[reference]
+    print(f"\n{title} ({machine()})\n\n| | wall s | ratio | CPU s | ratio |\n|---|---:|---:|---:|---:|")
+    for name, run in runs.items():
+        wall, cpu = run.seconds, run.cpu_seconds
+        print(f"| {name} | {wall:.4g} | {wall / base.seconds:.3f} | {cpu:.4g} | {cpu / base.cpu_seconds:.3f} |")
 
 
 def numbers_of(line: Sequence[float]) -> str:

@@ -12,7 +12,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.measuring import Command, alternate_processes, print_ratios, python
+from benchmarks.measuring import Command, ProcessRun, alternate_processes, print_process_ratios, print_ratios, python
 
 FEW, MANY = 1, 3
 
@@ -41,10 +41,16 @@ def main() -> None:
                 commands[f"peer {epochs}"] = python(*own, folder=flags.peer)
         done = alternate_processes(commands, flags.rounds)
     names = [name.removesuffix(f" {FEW}") for name in done if name.endswith(f" {FEW}")]
-    seconds = {name: (done[f"{name} {MANY}"].seconds - done[f"{name} {FEW}"].seconds) / (MANY - FEW) for name in names}
-    memory = {name: done[f"{name} {MANY}"].peak_mib for name in names}
-    print_ratios(f"train.py, {flags.img} pixels, batch {flags.batch_size}, an epoch", seconds, names[-1])
+    each = {name: an_epoch(done[f"{name} {FEW}"], done[f"{name} {MANY}"]) for name in names}
+    print_process_ratios(f"train.py, {flags.img} pixels, batch {flags.batch_size}, an epoch", each, names[-1])
+    memory = {name: epoch.peak_mib for name, epoch in each.items()}
     print_ratios("peak memory of the training process", memory, names[-1], unit="MiB")
+
+
+def an_epoch(few: ProcessRun, many: ProcessRun) -> ProcessRun:
+    """What one more epoch takes; the memory is that of the long run."""
+    count = MANY - FEW
+    return ProcessRun((many.seconds - few.seconds) / count, many.peak_mib, (many.cpu_seconds - few.cpu_seconds) / count)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,7 @@ import argparse
 import tempfile
 from pathlib import Path
 
-from benchmarks.measuring import alternate_processes, print_ratios, python
+from benchmarks.measuring import alternate_processes, print_process_ratios, python
 
 
 def main() -> None:
@@ -31,8 +31,8 @@ def main() -> None:
         if flags.peer:
             commands["peer"] = python("val.py", *common, folder=flags.peer)
         runs_of = alternate_processes(commands, flags.rounds)
-    seconds = {name: run.seconds for name, run in runs_of.items()}
-    print_ratios(f"val.py, {flags.img} pixels, batch {flags.batch_size}, whole process", seconds, list(seconds)[-1])
+    title = f"val.py, {flags.img} pixels, batch {flags.batch_size}, whole process"
+    print_process_ratios(title, runs_of, list(runs_of)[-1])
 
 
 if __name__ == "__main__":
