@@ -19,6 +19,7 @@ def main() -> None:
     parser.add_argument("--weights", type=Path, required=True)
     parser.add_argument("--source", type=Path, required=True)
     parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--at-once", action="store_true", help="for processor time on a busy machine")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as runs:
         common = ["detect.py", "--weights", flags.weights.resolve(), "--source", flags.source.resolve()]
@@ -26,7 +27,7 @@ def main() -> None:
         commands = {"ours --help": python("detect.py", "--help"), "ours": python(*common)}
         if flags.peer:
             commands["peer"] = python(*common, folder=flags.peer)
-        done = alternate_processes(commands, flags.rounds)
+        done = alternate_processes(commands, flags.rounds, at_once=flags.at_once)
     print_process_ratios("detect.py on one picture, whole process", done, list(done)[-1])
 
 

@@ -91,7 +91,7 @@ def own_side(name: str, layout: str, side: int, pictures: int, precision: str) -
         optimizer.step()
         optimizer.zero_grad()
 
-    print_seconds(step, times=4, clock=time.process_time)
+    print_seconds(step, times=2, clock=time.process_time)
 
 
 def main() -> None:

@@ -23,6 +23,7 @@ def main() -> None:
     parser.add_argument("--workers", default="2")
     parser.add_argument("--precision", nargs="*", default=["fp32"], help="of ours, one row each")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--at-once", action="store_true", help="for processor time on a busy machine")
     flags = parser.parse_args()
     with tempfile.TemporaryDirectory() as runs:
         common = ["--weights", flags.weights.resolve(), "--data", flags.data.resolve(), "--img", flags.img]
@@ -30,7 +31,7 @@ def main() -> None:
         commands = {f"ours, {p}": python("val.py", *common, "--precision", p) for p in flags.precision}
         if flags.peer:
             commands["peer"] = python("val.py", *common, folder=flags.peer)
-        runs_of = alternate_processes(commands, flags.rounds)
+        runs_of = alternate_processes(commands, flags.rounds, at_once=flags.at_once)
     title = f"val.py, {flags.img} pixels, batch {flags.batch_size}, whole process"
     print_process_ratios(title, runs_of, list(runs_of)[-1])
 

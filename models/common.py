@@ -43,8 +43,11 @@ POINTWISE = Kernel()
 
 
 def silu() -> nn.Module:
-    """The activation of YOLOv5 since release 4.0."""
-    return nn.SiLU(inplace=True)
+    """The activation of YOLOv5 since release 4.0.
+
+    Not in place: its backward pass needs the input, of which an operation in place would first make a copy.
+    """
+    return nn.SiLU()
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -85,13 +88,18 @@ class Conv(nn.Module):
         return out
 
 
+def recording_graph() -> bool:
+    """Whether an exporter is writing down what happens."""
+    return bool(torch.jit.is_tracing() or torch.compiler.is_exporting())  # type: ignore[no-untyped-call,attr-defined]
+
+
 def pad_to_multiple(x: Tensor, scale: int) -> Tensor:
     """Zero rows at the bottom and columns at the right until height and width are multiples of ``scale``.
 
     While a graph is being recorded nothing is added: exporters take frames that are multiples of the model's stride,
     and a size test would be frozen into the graph.
     """
-    if torch.jit.is_tracing() or torch.compiler.is_exporting():  # type: ignore[no-untyped-call,attr-defined]
+    if recording_graph():
         return x
     bottom, right = -x.shape[-2] % scale, -x.shape[-1] % scale
     return functional.pad(x, (0, right, 0, bottom)) if bottom or right else x
@@ -112,7 +120,15 @@ class SPD(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         s = self.scale
         x = pad_to_multiple(x, s)
-        return torch.cat([x[..., row::s, column::s] for column in range(s) for row in range(s)], dim=1)
+        if recording_graph():  # slices and a concatenation are what every runtime knows
+            return torch.cat([x[..., row::s, column::s] for column in range(s) for row in range(s)], dim=1)
+        # One permutation, hence one copy here and one in the backward pass, where each slice would make a gradient of
+        # the whole map's size, mostly zeros, to be added to the others: a quarter of the time. Channels come last from
+        # the first line on, so that the gradient has the order in memory that batch norm's backward pass is fast in.
+        batch, channels, height, width = x.shape
+        cells = x.permute(0, 2, 3, 1).reshape(batch, height // s, s, width // s, s, channels)
+        phases = cells.permute(0, 1, 3, 4, 2, 5)  # (B, H / s, W / s, column in the cell, row in the cell, C)
+        return phases.reshape(batch, height // s, width // s, s * s * channels).permute(0, 3, 1, 2)
 
     def extra_repr(self) -> str:
         return f"scale={self.scale}"

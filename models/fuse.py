@@ -32,12 +32,17 @@ from models.yolo import DetectionModel, zero_images
 from utils.geometry.letterbox import FrameSize
 
 
+def in_place(act: nn.Module) -> nn.Module:
+    """The activation for inference, where nobody needs its input again."""
+    return nn.SiLU(inplace=True) if isinstance(act, nn.SiLU) else act
+
+
 class FusedConv(nn.Module):
     """Convolution with bias, then activation. ``multiple``: sizes are first padded up to it (see SPD)."""
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module, multiple: int = 1) -> None:
         super().__init__()
-        self.conv, self.act, self.multiple = conv, act, multiple
+        self.conv, self.act, self.multiple = conv, in_place(act), multiple
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(self.conv(pad_to_multiple(x, self.multiple)))
@@ -49,7 +54,7 @@ class FusedRearrangedConv(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, act: nn.Module, scale: int) -> None:
         super().__init__()
-        self.conv, self.act, self.scale = conv, act, scale
+        self.conv, self.act, self.scale = conv, in_place(act), scale
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.act(self.conv(functional.pixel_unshuffle(pad_to_multiple(x, self.scale), self.scale)))

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from models.common import recording_graph
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.records import HeadMaps, Predictions
 
@@ -44,6 +45,8 @@ class Detect(nn.Module):
         """Takes anchors (L, A, 2) in pixels, finest level first."""
         if anchors_px.shape != self.anchors.shape:
             raise ValueError(f"anchors of shape {tuple(anchors_px.shape)}, the head has {tuple(self.anchors.shape)}")
+        if self.anchors.is_meta:
+            return  # shapes alone; a division of them would load torch's compiler, a second of every program's start
         self.anchors.copy_(anchors_px.to(self.anchors) / self._stride_column())
 
     def _stride_column(self) -> Tensor:
@@ -77,21 +80,36 @@ class Detect(nn.Module):
         K runs over levels, anchors, cell rows, cell columns, in this order; it is the output layout of exported models.
         Always computed in float32: half precision has steps of half a pixel at 640.
         """
-        return torch.cat([self._level_rows(index, logits) for index, logits in enumerate(maps.levels)], dim=1)
+        if recording_graph() or torch.is_grad_enabled():
+            return torch.cat([self._level_rows(index, logits) for index, logits in enumerate(maps.levels)], dim=1)
+        # Each level's sigmoid goes straight to its place: the maps are large, and joining parts would move them thrice.
+        counts = [logits.shape[1] * logits.shape[2] * logits.shape[3] for logits in maps.levels]
+        first = maps.levels[0]
+        rows = torch.empty((len(first), sum(counts), first.shape[-1]), device=first.device)
+        for level, (logits, part) in enumerate(zip(maps.levels, torch.split(rows, counts, dim=1), strict=True)):
+            place = part.view(logits.shape)
+            torch.sigmoid(logits.float(), out=place)
+            place[..., :4] = self._boxes(level, place)
+        return rows
 
     def _level_rows(self, level: int, logits: Tensor) -> Tensor:
+        """Rows (B, A H W, 5 + C) of one level."""
+        out = logits.float().sigmoid()
+        return torch.cat((self._boxes(level, out), out[..., 4:]), dim=-1).flatten(1, 3)
+
+    def _boxes(self, level: int, out: Tensor) -> Tensor:
+        """``cx cy w h`` (B, A, H, W, 4) in network pixels out of the sigmoids (B, A, H, W, 5 + C) of a level."""
         stride = float(self.strides[level])
         anchors = self.anchors[level].float() * stride
-        height, width = logits.shape[2], logits.shape[3]
-        across = torch.arange(width, device=logits.device, dtype=torch.float32).view(1, -1, 1).expand(height, -1, -1)
-        down = torch.arange(height, device=logits.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
+        height, width = out.shape[2], out.shape[3]
+        across = torch.arange(width, device=out.device, dtype=torch.float32).view(1, -1, 1).expand(height, -1, -1)
+        down = torch.arange(height, device=out.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
         cells = torch.cat((across, down), dim=2)  # (H, W, 2): x, y
 
-        out = logits.float().sigmoid()
         # A centre reaches half a cell beyond its own, a side up to four anchors: YOLOv5's bounded forms of YOLOv3's.
         centres = (2 * out[..., 0:2] - 0.5 + cells) * stride
         sizes = (2 * out[..., 2:4]) ** 2 * anchors[:, None, None, :]
-        return torch.cat((centres, sizes, out[..., 4:]), dim=-1).flatten(1, 3)
+        return torch.cat((centres, sizes), dim=-1)
 
     def decode(self, maps: HeadMaps) -> Predictions:
         """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""

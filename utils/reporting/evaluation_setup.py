@@ -36,6 +36,7 @@ from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.inference.test_time_augmentation import AugmentedBackend
 from utils.runtime.device import requested_precision, select_device
 from utils.runtime.failures import explained_failures
+from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -60,6 +61,7 @@ class EvaluationSetup:
             UserError: a file is missing or damaged, the data set has no such part, arithmetic that the device lacks.
         """
         device = select_device(config.device)
+        reuse_freed_memory(device)
         settings = EvaluationSettings(
             nms=NmsSettings(config.conf_thres, config.iou_thres, config.max_det, multi_label=True),
             single_cls=config.single_cls,

@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils.config.run_config import RunConfig
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
+from utils.runtime.reused_memory import reuse_freed_memory
 from utils.training.learning_rate import Schedule
 from utils.training.weight_average import WeightAverage
 
@@ -88,6 +89,7 @@ def ready_model(model: Model, device: torch.device) -> Model:
     # Sums in a fixed order make a run repeatable to the bit; on CUDA that would cost speed, so only the CPU has it.
     torch.use_deterministic_algorithms(device.type == "cpu")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    reuse_freed_memory(device)
     return placed(model, device)
 
 
