@@ -6,15 +6,13 @@ python -m benchmarks.loss --peer ~/yolov5
 from __future__ import annotations
 
 import sys
-from pathlib import Path
-
-import torch
 
 from benchmarks.comparison import compare_children
-from benchmarks.peer_side.inputs import head_maps, objects, print_seconds
+from benchmarks.peer_side.inputs import head_maps, print_seconds
+from benchmarks.training_step import random_batch
 from models.yolo import DetectionModel, load_architecture
 from utils.config.hyperparameters import Hyperparameters
-from utils.geometry.records import Batch, HeadMaps
+from utils.geometry.records import HeadMaps
 from utils.loss.detection_loss import DetectionLoss, LossGains
 
 PICTURES, SIDE = 16, 640
@@ -26,17 +24,7 @@ def own_side() -> None:
     gains = LossGains.from_hyperparameters(Hyperparameters())
     loss = DetectionLoss(model.anchors, model.strides, 80, gains)
     maps = HeadMaps(tuple(one.requires_grad_() for one in head_maps(PICTURES)))
-    rows = objects(PICTURES)
-    half = rows[:, 4:] / 2
-    batch = Batch(
-        images=torch.zeros(PICTURES, 3, SIDE, SIDE, dtype=torch.uint8),
-        boxes=torch.cat((rows[:, 2:4] - half, rows[:, 2:4] + half), dim=1) * SIDE,
-        classes=rows[:, 1].long(),
-        image_index=rows[:, 0].long(),
-        letterboxes=(None,) * PICTURES,
-        paths=(Path("none.jpg"),) * PICTURES,
-        indices=tuple(range(PICTURES)),
-    )
+    batch = random_batch(PICTURES, SIDE)
 
     def step() -> None:
         for one in maps.levels:

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import torch
@@ -52,9 +53,9 @@ def sliced(model: DetectionModel) -> DetectionModel:
     return model
 
 
-def random_batch(pictures: int, side: int) -> Batch:
-    """Random pictures with 30 objects each."""
-    rows = objects(pictures)
+def random_batch(pictures: int, side: int, each: int = 30) -> Batch:
+    """Random pictures with ``each`` objects."""
+    rows = objects(pictures, each)
     half = rows[:, 4:] / 2
     images = torch.randint(0, 256, (pictures, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     return Batch(
@@ -68,6 +69,24 @@ def random_batch(pictures: int, side: int) -> Batch:
     )
 
 
+def training_step(model: DetectionModel, pixels: Batch, precision: torch.dtype) -> Callable[[], None]:
+    """A whole step of a model that is ready to train, on one batch: forward, loss, backward, optimizer."""
+    loss = DetectionLoss(
+        model.anchors, model.strides, model.class_count, LossGains.from_hyperparameters(Hyperparameters())
+    )
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.937, nesterov=True, foreach=True)
+
+    def step() -> None:
+        batch = pixels.on(CPU)
+        with autocast(CPU, precision):
+            maps = model(batch.images)
+        (loss(maps, batch).total * len(batch.paths)).backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+        optimizer.zero_grad()
+
+    return step
+
+
 def own_side(name: str, layout: str, side: int, pictures: int, precision: str) -> None:
     """Time steps of one of our models; ``layout``: ``strided``, ``slices`` or ``slices_channels_last``."""
     torch.manual_seed(0)
@@ -77,20 +96,8 @@ def own_side(name: str, layout: str, side: int, pictures: int, precision: str) -
     model = ready_model(model, CPU).train()
     if layout == "slices":
         model = model.to(memory_format=torch.contiguous_format)
-    gains = LossGains.from_hyperparameters(Hyperparameters())
-    loss = DetectionLoss(model.anchors, model.strides, 80, gains)
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.001, momentum=0.937, nesterov=True, foreach=True)
-    pixels = random_batch(pictures, side)
-
-    def step() -> None:
-        batch = pixels.on(CPU)
-        images = batch.images.contiguous() if layout == "slices" else batch.images
-        with autocast(CPU, resolve_precision(precision, CPU)):
-            maps = model(images)
-        (loss(maps, batch).total * pictures).backward()  # type: ignore[no-untyped-call]
-        optimizer.step()
-        optimizer.zero_grad()
-
+        model.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
+    step = training_step(model, random_batch(pictures, side), resolve_precision(precision, CPU))
     print_seconds(step, times=2, clock=time.process_time)
 
 

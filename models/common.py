@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from models.norm_activation import norm_and_activation
+
 Activation = Callable[[], nn.Module]
 BlockFactory = Callable[[int], nn.Module]  # hidden channels -> module that keeps them
 
@@ -84,8 +86,7 @@ class Conv(nn.Module):
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.bn(self.conv(x)))
-        return out
+        return norm_and_activation(self.conv(x), self.bn, self.act)
 
 
 def recording_graph() -> bool:
@@ -186,8 +187,7 @@ class SPDConv(nn.Module):
         return rearranged
 
     def forward(self, x: Tensor) -> Tensor:
-        out: Tensor = self.act(self.bn(self.convolved(x)))
-        return out
+        return norm_and_activation(self.convolved(x), self.bn, self.act)
 
 
 class Focus(nn.Module):
