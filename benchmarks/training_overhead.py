@@ -28,6 +28,7 @@ def main() -> None:
     parser.add_argument("--img", default="320")
     parser.add_argument("--batch-size", default="16")
     parser.add_argument("--workers", default="0")
+    parser.add_argument("--cache", action="store_true", help="pictures in memory on both sides: no decoding")
     parser.add_argument("--rounds", type=int, default=1)
     flags = parser.parse_args()
     launcher = Path(__file__).parent / "peer_side" / "training_overhead.py"
@@ -37,6 +38,7 @@ def main() -> None:
         words = [launcher, str(SKIPPED), "train.py", "--weights", flags.weights.resolve(), "--data"]
         words += [flags.data.resolve(), "--img", flags.img, "--batch-size", flags.batch_size, "--workers"]
         words += [flags.workers, "--noval", "--noplots", "--noautoanchor", "--epochs", "1", "--project", runs]
+        words += ["--cache", "ram"] if flags.cache else []
         commands = {"ours": python(*words)}
         if flags.peer:
             commands["peer"] = python(*words, folder=flags.peer)

@@ -84,3 +84,18 @@ def test_same_padding_keeps_the_size_with_dilation() -> None:
 
 def test_concat_joins_channels() -> None:
     assert Concat()([torch.zeros(1, 2, 3, 3), torch.zeros(1, 5, 3, 3)]).shape == (1, 7, 3, 3)
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_spd_and_its_gradient_are_those_of_the_slices(layout: torch.memory_format) -> None:
+    x = torch.randn(2, 3, 6, 8).to(memory_format=layout).requires_grad_()
+    same = x.detach().clone().requires_grad_()
+    slices = [same[..., row::2, column::2] for column in range(2) for row in range(2)]
+    found, wanted = SPD(2)(x), torch.cat(slices, dim=1)
+    assert torch.equal(found, wanted)
+    gradient = torch.randn_like(wanted)
+    found.backward(gradient)
+    wanted.backward(gradient)
+    assert x.grad is not None and same.grad is not None
+    assert torch.equal(x.grad, same.grad)
+    assert x.grad.is_contiguous(memory_format=layout)  # batch norm is slow on a gradient of another order
