@@ -24,7 +24,7 @@ def test_values_gradients_and_statistics_are_those_of_the_modules(layout: torch.
 
     found, wanted = norm_and_activation(x, norm, act), act(other(same))
     assert found.grad_fn is not None and type(found.grad_fn).__name__ == "NormAndSiluBackward"
-    found.backward(gradient)
+    found.backward(gradient)  # type: ignore[no-untyped-call]
     wanted.backward(gradient)
 
     torch.testing.assert_close(found, wanted, rtol=0, atol=0)
@@ -39,7 +39,11 @@ def test_values_gradients_and_statistics_are_those_of_the_modules(layout: torch.
 
 def test_gradient_agrees_with_finite_differences() -> None:
     torch.manual_seed(0)
-    x, weight, bias = torch.randn(2, 3, 4, 4, dtype=torch.float64), torch.rand(3).double() + 0.5, torch.randn(3).double()
+    x, weight, bias = (
+        torch.randn(2, 3, 4, 4, dtype=torch.float64),
+        torch.rand(3).double() + 0.5,
+        torch.randn(3).double(),
+    )
     inputs = [each.requires_grad_() for each in (x, weight, bias)]
     assert torch.autograd.gradcheck(lambda *given: NormAndSilu.apply(*given, (None, None), 0.1, 1e-3), inputs)
 
@@ -47,7 +51,7 @@ def test_gradient_agrees_with_finite_differences() -> None:
 def test_frozen_parameters_get_no_gradient() -> None:
     norm = nn.BatchNorm2d(3).requires_grad_(False)
     x = torch.randn(2, 3, 4, 4, requires_grad=True)
-    norm_and_activation(x, norm, nn.SiLU()).sum().backward()
+    norm_and_activation(x, norm, nn.SiLU()).sum().backward()  # type: ignore[no-untyped-call]
     assert x.grad is not None and norm.weight.grad is None and norm.bias.grad is None
 
 
