@@ -94,8 +94,8 @@ def test_spd_and_its_gradient_are_those_of_the_slices(layout: torch.memory_forma
     found, wanted = SPD(2)(x), torch.cat(slices, dim=1)
     assert torch.equal(found, wanted)
     gradient = torch.randn_like(wanted)
-    found.backward(gradient)  # type: ignore[no-untyped-call]
-    wanted.backward(gradient)
+    found.backward(gradient)
+    wanted.backward(gradient)  # type: ignore[no-untyped-call]
     assert x.grad is not None and same.grad is not None
     assert torch.equal(x.grad, same.grad)
     assert x.grad.is_contiguous(memory_format=layout)  # batch norm is slow on a gradient of another order
