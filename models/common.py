@@ -14,8 +14,6 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from models.norm_activation import norm_and_activation
-
 Activation = Callable[[], nn.Module]
 BlockFactory = Callable[[int], nn.Module]  # hidden channels -> module that keeps them
 
@@ -86,7 +84,8 @@ class Conv(nn.Module):
         self.act = act()
 
     def forward(self, x: Tensor) -> Tensor:
-        return norm_and_activation(self.conv(x), self.bn, self.act)
+        out: Tensor = self.act(self.bn(self.conv(x)))
+        return out
 
 
 def recording_graph() -> bool:
@@ -187,7 +186,8 @@ class SPDConv(nn.Module):
         return rearranged
 
     def forward(self, x: Tensor) -> Tensor:
-        return norm_and_activation(self.convolved(x), self.bn, self.act)
+        out: Tensor = self.act(self.bn(self.convolved(x)))
+        return out
 
 
 class Focus(nn.Module):
