@@ -45,4 +45,4 @@ def test_slicing_doubles_the_ap_of_small_objects_in_large_pictures(tmp_path: Pat
         for name, look in ways.items()
     }
     (of_sahi,) = (value for name, value in ap.items() if name.startswith("sahi"))
-    assert ap["--slice 640 --slice-merge nms"] >= of_sahi, ap
+    assert round(ap["--slice 640 --slice-merge nms"], 3) >= round(of_sahi, 3), ap  # to the decimals that are reported
