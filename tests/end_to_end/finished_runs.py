@@ -30,8 +30,9 @@ def assert_same_run(first: Path, second: Path) -> None:
 
 def killed_when(words: Sequence[str], shown: str, folder: Path) -> None:
     """Start a command in ``folder`` and kill it when its progress bar shows what the pattern ``shown`` matches."""
+    every_step = environment() | {"TQDM_MININTERVAL": "0"}  # a bar drawn ten times a second may skip a short epoch
     with subprocess.Popen(
-        words, cwd=folder, env=environment(), stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+        words, cwd=folder, env=every_step, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     ) as process:
         assert process.stderr is not None
         text = ""
