@@ -89,16 +89,16 @@ class Detect(nn.Module):
         for level, (logits, part) in enumerate(zip(maps.levels, torch.split(rows, counts, dim=1), strict=True)):
             place = part.view(logits.shape)
             torch.sigmoid(logits.float(), out=place)
-            place[..., :4] = self._boxes(level, place)
+            place[..., :2], place[..., 2:4] = self._boxes(level, place)
         return rows
 
     def _level_rows(self, level: int, logits: Tensor) -> Tensor:
         """Rows (B, A H W, 5 + C) of one level."""
         out = logits.float().sigmoid()
-        return torch.cat((self._boxes(level, out), out[..., 4:]), dim=-1).flatten(1, 3)
+        return torch.cat((*self._boxes(level, out), out[..., 4:]), dim=-1).flatten(1, 3)
 
-    def _boxes(self, level: int, out: Tensor) -> Tensor:
-        """``cx cy w h`` (B, A, H, W, 4) in network pixels out of the sigmoids (B, A, H, W, 5 + C) of a level."""
+    def _boxes(self, level: int, out: Tensor) -> tuple[Tensor, Tensor]:
+        """``cx cy`` and ``w h``, each (B, A, H, W, 2) network pixels, of a level's sigmoids (B, A, H, W, 5 + C)."""
         stride = float(self.strides[level])
         anchors = self.anchors[level].float() * stride
         height, width = out.shape[2], out.shape[3]
@@ -109,7 +109,7 @@ class Detect(nn.Module):
         # A centre reaches half a cell beyond its own, a side up to four anchors: YOLOv5's bounded forms of YOLOv3's.
         centres = (2 * out[..., 0:2] - 0.5 + cells) * stride
         sizes = (2 * out[..., 2:4]) ** 2 * anchors[:, None, None, :]
-        return torch.cat((centres, sizes), dim=-1)
+        return centres, sizes
 
     def decode(self, maps: HeadMaps) -> Predictions:
         """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
