@@ -37,6 +37,7 @@ from utils.geometry.letterbox import FrameSize, letterbox
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.predictor import as_network_input
 from utils.runtime.device import autocast, cpu_has_bf16
+from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError
 
 CPU = torch.device("cpu")
@@ -166,6 +167,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=15)
     parser.add_argument("--no-ap", action="store_true", help="latency only")
     flags = parser.parse_args()
+    reuse_freed_memory(CPU)  # as val.py and detect.py do
     frame = FrameSize(flags.img, flags.img)
     torch.set_num_threads(flags.threads[0])
     with tempfile.TemporaryDirectory() as folder:

@@ -157,8 +157,9 @@ def open_openvino(path: Path, device: torch.device, precision: torch.dtype = tor
     outputs = [output.get_any_name() if output.get_names() else f"output{i}" for i, output in enumerate(model.outputs)]
 
     def run(images: torch.Tensor) -> Tensors:
-        results = compiled([np.ascontiguousarray(images.cpu().numpy())])
-        return {name: torch.from_numpy(np.array(results[i])) for i, name in enumerate(outputs)}
+        # The images are read where they are; the outputs come as copies of the runtime's own memory.
+        results = compiled([np.ascontiguousarray(images.cpu().numpy())], share_inputs=True, share_outputs=False)
+        return {name: torch.from_numpy(results[i]) for i, name in enumerate(outputs)}
 
     sides = model.inputs[0].get_partial_shape()
     shape = [None if side.is_dynamic else side.get_length() for side in sides]

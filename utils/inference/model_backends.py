@@ -147,7 +147,8 @@ class GraphBackend:
             )
         step = self.batch_size or self._most_pictures or max(len(images), 1)
         parts = [self._predict_batch(part, self.batch_size or len(part)) for part in torch.split(images, step)]
-        whole = (torch.cat(tensors) for tensors in zip(*parts, strict=True))
+        # Class probabilities of many boxes are megabytes: a single part is not copied to be joined with nothing.
+        whole = parts[0] if len(parts) == 1 else (torch.cat(tensors) for tensors in zip(*parts, strict=True))
         return Predictions(*(tensor.to(images.device, torch.float32) for tensor in whole))
 
     def _predict_batch(self, images: torch.Tensor, batch_size: int) -> Predictions:

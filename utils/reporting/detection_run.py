@@ -38,6 +38,7 @@ from utils.runtime.device import describe_device, requested_precision, select_de
 from utils.runtime.failures import explained_failures
 from utils.runtime.overlapped import Behind, ahead
 from utils.runtime.progress import Progress
+from utils.runtime.reused_memory import reuse_freed_memory
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.user_error import UsageError, UserError
 
@@ -67,6 +68,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     """
     device = select_device(config.device)
     precision = requested_precision(config.precision, config.half, device)
+    reuse_freed_memory(device)
     with contextlib.closing(open_source(config.source, config.vid_stride)) as source:
         backend = open_detector(config, device, lambda: _names_of_data(config.data))
         _check_flags(config, backend)
