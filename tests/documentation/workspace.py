@@ -18,7 +18,6 @@ import shlex
 import shutil
 import sys
 import time
-import traceback
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -168,12 +167,8 @@ def main() -> None:
     for command in commands:
         words, start = shlex.split(command.replace("FOLDER", str(folder))), time.perf_counter()
         with fresh_logs() as said:
-            try:
-                provide(folder, words)
-                code = run(words)
-            except Exception:  # noqa: BLE001  whatever it is, it is told as this command's outcome
-                traceback.print_exc()
-                code = -1
+            provide(folder, words)
+            code = run(words)
         outcomes.append({"code": code, "seconds": time.perf_counter() - start, "said": said.getvalue()[-4000:]})
     json.dump(outcomes, sys.stdout)
 
