@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import copy
+import subprocess
+import sys
+
 import pytest
 import torch
 from torch import nn
 
+from tests.shared_data import REPOSITORY
 from utils.training.optimizer import build_optimizer, parameter_groups, set_rates
 
 
@@ -48,3 +53,49 @@ def test_sgd_is_nesterov() -> None:
     layer(torch.ones(1, 1)).sum().backward()
     optimizer.step()
     assert layer.weight.item() == pytest.approx(1 - 0.19)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSProp"])
+def test_steps_and_states_are_those_of_torch(name: str) -> None:
+    torch.manual_seed(0)
+    network, pictures = small_network(), torch.randn(3, 2, 3, 8, 8)
+    twin = copy.deepcopy(network)
+    own = build_optimizer(network, name, lr=0.01, momentum=0.9, decay=0.1)
+    kind = type(own).__mro__[1]
+    theirs = kind([{**group, "params": own_to_twin(group["params"], network, twin)} for group in own.param_groups])
+    for images in pictures:
+        for model, optimizer in ((network, own), (twin, theirs)):
+            model(images).square().mean().backward()
+            optimizer.step()
+            optimizer.zero_grad()
+    assert all(torch.equal(a, b) for a, b in zip(network.parameters(), twin.parameters(), strict=True))
+    assert all(parameter.grad is None for parameter in network.parameters())
+    again = build_optimizer(network, name, lr=0.5, momentum=0.5, decay=0.5)
+    again.load_state_dict(own.state_dict())
+    assert again.param_groups[1]["lr"] == 0.01
+    assert str(again.state_dict()) == str(theirs.state_dict())
+
+
+def own_to_twin(parameters: list[nn.Parameter], network: nn.Module, twin: nn.Module) -> list[nn.Parameter]:
+    """The twin's parameters at the places of the network's."""
+    pairs = {id(own): other for own, other in zip(network.parameters(), twin.parameters(), strict=True)}
+    return [pairs[id(parameter)] for parameter in parameters]
+
+
+STEP = """
+import sys, torch
+from utils.training.optimizer import build_optimizer
+layer = torch.nn.Linear(1, 1)
+optimizer = build_optimizer(layer, sys.argv[1], lr=0.1, momentum=0.9, decay=0.0)
+layer(torch.ones(1, 1)).sum().backward()
+optimizer.step(), optimizer.zero_grad(), optimizer.load_state_dict(optimizer.state_dict())
+print("torch._dynamo" in sys.modules)
+"""
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSProp"])
+def test_no_step_loads_the_compiler(name: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STEP, name], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "False"

@@ -26,3 +26,15 @@ def reuse_freed_memory(device: torch.device) -> bool:
         return False
     mallopt.argtypes, mallopt.restype = (ctypes.c_int, ctypes.c_int), ctypes.c_int
     return all([mallopt(M_MMAP_MAX, 0), mallopt(M_TRIM_THRESHOLD, -1), mallopt(M_TOP_PAD, GROWTH)])
+
+
+def give_back_freed_memory() -> None:
+    """Give the system what is free in the heap, before work whose tensors have other sizes.
+
+    The free pieces that training leaves between what lives on would not fit an evaluation's tensors, which would come
+    on top: the peak of a run was a fifth higher.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim.argtypes, trim.restype = (ctypes.c_size_t,), ctypes.c_int
+        trim(0)

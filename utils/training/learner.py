@@ -87,7 +87,8 @@ class Learner(ABC, Generic[Model, Pictures]):
 def ready_model(model: Model, device: torch.device) -> Model:
     """The model on its device, and arithmetic that repeats a run to the bit on the CPU."""
     # Sums in a fixed order make a run repeatable to the bit; on CUDA that would cost speed, so only the CPU has it.
-    torch.use_deterministic_algorithms(device.type == "cpu")
+    # use_deterministic_algorithms would also load torch's compiler, to set it the same.
+    torch.set_deterministic_debug_mode("error" if device.type == "cpu" else "default")
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     reuse_freed_memory(device)
     return placed(model, device)

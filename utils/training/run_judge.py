@@ -18,6 +18,7 @@ from utils.inference.model_backends import TorchBackend
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.runtime.process_ranks import ProcessRanks
+from utils.runtime.reused_memory import give_back_freed_memory
 from utils.training.run_pictures import Pictures
 
 TILES_AT_ONCE = 16  # through the network
@@ -35,6 +36,7 @@ def judge(
 
     With tiles there is no loss in the report, as there is no whole picture at training size to measure it on.
     """
+    give_back_freed_memory()
     loader, device = pictures.evaluation, ranks.device
     if pictures.tile is None:
         return evaluate(model, loader, settings, device, loss, observers, ranks)
