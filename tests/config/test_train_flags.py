@@ -112,6 +112,7 @@ def test_values_that_cannot_be(argv: tuple[str, ...], words: str) -> None:
 def test_values_that_may_be_left_out_or_are_several() -> None:
     assert parse("--cache").cache == "ram"
     assert parse("--cache", "disk").cache == "disk"
+    assert parse("--cache", "none").cache == "none"
     assert parse("--freeze", "0", "3", "model.24").freeze == ("0", "3", "model.24")
 
 

@@ -180,6 +180,22 @@ def test_cache(kind: str, base: TrainConfig, plain: Trial, monkeypatch: pytest.M
     assert made.pictures == plain.pictures
 
 
+def test_few_pictures_are_kept_without_the_flag(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    def kept(config: TrainConfig) -> list[object]:
+        run = new_run(DetectionTask, config, ALONE)
+        assert isinstance(run.task, DetectionTask)
+        pictures = run.task.pictures
+        return [loader.dataset._cache for loader in (pictures.training, pictures.evaluation)]
+
+    training, evaluation = kept(base)
+    assert isinstance(training, MemoryPictures) and evaluation is None
+    assert kept(replace(base, cache="none")) == [None, None]
+    monkeypatch.setattr("utils.training.run_pictures.FEW_BYTES", training.layout.total - 1)
+    assert kept(base) == [None, None]
+    monkeypatch.setattr("utils.training.run_pictures.FEW_BYTES", training.layout.total)
+    assert kept(base)[0] is not None
+
+
 def test_single_cls(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(replace(base, single_cls=True), monkeypatch)
     assert load_model(made.folder / "weights" / "last.pt").names == ("item",)

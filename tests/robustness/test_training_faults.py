@@ -186,7 +186,8 @@ def test_a_killed_worker(tmp_path: Path, dataset: Path) -> None:
 @pytest.mark.parametrize("workers", [0, 1])
 def test_pictures_deleted_in_mid_run(workers: int, tmp_path: Path, dataset: Path) -> None:
     folder = tmp_path / "runs" / "train" / "exp"
-    with start(tmp_path, dataset, "--workers", workers, "--epochs", 10000, "--patience", 0, "--noval") as process:
+    flags = ("--cache", "none", "--workers", workers, "--epochs", 10000, "--patience", 0, "--noval")
+    with start(tmp_path, dataset, *flags) as process:
         wait_for(folder / "results.csv", process)
         for path in (dataset.parent / "images" / "train").glob("*.png"):
             path.unlink()

@@ -106,9 +106,10 @@ class TrainConfig(RunConfig):
     )
     cache: str | None = flag(
         None,
-        "keep decoded pictures: in memory (ram, also when the value is left out) or in one file (disk)",
+        "keep decoded pictures: in memory (ram, also when the value is left out), in one file (disk), or not (none); "
+        "without the flag, training pictures that take up to 64 MiB are kept in memory",
         group="Data",
-        choices=("ram", "disk"),
+        choices=("ram", "disk", "none"),
         lone_value="ram",
     )
     single_cls: bool = flag(False, "train all classes as one", group="Data")

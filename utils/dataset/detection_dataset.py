@@ -14,7 +14,7 @@ from utils.dataset.coco_annotations import CocoTruth, PictureAnnotations, truth_
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex
-from utils.dataset.picture_cache import CacheKind, PictureCache, cache_pictures
+from utils.dataset.picture_cache import CacheKind, PictureCache, cache_pictures, picture_layout
 from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, resize_to_long_side
 from utils.geometry.records import Labels, Sample
 
@@ -50,6 +50,10 @@ class DetectionDataset:
         folder = cache_folder_of(self.index.paths[0])
         cache = cache_pictures(self.index, kind, folder, long_side=long_side, title=title)
         return DetectionDataset(self.index, self.names, cache, self.annotations)
+
+    def decoded_bytes(self, long_side: int) -> int:
+        """What ``cached`` would keep with this ``long_side``."""
+        return picture_layout(self.index.sizes, long_side).total
 
     def __len__(self) -> int:
         return len(self.index)

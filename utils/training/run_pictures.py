@@ -19,6 +19,8 @@ from utils.dataset.picture_cache import CacheKind
 from utils.dataset.tiled_dataset import TiledDataset
 from utils.runtime.process_ranks import ProcessRanks
 
+FEW_BYTES = 64 * 2**20  # of decoded training pictures that are kept without --cache: little beside torch itself
+
 
 @dataclass(frozen=True, slots=True)
 class Pictures:
@@ -41,13 +43,14 @@ def open_pictures(
     with ranks.first_on_machine():  # the scan is cached
         train = open_dataset(dataset.train, classes, title="train", annotations=dataset.annotations.get("train"))
         val = open_dataset(dataset.val, classes, title="val", annotations=dataset.annotations.get("val"))
-        kind: CacheKind = "ram" if config.cache == "ram" else "disk"
+        asked: CacheKind | None = "ram" if config.cache == "ram" else "disk" if config.cache == "disk" else None
+        are_few = config.cache is None and train.decoded_bytes(config.imgsz) <= FEW_BYTES
         if tile is not None:  # always cached: of a file that is decoded, a window costs as much as the whole
-            train = TiledDataset(train.cached(kind, title="train"), tile)
-        elif config.cache is not None:
-            train = train.cached(kind, long_side=config.imgsz, title="train")
-        if config.cache is not None:
-            val = val.cached(kind, title="val")  # as on disk, so that no figure changes
+            train = TiledDataset(train.cached(asked or "disk", title="train"), tile)
+        elif asked or are_few:
+            train = train.cached(asked or "ram", long_side=config.imgsz, title="train")
+        if asked:
+            val = val.cached(asked, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
     return Pictures(
         training_loader(train, config.imgsz, hyp, config.seed, learn, shape),
