@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
@@ -31,6 +31,18 @@ READABLE_CLASSES = 40  # up to this number class names and counts are written in
 SIZE_BORDERS = (32, 96)  # pixels; COCO's small < 32^2 <= medium < 96^2 <= large
 BLUE, GREY = "#0072B2", "#999999"
 SIZE_COLORS = ("#999999", "#E69F00", "#009E73", "#0072B2")  # all, small, medium, large
+
+
+class _Curves(NamedTuple):
+    """One figure: a line for each class over an axis, and their mean."""
+
+    name: str
+    axis: np.ndarray  # (X,)
+    lines: np.ndarray  # (C, X)
+    below: str  # what the axes are
+    beside: str
+    # Of the legend, where the mean seldom goes: to look for the emptiest corner takes longer than to draw all the rest.
+    corner: Literal["lower left", "lower right", "upper right"]
 
 
 def plot_results(path: Path, records: Sequence[FinishedEpoch]) -> None:
@@ -59,21 +71,21 @@ def plot_curves(folder: Path, report: EvaluationReport) -> tuple[Path, ...]:
     curves, names = report.curves, report.names
     recall = np.linspace(0, 1, curves.precision_at_recall.shape[1])
     scores = curves.confidence
-    # The corner of the legend, where the mean seldom goes: to look for the emptiest takes longer than to draw the rest.
     figures = (
-        ("PR", recall, curves.precision_at_recall, "recall", "precision", "lower left", f"mAP50 {report.map50:.3f}"),
-        ("P", scores, curves.precision_curve, "confidence", "precision", "lower right", None),
-        ("R", scores, curves.recall_curve, "confidence", "recall", "upper right", None),
-        ("F1", scores, curves.f1_curve, "confidence", "F1", "upper right", None),
+        _Curves("PR", recall, curves.precision_at_recall, "recall", "precision", "lower left"),
+        _Curves("P", scores, curves.precision_curve, "confidence", "precision", "lower right"),
+        _Curves("R", scores, curves.recall_curve, "confidence", "recall", "upper right"),
+        _Curves("F1", scores, curves.f1_curve, "confidence", "F1", "upper right"),
     )
     paths = []
-    for name, axis, lines, below, beside, corner, summary in figures:
+    for name, axis, lines, below, beside, corner in figures:
         figure = _figure(width=8, height=6)
         panel = figure.subplots()
         _class_lines(panel, axis, lines, curves, names)
         if len(lines):
             mean = lines.mean(axis=0)
-            caption = summary or f"{mean.max():.2f} at {axis[mean.argmax()]:.3f}"
+            best = f"{mean.max():.2f} at {axis[mean.argmax()]:.3f}"
+            caption = f"mAP50 {report.map50:.3f}" if name == "PR" else best
             panel.plot(axis, mean, color=BLUE, linewidth=3, label=f"all classes, {caption}")
             panel.legend(loc=corner, fontsize=8)
         panel.set(xlabel=below, ylabel=beside, xlim=(0, 1), ylim=(0, 1.02), title=f"{beside} over {below}")
