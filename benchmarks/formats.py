@@ -8,6 +8,7 @@ python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml --no-ap --
 from __future__ import annotations
 
 import argparse
+import copy
 import itertools
 import tempfile
 import time
@@ -34,6 +35,7 @@ from utils.exporting.formats import FORMATS
 from utils.exporting.quantization import Accuracy, Int8Data
 from utils.exporting.verification import size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
+from utils.geometry.records import Predictions
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.predictor import as_network_input
 from utils.runtime.device import autocast, cpu_has_bf16
@@ -46,7 +48,8 @@ CALLS_IN_TURN = 3  # after one that does not count: it finds the caches and the 
 PYTORCH = "PyTorch, BN folded, strided"
 KEPT = "PyTorch, BN folded, space-to-depth kept"
 CHOSEN = "PyTorch, BN folded, chosen per layer"
-UNFUSED = "PyTorch, unfused"
+EAGER = "PyTorch eager, default memory order"  # as a model runs that is loaded and called, and nothing else
+UNFUSED = "PyTorch, unfused"  # channels last, as all forms of ours
 OPENVINO = "OpenVINO"
 
 
@@ -95,6 +98,19 @@ class Exports:
         return form.judged or self.data.accuracy(form.open(), self.settings, CPU, form.precision)
 
 
+class EagerBackend(TorchBackend):
+    """The model as it was trained, weights and pictures in PyTorch's default memory order."""
+
+    def __init__(self, model: DetectionModel, device: torch.device) -> None:
+        super().__init__(copy.deepcopy(model), device)
+        self.model.to(memory_format=torch.contiguous_format)
+
+    @torch.inference_mode()
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """See ``TorchBackend``."""
+        return self.model.predict(images.contiguous())
+
+
 def pytorch_forms(model: DetectionModel, file: Path, frame: FrameSize) -> tuple[list[Form], tuple[LayerChoice, ...]]:
     """The model as it was trained and in its fused forms, and what measuring said about its layers."""
     models = {UNFUSED: model, PYTORCH: fused(model)}
@@ -103,7 +119,8 @@ def pytorch_forms(model: DetectionModel, file: Path, frame: FrameSize) -> tuple[
         best, choices = fused_by_measurement(model.to(memory_format=torch.channels_last), frame, repeats=100)
         models |= {KEPT: fused(model, strided=False), CHOSEN: best}
     size = size_in_megabytes(file)
-    forms = [Form(name, partial(TorchBackend, own, CPU), size) for name, own in models.items()]
+    forms = [Form(EAGER, partial(EagerBackend, model, CPU), size)]
+    forms += [Form(name, partial(TorchBackend, own, CPU), size) for name, own in models.items()]
     if cpu_has_bf16():
         backend = partial(TorchBackend, models[PYTORCH], CPU)
         forms.append(Form("PyTorch, BN folded, bf16", backend, size, torch.bfloat16))
@@ -228,6 +245,8 @@ def sentences(seconds: Seconds) -> list[str]:
         "strided everywhere, over space-to-depth kept": (PYTORCH, KEPT),
         "OpenVINO fp32, over PyTorch folded and strided": (OPENVINO, PYTORCH),
         "OpenVINO fp32, over PyTorch unfused": (OPENVINO, UNFUSED),
+        "OpenVINO fp32, over PyTorch eager in its default memory order": (OPENVINO, EAGER),
+        "PyTorch folded and strided, over PyTorch eager in its default memory order": (PYTORCH, EAGER),
     }
     return [
         f"{title}: {paired_ratio(seconds, *pair):.3f} of the time"
