@@ -14,6 +14,7 @@ from utils.evaluation.evaluate import (
     evaluate_predictor,
 )
 from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Batch, Detections, Predictions
 from utils.inference.model_backends import TorchBackend
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
@@ -22,6 +23,18 @@ from utils.runtime.reused_memory import give_back_freed_memory
 from utils.training.run_pictures import Pictures
 
 TILES_AT_ONCE = 16  # through the network
+
+
+class FrameChanges(EvaluationObserver):
+    """Gives freed memory back wherever batches go on in another frame: its pieces have sizes that the new one lacks."""
+
+    def __init__(self) -> None:
+        self.size: FrameSize | None = None
+
+    def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
+        if batch.size != self.size:
+            give_back_freed_memory()
+        self.size = batch.size
 
 
 def judge(
@@ -39,7 +52,7 @@ def judge(
     give_back_freed_memory()
     loader, device = pictures.evaluation, ranks.device
     if pictures.tile is None:
-        return evaluate(model, loader, settings, device, loss, observers, ranks)
+        return evaluate(model, loader, settings, device, loss, (*observers, FrameChanges()), ranks)
     side = pictures.side
     view = PredictorSettings(settings.suppression, FrameSize(side, side), settings.precision)
     predictor = Predictor(TorchBackend(model, device), view, device)
