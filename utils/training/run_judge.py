@@ -26,7 +26,7 @@ TILES_AT_ONCE = 16  # through the network
 
 
 class FrameChanges(EvaluationObserver):
-    """Gives freed memory back wherever batches go on in another frame: its pieces have sizes that the new one lacks."""
+    """After the first batch in a new frame, gives back what those before left: their tensors had other sizes."""
 
     def __init__(self) -> None:
         self.size: FrameSize | None = None
@@ -49,7 +49,6 @@ def judge(
 
     With tiles there is no loss in the report, as there is no whole picture at training size to measure it on.
     """
-    give_back_freed_memory()
     loader, device = pictures.evaluation, ranks.device
     if pictures.tile is None:
         return evaluate(model, loader, settings, device, loss, (*observers, FrameChanges()), ranks)

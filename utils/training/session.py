@@ -27,6 +27,7 @@ from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, placed, resolve_precision
 from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
+from utils.runtime.reused_memory import give_back_freed_memory
 from utils.runtime.seeds import reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.checkpoint import (
@@ -200,7 +201,10 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
         again = f"python {run.task.script} --resume {run.last}"
         raise Stopped(number, f"stopped in epoch {epoch}; go on with: {again}")
     ranks.share(run.learner.average.model)  # batch statistics are each process's own
-    report = run.task.evaluate(run.state) if is_last or not config.noval else None
+    report = None
+    if is_last or not config.noval:
+        give_back_freed_memory()
+        report = run.task.evaluate(run.state)
     record = run.task.record(epoch, outcome, report)
     run.state = replace(run.state, records=(*run.state.records, record))
     if report is not None:
@@ -242,6 +246,7 @@ def finish(run: TrainingRun) -> None:
     if ranks.is_writer:
         model = placed(run.task.load(chosen), ranks.device)
     ranks.share(model)
+    give_back_freed_memory()
     run.task.judge_best(model, chosen, run.folder, run.state)
     if not ranks.is_writer:
         return
