@@ -84,8 +84,10 @@ def own_to_twin(parameters: list[nn.Parameter], network: nn.Module, twin: nn.Mod
 
 STEP = """
 import sys, torch
+from utils.training.learner import ready_model
 from utils.training.optimizer import build_optimizer
-layer = torch.nn.Linear(1, 1)
+layer = ready_model(torch.nn.Linear(1, 1), torch.device("cpu"))
+assert torch.are_deterministic_algorithms_enabled()
 optimizer = build_optimizer(layer, sys.argv[1], lr=0.1, momentum=0.9, decay=0.0)
 layer(torch.ones(1, 1)).sum().backward()
 optimizer.step(), optimizer.zero_grad(), optimizer.load_state_dict(optimizer.state_dict())
@@ -94,7 +96,7 @@ print("torch._dynamo" in sys.modules)
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSProp"])
-def test_no_step_loads_the_compiler(name: str) -> None:
+def test_neither_a_step_nor_what_precedes_it_loads_the_compiler(name: str) -> None:
     done = subprocess.run(
         [sys.executable, "-c", STEP, name], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )

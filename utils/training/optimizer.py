@@ -61,8 +61,8 @@ def without_compiler(kind: type[Kind]) -> type[Kind]:
 
     They keep ``torch.compile`` from looking into an optimizer, and one that is not compiled has no use for them.
     """
-    methods = {name: inspect.unwrap(getattr(kind, name)) for name in ("add_param_group", "zero_grad")}
-    methods |= {name: inspect.unwrap(getattr(kind, name)) for name in ("state_dict", "load_state_dict")}
+    decorated = ("add_param_group", "zero_grad", "state_dict", "load_state_dict")
+    methods = {name: inspect.unwrap(getattr(kind, name)) for name in decorated}
     step = torch.no_grad()(inspect.unwrap(kind.step))
     return cast(type[Kind], type(kind.__name__, (kind,), {**methods, "step": step}))
 
