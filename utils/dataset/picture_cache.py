@@ -30,7 +30,7 @@ LOGGER = logging.getLogger(__name__)
 CacheKind = Literal["ram", "disk"]
 MEMORY_SHARE = 0.8  # of the free memory that the pictures may take
 _READERS = 8
-_GIB = 2**30
+_MIB, _GIB = 2**20, 2**30
 
 
 class PictureCache(Protocol):
@@ -122,12 +122,12 @@ def cache_pictures(
         target = pixels.numpy()
         for start, image in zip(layout.starts.tolist(), _decoded(index.paths, layout, title), strict=True):
             target[start : start + image.size] = image.reshape(-1)
-        LOGGER.info("%s: %.2f GiB of pictures in memory", title, layout.total / _GIB)
+        LOGGER.info("%s: %.0f MiB of pictures in memory", title, layout.total / _MIB)
         return MemoryPictures(layout, pixels)
     file = _mapped_file(index.paths, layout, folder)
     if not (file.is_file() and file.stat().st_size == layout.total):
         _write_mapped(index.paths, layout, file, title)
-    LOGGER.info("%s: %.2f GiB of pictures in %s", title, layout.total / _GIB, file)
+    LOGGER.info("%s: %.0f MiB of pictures in %s", title, layout.total / _MIB, file)
     return MappedPictures(layout, file)
 
 
