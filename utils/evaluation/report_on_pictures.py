@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.area_ranges import AreaRange
-from utils.evaluation.average_precision import precision_recall
+from utils.evaluation.average_precision import PrecisionRecall, precision_recall
 from utils.evaluation.coco_average_precision import (
     CocoSummary,
     coco_figures,
@@ -19,6 +19,7 @@ from utils.evaluation.confusion_matrix import ConfusionMatrix
 from utils.evaluation.evaluated_pictures import EvaluatedPicture
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, RunFigures
 from utils.evaluation.match_detections import match_detections
+from utils.geometry.records import Labels
 from utils.user_error import UserError
 
 NO_FIGURES = CocoSummary(*[-1.0] * 12)  # of a class that the labels have and the annotation file has not
@@ -62,23 +63,6 @@ def report_on(
     confusion = ConfusionMatrix(len(names))
     for picture in pictures:
         confusion.add(picture.detections, picture.labels)
-    pictures_with = np.zeros(len(names), dtype=np.int64)
-    for labels in truth:
-        pictures_with[np.unique(labels.classes)] += 1
-    per_class = tuple(
-        ClassReport(
-            name=names[index],
-            index=index,
-            images=int(pictures_with[index]),
-            objects=int(curves.objects[row]),
-            precision=float(curves.precision[row]),
-            recall=float(curves.recall[row]),
-            map50=float(curves.ap[row, 0]),
-            map50_95=float(curves.ap[row].mean()),
-            coco=coco.per_class.get(index, NO_FIGURES),
-        )
-        for row, index in enumerate(curves.classes.tolist())
-    )
     return EvaluationReport(
         precision=_mean(curves.precision),
         recall=_mean(curves.recall),
@@ -88,7 +72,7 @@ def report_on(
         by_area=coco.by_area,
         truth=objects,
         findings=findings,
-        per_class=per_class,
+        per_class=_class_reports(names, truth, curves, coco.per_class),
         images=len(pictures),
         objects=int(curves.objects.sum()),
         loss=run.loss,
@@ -96,6 +80,29 @@ def report_on(
         names=names,
         curves=curves,
         confusion=confusion.counts,
+    )
+
+
+def _class_reports(
+    names: tuple[str, ...], truth: Sequence[Labels], curves: PrecisionRecall, coco: Mapping[int, CocoSummary]
+) -> tuple[ClassReport, ...]:
+    """The classes that have objects."""
+    pictures_with = np.zeros(len(names), dtype=np.int64)
+    for labels in truth:
+        pictures_with[np.unique(labels.classes)] += 1
+    return tuple(
+        ClassReport(
+            name=names[index],
+            index=index,
+            images=int(pictures_with[index]),
+            objects=int(curves.objects[row]),
+            precision=float(curves.precision[row]),
+            recall=float(curves.recall[row]),
+            map50=float(curves.ap[row, 0]),
+            map50_95=float(curves.ap[row].mean()),
+            coco=coco.get(index, NO_FIGURES),
+        )
+        for row, index in enumerate(curves.classes.tolist())
     )
 
 
