@@ -313,5 +313,5 @@ def _figure(*, width: float, height: float) -> Figure:
 
 
 def _save(figure: Figure, path: Path) -> None:
-    # zlib's third level packs drawings as small as its sixth in half of the time.
+    # zlib's third level takes less time than its sixth, for files of much the same size.
     figure.savefig(path, dpi=120, pil_kwargs={"compress_level": 3})
