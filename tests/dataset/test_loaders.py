@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import signal
+import time
 from itertools import pairwise
 from pathlib import Path
 
@@ -180,3 +182,16 @@ def test_a_picture_that_changed_size_is_named(tmp_path: Path) -> None:
     (tmp_path / "images" / "0.png").write_bytes((tmp_path / "images" / "1.png").read_bytes())
     with pytest.raises(UserError, match=r"0\.png: its size is no longer"):
         dataset.source_image(0)
+
+
+@pytest.mark.slow
+def test_a_killed_worker_is_told_where_a_batch_is_awaited_and_nowhere_else(tmp_path: Path) -> None:
+    loader = evaluation_loader(small_dataset(tmp_path, 4), 64, LoaderSettings(1, workers=1))
+    batches = iter(loader)
+    next(batches)
+    (worker,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
+    os.kill(int(worker), signal.SIGKILL)
+    for _ in range(50):  # in the middle of other work, such as the write of a checkpoint
+        time.sleep(0.01)
+    with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid\(s\) {worker}\)"):
+        list(batches)

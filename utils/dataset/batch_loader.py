@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import itertools
 import os
+import signal
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
@@ -81,7 +83,7 @@ class BatchLoader(Generic[DatasetType, BatchType]):
 
     def __iter__(self) -> Iterator[BatchType]:
         try:
-            yield from self._batches
+            yield from _started(self._batches)
         except UserError as error:
             # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
             message = str(error.args[0]).strip().splitlines()[-1]
@@ -107,6 +109,21 @@ def torch_loader(
         worker_init_fn=_limit_threads,
         persistent_workers=workers > 0,
     )
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """The batches of ``loader``, with its workers started and this process's signals as they were.
+
+    torch would have SIGCHLD raise for a lost worker wherever this process stands, be it in the write of a file, whose
+    failure it then seems to be. The wait for the next batch notices the loss too, after five seconds at most.
+    """
+    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
+        return iter(loader)  # where torch sets no handler either
+    before = signal.getsignal(signal.SIGCHLD)
+    try:
+        return iter(loader)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
 
 
 def _limit_threads(_: int) -> None:

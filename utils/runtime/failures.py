@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -25,8 +24,6 @@ def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
     Raises:
         UserError: naming batch and size, or the process that was killed. Other errors pass.
     """
-    unraisable = sys.unraisablehook
-    sys.unraisablehook = _quiet_about_lost_workers
     try:
         yield
     except (MemoryError, RuntimeError, cv2.error) as error:
@@ -44,17 +41,6 @@ def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
     # A process that is killed while it hands a batch over is noticed by its broken connection first.
     except (ConnectionResetError, ConnectionRefusedError, EOFError) as error:
         raise UserError(_lost_line("")) from error
-    finally:
-        sys.unraisablehook = unraisable
-
-
-def _quiet_about_lost_workers(failure: sys.UnraisableHookArgs) -> None:
-    """torch tells of a lost worker wherever the program stands; inside a destructor that is a traceback and no error.
-
-    The loader meets the same loss a moment later.
-    """
-    if not _LOST_WORKER.search(str(failure.exc_value)):
-        sys.__unraisablehook__(failure)
 
 
 def _lost_line(process: str) -> str:
