@@ -15,7 +15,8 @@ import torch
 from tests.dataset.pictures import small_dataset
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.collate import collate
-from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, training_loader
+from utils.dataset.detection_dataset import DetectionDataset
+from utils.dataset.loaders import DetectionTrainingLoader, LoaderSettings, evaluation_loader, training_loader
 from utils.dataset.samplers import TrainingSampler, evaluation_batches, rectangular_frames
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Labels, Sample
@@ -98,7 +99,7 @@ def test_no_more_workers_than_processors(tmp_path: Path, monkeypatch: pytest.Mon
     dataset = small_dataset(tmp_path, count=2)
     for asked, given in ((8, 3), (2, 2), (0, 0)):
         loader = evaluation_loader(dataset, 64, LoaderSettings(2, workers=asked))
-        assert loader._batches.num_workers == given
+        assert loader.workers == given
 
 
 @pytest.mark.slow
@@ -160,16 +161,28 @@ def test_a_fixed_frame_and_ranks(tmp_path: Path) -> None:
     assert sorted(batch.indices[0] for part in parts for batch in part) == list(range(6))
 
 
-@pytest.mark.parametrize("workers", [0, pytest.param(1, marks=pytest.mark.slow)])
+@pytest.mark.parametrize("workers", [0, 1])
 def test_a_picture_that_is_gone_is_one_line(tmp_path: Path, workers: int) -> None:
-    dataset = small_dataset(tmp_path)
-    (tmp_path / "images" / "3.png").unlink()
-    message = _refusal(evaluation_loader(dataset, 64, LoaderSettings(2, workers=workers)))
+    loader = evaluation_loader(_set_with_a_picture_gone(tmp_path), 64, LoaderSettings(2, workers=workers))
+    with pytest.raises(UserError, match=rf"^{tmp_path / 'images' / '3.png'}: cannot be read: No such file"):
+        list(loader)
+
+
+@pytest.mark.slow
+def test_a_worker_process_that_misses_a_picture_says_so_in_one_line(tmp_path: Path) -> None:
+    dataset = _set_with_a_picture_gone(tmp_path)
+    message = _refusal(training_loader(dataset, 64, Hyperparameters(mosaic=0), 0, LoaderSettings(2, workers=1)))
     assert message.startswith(f"{tmp_path / 'images' / '3.png'}: cannot be read: No such file")
     assert "\n" not in message
 
 
-def _refusal(loader: DetectionLoader) -> str:
+def _set_with_a_picture_gone(folder: Path) -> DetectionDataset:
+    dataset = small_dataset(folder)
+    (folder / "images" / "3.png").unlink()
+    return dataset
+
+
+def _refusal(loader: DetectionTrainingLoader) -> str:
     try:  # pytest.raises would keep the loader, and so its workers, in the traceback that it keeps
         list(loader)
     except UserError as error:
@@ -186,8 +199,8 @@ def test_a_picture_that_changed_size_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_worker_is_told_where_a_batch_is_awaited_and_nowhere_else(tmp_path: Path) -> None:
-    loader = evaluation_loader(small_dataset(tmp_path, 4), 64, LoaderSettings(1, workers=1))
-    batches = iter(loader)
+    dataset = small_dataset(tmp_path, 4)
+    batches = iter(training_loader(dataset, 64, Hyperparameters(), 0, LoaderSettings(1, workers=1)))
     next(batches)
     (worker,) = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children").read_text(encoding="utf-8").split()
     os.kill(int(worker), signal.SIGKILL)

@@ -113,7 +113,7 @@ class ClassifyValConfig(_EvaluatedModel):
     weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
     data: str = flag("imagenette160", DATA_HELP, group="Data")
     batch_size: int = flag(128, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
-    workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
+    workers: int = flag(8, "threads that load pictures; 0 loads between the batches", group="Data", at_least=0)
     verbose: str = flag(
         "True", "whether to print the accuracy of every class", group="Output", choices=("True", "False"),
         lone_value="True",

@@ -33,7 +33,7 @@ class RunConfig:
         at_least=-1,
         at_most=LARGEST_BATCH,
     )
-    workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
+    workers: int = flag(8, "processes that load pictures to learn from; 0 for none", group="Data", at_least=0)
 
     epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
     patience: int = flag(
@@ -203,7 +203,7 @@ class ValConfig:
         at_least=32,
         at_most=LONGEST_SIDE,
     )
-    workers: int = flag(8, "processes that load pictures; 0 loads in the main process", group="Data", at_least=0)
+    workers: int = flag(8, "threads that load pictures; 0 loads between the batches", group="Data", at_least=0)
     single_cls: bool = flag(False, "evaluate all classes as one", group="Data")
 
     conf_thres: float = flag(0.001, "lowest score of a detection", group="Detections", at_least=0, at_most=1)

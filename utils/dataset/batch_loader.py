@@ -1,4 +1,4 @@
-"""Batches out of a data set, whatever is learned: worker processes, order of an epoch, errors of workers."""
+"""Batches out of a data set, whatever is learned: made ahead by threads or processes, and the errors of those."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import itertools
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -16,7 +16,9 @@ import torch
 from torch.utils.data import DataLoader
 
 from utils.config.run_config import RunConfig
+from utils.runtime.opencv_threads import one_opencv_thread
 from utils.runtime.process_ranks import ProcessRanks
+from utils.runtime.read_ahead import read_ahead
 from utils.user_error import UserError
 
 BatchType = TypeVar("BatchType", covariant=True)
@@ -28,7 +30,7 @@ class LoaderSettings:
     """How batches are made, of either kind."""
 
     batch_size: int  # pictures per batch of this process
-    workers: int = 0  # processes that load; never changes what is loaded
+    workers: int = 0  # threads or processes that load; never changes what is loaded
     pin_memory: bool = False  # for copies to CUDA
     rank: int = 0
     world: int = 1
@@ -49,37 +51,102 @@ class LoaderSettings:
         return replace(self, batch_size=2 * self.batch_size)
 
 
-class EpochSampler(Protocol):
-    """An order that depends on the epoch."""
+class BatchOrder(Protocol):
+    """The keys of the samples of each batch."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Sequence[Any]]: ...
+
+
+class EpochOrder(Protocol):
+    """What draws an order for each epoch."""
 
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None: ...
 
 
 class BatchLoader(Generic[DatasetType, BatchType]):
-    """An iterable of batches of ``dataset``, once through it per iteration."""
+    """An iterable of batches of ``dataset``, once through it per iteration, made ahead by threads of this process.
 
-    def __init__(self, dataset: DatasetType, batches: DataLoader[Any], sampler: EpochSampler | None = None) -> None:
+    For evaluation, where nearly all the work is OpenCV's, which leaves Python to others meanwhile: threads start at
+    once and hand batches over as they are.
+
+    Args:
+        dataset: where the samples come from.
+        samples: by key.
+        order: keys of each batch.
+        settings: number of threads; with 0 a batch is made when it is asked for.
+        collate: samples to a batch.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetType,
+        samples: Any,
+        order: BatchOrder,
+        settings: LoaderSettings,
+        collate: Callable[[Any], BatchType],
+    ) -> None:
         self.dataset = dataset
-        self._batches = batches
-        self._sampler = sampler
+        self._samples = samples
+        self._order = order
+        self._collate = collate
+        # More workers than processors only cost memory and start-up time.
+        self.workers = min(settings.workers, os.cpu_count() or 1)
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self._batches)
+        return len(self._order)
+
+    def first(self, count: int) -> Iterator[BatchType]:
+        """The first batches of the iteration to come, made in this thread, for a look at them."""
+        return map(self._batch, itertools.islice(self._order, count))
+
+    def __iter__(self) -> Iterator[BatchType]:
+        if not self.workers:
+            yield from map(self._batch, self._order)
+            return
+        with one_opencv_thread():
+            yield from read_ahead(self._batch, self._order, threads=self.workers)
+
+    def _batch(self, keys: Sequence[Any]) -> BatchType:
+        return self._collate([self._samples[key] for key in keys])
+
+
+class TrainingLoader(BatchLoader[DatasetType, BatchType]):
+    """The same by worker processes, in an order that depends on the epoch: augmentation is largely Python's own work.
+
+    Args:
+        epochs: draws the order, which may be made from it.
+    """
+
+    def __init__(
+        self,
+        dataset: DatasetType,
+        samples: Any,
+        order: BatchOrder,
+        settings: LoaderSettings,
+        collate: Callable[[Any], BatchType],
+        epochs: EpochOrder,
+    ) -> None:
+        super().__init__(dataset, samples, order, settings, collate)
+        self._epochs = epochs
+        self._batches: DataLoader[Any] = DataLoader(
+            samples,
+            batch_sampler=order,  # type: ignore[arg-type]  # of whatever keys
+            num_workers=self.workers,
+            collate_fn=collate,
+            pin_memory=settings.pin_memory,
+            worker_init_fn=_limit_threads,
+            persistent_workers=self.workers > 0,
+        )
 
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
-        """Choose the order and the augmentation of the iterations to come (training).
+        """Choose the order and the augmentation of the iterations to come.
 
         With ``weights`` (F,) pictures are drawn in proportion to them.
         """
-        if self._sampler is not None:
-            self._sampler.set_epoch(epoch, weights)
-
-    def first(self, count: int) -> Iterator[BatchType]:
-        """The first batches of the iteration to come, made in this process, for a look at them."""
-        loader = self._batches
-        for keys in itertools.islice(loader.batch_sampler or (), count):
-            yield loader.collate_fn([loader.dataset[key] for key in keys])
+        self._epochs.set_epoch(epoch, weights)
 
     def __iter__(self) -> Iterator[BatchType]:
         try:
@@ -92,23 +159,6 @@ class BatchLoader(Generic[DatasetType, BatchType]):
             # and the program would wait five seconds for them.
             error.__traceback__ = None
             raise UserError(message) from None
-
-
-def torch_loader(
-    samples: Any, batch_sampler: Any, settings: LoaderSettings, collate: Callable[[Any], Any]
-) -> DataLoader[Any]:
-    """Batches of ``samples`` in the order of the sampler, made by worker processes."""
-    # More processes than processors only cost memory and start-up time.
-    workers = min(settings.workers, os.cpu_count() or 1)
-    return DataLoader(
-        samples,
-        batch_sampler=batch_sampler,
-        num_workers=workers,
-        collate_fn=collate,
-        pin_memory=settings.pin_memory,
-        worker_init_fn=_limit_threads,
-        persistent_workers=workers > 0,
-    )
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:

@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 from utils.config.classification_recipe import ClassificationRecipe
-from utils.dataset.batch_loader import BatchLoader, LoaderSettings, torch_loader
+from utils.dataset.batch_loader import BatchLoader, LoaderSettings, TrainingLoader
 from utils.dataset.classification_dataset import ClassificationDataset
 from utils.dataset.classification_samples import AugmentedPictures, CentredPictures, collate
 from utils.dataset.samplers import TrainingSampler
 from utils.geometry.records import ClassificationBatch
 
-
-class ClassificationLoader(BatchLoader[ClassificationDataset, ClassificationBatch]):
-    """An iterable of `ClassificationBatch`, once through the part per iteration."""
+ClassificationLoader = BatchLoader[ClassificationDataset, ClassificationBatch]
+ClassificationTrainingLoader = TrainingLoader[ClassificationDataset, ClassificationBatch]
 
 
 def classification_training_loader(
     dataset: ClassificationDataset, side: int, recipe: ClassificationRecipe, seed: int, settings: LoaderSettings
-) -> ClassificationLoader:
+) -> ClassificationTrainingLoader:
     """Augmented batches; call ``set_epoch`` before each epoch."""
     sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
     samples = AugmentedPictures(dataset, side, recipe, seed)
-    return ClassificationLoader(dataset, torch_loader(samples, sampler, settings, collate), sampler)
+    return ClassificationTrainingLoader(dataset, samples, sampler, settings, collate, sampler)
 
 
 def classification_evaluation_loader(
@@ -31,4 +30,4 @@ def classification_evaluation_loader(
     batches = [list(range(start, min(start + size, len(dataset)))) for start in range(0, len(dataset), size)]
     samples = CentredPictures(dataset, side)
     own = batches[settings.rank :: settings.world]
-    return ClassificationLoader(dataset, torch_loader(samples, own, settings, collate))
+    return ClassificationLoader(dataset, samples, own, settings, collate)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config.hyperparameters import Hyperparameters
-from utils.dataset.batch_loader import BatchLoader, LoaderSettings, torch_loader
+from utils.dataset.batch_loader import BatchLoader, LoaderSettings, TrainingLoader
 from utils.dataset.coco_annotations import fit_to_pictures, index_from_annotations, read_coco_annotations
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
@@ -26,6 +26,7 @@ from utils.geometry.records import Batch
 
 __all__ = [
     "DetectionLoader",
+    "DetectionTrainingLoader",
     "LoaderSettings",
     "TrainingShape",
     "evaluation_loader",
@@ -34,8 +35,8 @@ __all__ = [
 ]
 
 
-class DetectionLoader(BatchLoader[DetectionDataset, Batch]):
-    """An iterable of `Batch`, once through the split per iteration."""
+DetectionLoader = BatchLoader[DetectionDataset, Batch]
+DetectionTrainingLoader = TrainingLoader[DetectionDataset, Batch]
 
 
 def open_dataset(
@@ -77,7 +78,7 @@ def training_loader(
     seed: int,
     settings: LoaderSettings,
     shape: TrainingShape = TrainingShape(),
-) -> DetectionLoader:
+) -> DetectionTrainingLoader:
     """Augmented batches, square with sides of ``image_size`` pixels unless ``shape`` says otherwise.
 
     Call ``set_epoch`` before each epoch.
@@ -93,10 +94,9 @@ def training_loader(
         sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
         samples = AugmentedPictures(dataset, image_size, hyp, seed)
     if shape.quad:
-        loader = torch_loader(QuadPictures(samples, seed), QuadBatches(sampler), settings, collate)
-    else:
-        loader = torch_loader(samples, sampler, settings, collate)
-    return DetectionLoader(dataset, loader, sampler)
+        fours = QuadBatches(sampler)
+        return DetectionTrainingLoader(dataset, QuadPictures(samples, seed), fours, settings, collate, sampler)
+    return DetectionTrainingLoader(dataset, samples, sampler, settings, collate, sampler)
 
 
 def evaluation_loader(
@@ -124,4 +124,4 @@ def evaluation_loader(
         frames = fixed_frames(len(dataset), frame)
     own = [batch.tolist() for batch in batches[settings.rank :: settings.world]]
     samples = LetterboxedPictures(dataset, image_size, frames)
-    return DetectionLoader(dataset, torch_loader(samples, own, settings, collate))
+    return DetectionLoader(dataset, samples, own, settings, collate)

@@ -17,6 +17,7 @@ from tqdm import tqdm
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
+from utils.runtime.opencv_threads import one_opencv_thread
 from utils.user_error import UserError
 
 HASH_SIDE = 16  # the hash has this many bits squared
@@ -62,15 +63,9 @@ def check_pictures(index: LabelIndex, *, title: str = "") -> PictureChecks:
     def check(row: int) -> tuple[np.ndarray, bytes, str]:
         return _check(index.paths[row], min(index.sizes[row].tolist()))
 
-    threads = cv2.getNumThreads()
-    cv2.setNumThreads(1)  # one picture per core
-    try:
-        with ThreadPoolExecutor(os.cpu_count() or 1) as pool:
-            results = pool.map(check, range(len(index)))
-            bar = tqdm(results, desc=title, total=len(index), unit="picture", disable=not title, leave=False)
-            found = list(bar)
-    finally:
-        cv2.setNumThreads(threads)
+    with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+        results = pool.map(check, range(len(index)))
+        found = list(tqdm(results, desc=title, total=len(index), unit="picture", disable=not title, leave=False))
     problems = [LabelProblem(str(index.paths[row]), 0, text) for row, (_, _, text) in enumerate(found) if text]
     return PictureChecks(
         hashes=np.array([bits for bits, _, _ in found], dtype=bool).reshape(-1, HASH_SIDE**2),

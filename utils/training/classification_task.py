@@ -19,6 +19,7 @@ from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.classification_dataset import open_parts
 from utils.dataset.classification_loaders import (
     ClassificationLoader,
+    ClassificationTrainingLoader,
     classification_evaluation_loader,
     classification_training_loader,
 )
@@ -62,7 +63,7 @@ class ClassificationLearner(Learner[Classifier, ClassificationBatch]):
 class Pictures:
     """What a run learns from and what it is judged on."""
 
-    training: ClassificationLoader
+    training: ClassificationTrainingLoader
     evaluation: ClassificationLoader
 
 

@@ -9,6 +9,7 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.config.run_config import TrainConfig
 from utils.dataset.loaders import (
     DetectionLoader,
+    DetectionTrainingLoader,
     LoaderSettings,
     TrainingShape,
     evaluation_loader,
@@ -26,7 +27,7 @@ FEW_BYTES = 64 * 2**20  # of decoded training pictures that are kept without --c
 class Pictures:
     """What a run learns from and what it is judged on."""
 
-    training: DetectionLoader
+    training: DetectionTrainingLoader
     evaluation: DetectionLoader
     side: int  # of the pictures, pixels
     tile: int | None  # side of the windows that pictures are cut into, source pixels; None for whole pictures
