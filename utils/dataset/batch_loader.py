@@ -21,7 +21,16 @@ from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.read_ahead import read_ahead
 from utils.user_error import UserError
 
-BatchType = TypeVar("BatchType", covariant=True)
+Loaded = TypeVar("Loaded")
+
+
+class LoadedBatch(Protocol):
+    """What a data set's samples become."""
+
+    def pin_memory(self: Loaded) -> Loaded: ...
+
+
+BatchType = TypeVar("BatchType", bound=LoadedBatch, covariant=True)
 DatasetType = TypeVar("DatasetType")
 
 
@@ -91,6 +100,7 @@ class BatchLoader(Generic[DatasetType, BatchType]):
         self._samples = samples
         self._order = order
         self._collate = collate
+        self._pin_memory = settings.pin_memory
         # More workers than processors only cost memory and start-up time.
         self.workers = min(settings.workers, os.cpu_count() or 1)
 
@@ -110,7 +120,8 @@ class BatchLoader(Generic[DatasetType, BatchType]):
             yield from read_ahead(self._batch, self._order, threads=self.workers)
 
     def _batch(self, keys: Sequence[Any]) -> BatchType:
-        return self._collate([self._samples[key] for key in keys])
+        batch = self._collate([self._samples[key] for key in keys])
+        return batch.pin_memory() if self._pin_memory else batch
 
 
 class TrainingLoader(BatchLoader[DatasetType, BatchType]):

@@ -77,6 +77,11 @@ class Batch:
         """Size of the network frame, pixels."""
         return FrameSize(int(self.images.shape[2]), int(self.images.shape[3]))
 
+    def pin_memory(self) -> Batch:
+        """The batch in page-locked memory, from which a GPU copies while the CPU goes on; torch's loader calls it."""
+        tensors = {name: getattr(self, name).pin_memory() for name in ("images", "boxes", "classes", "image_index")}
+        return replace(self, **tensors)
+
     def on(self, device: torch.device) -> Batch:
         """The batch on ``device``, images as float32 0-1 in channels_last order."""
         images = self.images.to(device, non_blocking=True)
@@ -142,6 +147,10 @@ class ClassificationBatch:
     images: torch.Tensor  # (B, 3, H, W) uint8 RGB; float, normalized, after on()
     classes: torch.Tensor  # (B,) int64
     indices: tuple[int, ...]  # rows of the data set
+
+    def pin_memory(self) -> ClassificationBatch:
+        """The batch in page-locked memory, see `Batch.pin_memory`."""
+        return replace(self, images=self.images.pin_memory(), classes=self.classes.pin_memory())
 
     def on(self, device: torch.device) -> ClassificationBatch:
         """The batch on ``device``, images as float32 in channels_last order, see `normalized`."""

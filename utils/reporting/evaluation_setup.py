@@ -147,7 +147,7 @@ class EvaluationSetup:
 
     def _loader(self, backend: DetectionBackend, side: int) -> DetectionLoader:
         """Batches in frames that the model takes."""
-        settings = LoaderSettings(self.config.batch_size, workers=self.config.workers)
+        settings = LoaderSettings(self.config.batch_size, self.config.workers, pin_memory=self.device.type == "cuda")
         sort: SortKind = "quicksort" if self.config.as_yolov5 else "stable"
         frame = backend.frame or (FrameSize(side, side) if self.config.square else None)
         return evaluation_loader(self.pictures, side, settings, stride=backend.stride, frame=frame, sort=sort)
