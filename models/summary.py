@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 import torch
 from torch import nn
-from torch.utils.flop_counter import FlopCounterMode
 
 from models.yolo import DetectionModel, count_parameters, zero_images
 
@@ -78,6 +77,8 @@ class ModelSummary:
 
 def summarize(model: DetectionModel, height: int, width: int) -> ModelSummary:
     """Counts one forward pass over a picture of ``height`` x ``width`` pixels; runs on shapes alone, without data."""
+    from torch.utils.flop_counter import FlopCounterMode  # here, as it imports a compiler for GPUs
+
     ghost = copy.deepcopy(model).eval().to("meta")
     shapes: dict[int, str] = {}
     hooks = [layer.register_forward_hook(_shape_recorder(index, shapes)) for index, layer in enumerate(ghost.model)]

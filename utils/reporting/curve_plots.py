@@ -79,8 +79,9 @@ def plot_curves(folder: Path, report: EvaluationReport) -> tuple[Path, ...]:
     )
     paths = []
     for name, axis, lines, below, beside, corner in figures:
-        figure = _figure(width=8, height=6)
-        panel = figure.subplots()
+        figure = _figure(width=8, height=6, layout=None)
+        # Every label of these figures is known: to measure them for the margins takes as long as to draw.
+        panel = figure.subplots(gridspec_kw={"left": 0.08, "right": 0.97, "bottom": 0.09, "top": 0.94})
         _class_lines(panel, axis, lines, curves, names)
         if len(lines):
             mean = lines.mean(axis=0)
@@ -302,12 +303,12 @@ def _class_lines(
         panel.plot(axis, line, linewidth=1, label=f"{names[index]} {ap:.3f}")
 
 
-def _figure(*, width: float, height: float) -> Figure:
-    """A figure of so many inches with its own Agg canvas."""
+def _figure(*, width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:
+    """A figure of so many inches with its own Agg canvas, its margins as its labels need them or as they are set."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), layout="constrained")
+    figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
 

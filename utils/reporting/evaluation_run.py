@@ -65,11 +65,12 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     if setup.pictures.index.unlabelled == len(setup.pictures):
         LOGGER.warning("no picture of the %s part has labels: there is nothing to hold the detections to", setup.part)
 
-    results = CocoResults(setup.pictures.annotations)
-    samples = SamplePictures(folder, setup.pictures, setup.shown_names)
-    observers: list[EvaluationObserver] = [results, samples]
+    observers: list[EvaluationObserver] = [SamplePictures(folder, setup.pictures, setup.shown_names)]
     if config.slice is None:
         observers.append(BatchPictures(folder, setup.shown_names))
+    results = CocoResults(setup.pictures.annotations) if config.save_json else None
+    if results:
+        observers.append(results)
     if config.save_hybrid:
         observers.append(HybridLabelFiles(folder / "labels", setup.settings.suppression, with_scores=config.save_conf))
     elif config.save_txt:
@@ -85,7 +86,7 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     write_evaluation_plots(folder, report, analysis)
     if analysis:
         write_missed_objects(folder / "missed_objects.jpg", setup.pictures, report, analysis)
-    if config.save_json:
+    if results:
         results.write(folder / f"{Path(config.weights[0]).stem}_predictions.json")
     source = ReportSource(as_command(config, "val.py"), weights, f"{setup.part} part of {setup.dataset.file.name}")
     write_report(folder / "report.html", source, report, analysis)
