@@ -44,7 +44,7 @@ def pictures_of_all(
     """The pictures of every process. Detections travel; labels are read from the data set, which all have."""
     if ranks.world == 1:
         return list(pictures)
-    indices = ranks.all_rows(torch.tensor([[picture.index] for picture in pictures]).reshape(-1, 1))
+    indices = ranks.all_rows(torch.tensor([[picture.index] for picture in pictures], dtype=torch.int64).reshape(-1, 1))
     own = [_rows(picture) for picture in pictures]
     rows = ranks.all_rows(torch.cat(own) if own else torch.zeros((0, 7), dtype=torch.float64))
     order = torch.argsort(rows[:, 0], stable=True)  # a picture's detections keep their order, best first
