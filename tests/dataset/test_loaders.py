@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 import time
 from itertools import pairwise
 from pathlib import Path
@@ -208,3 +209,23 @@ def test_a_killed_worker_is_told_where_a_batch_is_awaited_and_nowhere_else(tmp_p
         time.sleep(0.01)
     with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid\(s\) {worker}\)"):
         list(batches)
+
+
+def test_a_batch_that_nobody_waits_for_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    dataset = small_dataset(tmp_path, 6)
+    loader = evaluation_loader(dataset, 64, LoaderSettings(3, workers=1))
+    read, may_go_on = [], threading.Event()
+    source_image = dataset.source_image
+
+    def slow(index: int, scale: float = 1.0) -> np.ndarray:
+        read.append(index)
+        if len(read) == 5:  # the second picture of the second batch
+            may_go_on.wait(timeout=60)
+        return source_image(index, scale)
+
+    monkeypatch.setattr(dataset, "source_image", slow)
+    batches = iter(loader)
+    next(batches)
+    threading.Timer(0.3, may_go_on.set).start()
+    batches.close()  # type: ignore[attr-defined]  # a generator, as an interruption finds it
+    assert len(read) <= 5

@@ -33,7 +33,12 @@ class RunConfig:
         at_least=-1,
         at_most=LARGEST_BATCH,
     )
-    workers: int = flag(8, "processes that load pictures to learn from; 0 for none", group="Data", at_least=0)
+    workers: int = flag(
+        8,
+        "processes that load what is learned from, threads that load what is judged; 0 for none",
+        group="Data",
+        at_least=0,
+    )
 
     epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
     patience: int = flag(

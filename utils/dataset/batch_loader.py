@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import itertools
-import os
 import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import CancelledError
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -18,7 +19,7 @@ from torch.utils.data import DataLoader
 from utils.config.run_config import RunConfig
 from utils.runtime.opencv_threads import one_opencv_thread
 from utils.runtime.process_ranks import ProcessRanks
-from utils.runtime.read_ahead import read_ahead
+from utils.runtime.read_ahead import read_ahead, useful_workers
 from utils.user_error import UserError
 
 Loaded = TypeVar("Loaded")
@@ -101,8 +102,7 @@ class BatchLoader(Generic[DatasetType, BatchType]):
         self._order = order
         self._collate = collate
         self._pin_memory = settings.pin_memory
-        # More workers than processors only cost memory and start-up time.
-        self.workers = min(settings.workers, os.cpu_count() or 1)
+        self.workers = useful_workers(settings.workers)
 
     def __len__(self) -> int:
         """Number of batches."""
@@ -110,18 +110,27 @@ class BatchLoader(Generic[DatasetType, BatchType]):
 
     def first(self, count: int) -> Iterator[BatchType]:
         """The first batches of the iteration to come, made in this thread, for a look at them."""
-        return map(self._batch, itertools.islice(self._order, count))
+        return map(self._batch_maker(threading.Event()), itertools.islice(self._order, count))
 
     def __iter__(self) -> Iterator[BatchType]:
-        if not self.workers:
-            yield from map(self._batch, self._order)
-            return
-        with one_opencv_thread():
-            yield from read_ahead(self._batch, self._order, threads=self.workers)
+        abandoned = threading.Event()
+        with one_opencv_thread() if self.workers else nullcontext():
+            make = self._batch_maker(abandoned)
+            yield from read_ahead(make, self._order, threads=self.workers, abandoned=abandoned)
 
-    def _batch(self, keys: Sequence[Any]) -> BatchType:
-        batch = self._collate([self._samples[key] for key in keys])
-        return batch.pin_memory() if self._pin_memory else batch
+    def _batch_maker(self, abandoned: threading.Event) -> Callable[[Sequence[Any]], BatchType]:
+        """Keys to a batch, unless ``abandoned`` says between two samples that nobody waits for it any more."""
+
+        def make(keys: Sequence[Any]) -> BatchType:
+            samples = []
+            for key in keys:
+                if abandoned.is_set():
+                    raise CancelledError
+                samples.append(self._samples[key])
+            batch = self._collate(samples)
+            return batch.pin_memory() if self._pin_memory else batch
+
+        return make
 
 
 class TrainingLoader(BatchLoader[DatasetType, BatchType]):

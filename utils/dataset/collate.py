@@ -21,7 +21,8 @@ def collate(samples: Sequence[Sample]) -> Batch:
         images=images,
         boxes=torch.from_numpy(np.concatenate([sample.labels.boxes for sample in samples]).astype(np.float32)),
         classes=torch.from_numpy(np.concatenate([sample.labels.classes for sample in samples]).astype(np.int64)),
-        image_index=torch.repeat_interleave(torch.arange(len(samples)), torch.tensor(counts)),
+        # torch's own repeat would start as many threads as there are processors, in each thread that makes batches.
+        image_index=torch.from_numpy(np.repeat(np.arange(len(samples)), counts)),
         letterboxes=tuple(sample.letterbox for sample in samples),
         paths=tuple(sample.path for sample in samples),
         indices=tuple(sample.index for sample in samples),

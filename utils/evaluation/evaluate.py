@@ -29,7 +29,6 @@ from utils.user_error import UserError
 
 __all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]
 
-READERS = 2  # threads that decode whole pictures ahead
 VALIDATION_NMS = NmsSettings(conf_thres=0.001, iou_thres=0.6, max_det=300, multi_label=True)
 
 
@@ -175,6 +174,7 @@ def evaluate_predictor(
     device: torch.device,
     observers: Sequence[EvaluationObserver] = (),
     ranks: ProcessRanks = ALONE,
+    readers: int = 2,
 ) -> EvaluationReport:
     """Evaluate what takes whole pictures, such as a sliced detector; it suppresses by itself.
 
@@ -185,13 +185,14 @@ def evaluate_predictor(
         device: where the predictor computes.
         observers: called for each picture of this process.
         ranks: with several processes each looks at its part; the report of all is made in every one.
+        readers: threads that read pictures ahead.
 
     Raises:
         UserError: a label's class that the detector does not have; no picture.
     """
     tally, clock = _Tally(dataset, predictor, settings, observers), _Clock(device)
     own = range(ranks.rank, len(dataset), ranks.world)
-    images = read_ahead(dataset.source_image, own, threads=READERS)
+    images = read_ahead(dataset.source_image, own, threads=readers)
     shown = settings.progress and ranks.is_writer
     bar = tqdm(images, total=len(own), desc="evaluating", unit="picture", disable=not shown, leave=False)
     for index, image in zip(own, bar, strict=True):

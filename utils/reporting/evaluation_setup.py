@@ -36,6 +36,7 @@ from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.inference.test_time_augmentation import AugmentedBackend
 from utils.runtime.device import requested_precision, select_device
 from utils.runtime.failures import explained_failures
+from utils.runtime.read_ahead import useful_workers
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError
 
@@ -130,7 +131,8 @@ class EvaluationSetup:
                 tiles = SliceSettings(size, config.slice_overlap, config.slice_merge)
                 settings = PredictorSettings(self.settings.suppression, FrameSize(side, side), self.settings.precision)
                 sliced = SlicedPredictor(Predictor(backend, settings, self.device), tiles, config.batch_size)
-                return evaluate_predictor(sliced, self.pictures, self.settings, self.device, observers)
+                readers = useful_workers(config.workers)
+                return evaluate_predictor(sliced, self.pictures, self.settings, self.device, observers, readers=readers)
             detector: Detector = backend
             if config.as_yolov5 and isinstance(backend, TorchBackend):
                 detector = HalfPrecisionDetector(backend.model)

@@ -7,6 +7,7 @@ import gc
 import io
 import logging
 import os
+import signal
 import sys
 from collections.abc import Callable
 
@@ -57,6 +58,7 @@ def run_verb(verb: Callable[[], None]) -> int:
         print(f"error: {' '.join(f'{where}{error.strerror or error}'.split())}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # all that is left to do is to end
         print("interrupted", file=sys.stderr)
         return 130
     return 0
