@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
@@ -39,6 +40,7 @@ class LayerPlan:
     joins: bool  # takes a list of maps
     arguments: str
     repeats: int
+    reduction: Fraction  # pixels of the network frame per cell of its map
 
 
 class DetectionModel(nn.Module):
@@ -91,8 +93,8 @@ class DetectionModel(nn.Module):
 
     @property
     def stride(self) -> int:
-        """The coarsest stride: frames are multiples of it."""
-        return max(self.strides)
+        """Frames are multiples of it, so that every map is whole: also of those that are coarser than the head's."""
+        return math.lcm(*(int(plan.reduction) for plan in self.plan if plan.reduction.denominator == 1))
 
     @property
     def anchors(self) -> Tensor:
@@ -167,7 +169,7 @@ def build_layers(architecture: Architecture) -> tuple[list[nn.Module], tuple[Lay
         layers.append(built.module)
         channels.append(built.channels)
         reductions.append(built.reduction)
-        plans.append(LayerPlan(sources, row, row.module in JOINS_MAPS, arguments, context.repeats))
+        plans.append(LayerPlan(sources, row, row.module in JOINS_MAPS, arguments, context.repeats, built.reduction))
     return layers, tuple(plans), tuple(channels)
 
 

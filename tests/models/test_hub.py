@@ -65,6 +65,14 @@ def test_parameter_counts_and_strides(name: str) -> None:
     assert (count_parameters(model), model.strides) == HUB[name]
 
 
+@pytest.mark.parametrize(("name", "stride"), [("yolov5-p34", 32), ("yolov5-p2", 32), ("yolov5-p7", 128)])
+def test_a_frame_of_one_stride_passes_though_the_head_leaves_out_the_coarsest_level(name: str, stride: int) -> None:
+    with torch.device("meta"):
+        model = DetectionModel(load_architecture(name)).eval()
+        assert model.stride == stride
+        assert len(model(torch.zeros(1, 3, stride, 3 * stride)).levels) == len(model.strides)
+
+
 @pytest.mark.parametrize("name", PARAMETERS_WITHOUT_NORMS)
 def test_parameter_counts_of_fused_releases(name: str) -> None:
     with torch.device("meta"):

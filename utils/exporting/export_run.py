@@ -109,11 +109,21 @@ def export_model(
     if weights.suffix != ".pt":
         raise UsageError(f"--weights {weights}: only a .pt file can be exported")
     model = fused(load_model(weights)).eval().to(device)
+    if int8_data is not None:
+        int8_data.check(len(model.names), settings.batch_size)
     frame = FrameSize(*(multiple_of_stride(side, model.stride) for side in settings.frame))
     if frame != settings.frame:
         LOGGER.warning("--imgsz: taking %dx%d px, multiples of the stride %d", *frame, model.stride)
         settings = replace(settings, frame=frame)
-    return [_export_one(weights, model, name, settings, pictures, int8_data) for name in check_formats(formats)]
+    files: list[ExportedFile] = []
+    for name in check_formats(formats):
+        try:
+            files.append(_export_one(weights, model, name, settings, pictures, int8_data))
+        except UserError:
+            if files:  # they stay, and their facts would be lost
+                LOGGER.info("%s", format_table(files))
+            raise
+    return files
 
 
 def format_table(files: Sequence[ExportedFile]) -> str:
@@ -250,6 +260,8 @@ def _quantized(
     backend = load_backend(target, reference.device)
     before = data.accuracy(reference, settings, reference.device)
     after = data.accuracy(backend, settings, reference.device)
+    if before.ap < 0:
+        raise UserError("INT8 is judged by AP, and the val part has no object to measure it on")
     if before.ap - after.ap > LARGEST_LOSS:
         raise UserError(f"INT8 lowers AP from {before.ap:.4f} to {after.ap:.4f}, by more than {LARGEST_LOSS}")
     inputs = verification_inputs(settings, reference.stride, [], reference.device)

@@ -45,7 +45,8 @@ def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> 
             verbose=False,
         )
         graph = onnx.load(path)
-    _check_opset(graph, settings.opset)
+    if opset_of(graph) != settings.opset or not _is_valid(graph):
+        raise UsageError(f"--opset {settings.opset}: this graph cannot be expressed in it; {TRACED_OPSET} always can")
     if settings.simplify:
         import onnxslim
 
@@ -60,9 +61,13 @@ def opset_of(graph: onnx.ModelProto) -> int:
     return int(next(entry.version for entry in graph.opset_import if entry.domain in ("", "ai.onnx")))
 
 
-def _check_opset(graph: onnx.ModelProto, wanted: int) -> None:
-    if opset_of(graph) != wanted:
-        raise UsageError(f"--opset {wanted}: this graph cannot be expressed in it; use {TRACED_OPSET} or later")
+def _is_valid(graph: onnx.ModelProto) -> bool:
+    """Whether it keeps to its own operator set: the conversion leaves what it does not know as it was."""
+    try:
+        onnx.checker.check_model(graph)
+    except onnx.checker.ValidationError:
+        return False
+    return True
 
 
 @contextmanager

@@ -26,7 +26,7 @@ from utils.exporting.graph_output import INPUT_NAME
 from utils.geometry.letterbox import letterbox
 from utils.inference.model_backends import DetectionBackend
 from utils.inference.predictor import as_network_input
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 CALIBRATION_PICTURES = 128
 LARGEST_LOSS = 0.02  # of AP
@@ -56,6 +56,25 @@ class Int8Data:
             tuple(chosen),
             open_dataset(dataset.val, dataset.names, title="val", annotations=dataset.annotations.get("val")),
         )
+
+    def check(self, class_count: int, batch_size: int) -> None:
+        """Refuse pictures that cannot calibrate or judge a model of so many classes in batches of that size.
+
+        Raises:
+            UsageError: too few of them, other classes, or no labelled object, by which nothing could be judged.
+        """
+        if len(self.calibration) < batch_size:
+            raise UsageError(
+                f"--int8 --batch-size {batch_size}: the train part has {len(self.calibration)} pictures to calibrate "
+                "on, not one batch"
+            )
+        if len(self.judged.names) != class_count:
+            raise UsageError(
+                f"--int8 --data: names {len(self.judged.names)} classes, but the model has {class_count}; INT8 is "
+                "judged on its own data set"
+            )
+        if self.judged.index.unlabelled == len(self.judged) and self.judged.annotations is None:
+            raise UsageError("--int8 --data: no picture of the val part has labels to judge by")
 
     def batches(self, settings: ExportSettings) -> Iterator[np.ndarray]:
         """The calibration pictures, letterboxed: (B, 3, H, W) float32 0-1, whole batches only."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import warnings
 from pathlib import Path
@@ -28,4 +29,6 @@ def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettin
             "names": dict(enumerate(model.names)),
             "dynamic": settings.dynamic,
         }
-        torch.jit.save(traced, str(path), _extra_files={TORCHSCRIPT_METADATA: json.dumps(metadata)})
+        archive = io.BytesIO()  # on a full disk torch's own writer would end the program
+        torch.jit.save(traced, archive, _extra_files={TORCHSCRIPT_METADATA: json.dumps(metadata)})
+    path.write_bytes(archive.getvalue())
