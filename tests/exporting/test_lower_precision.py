@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections import Counter
 from importlib.util import find_spec
 from pathlib import Path
@@ -10,13 +11,16 @@ import onnx
 import pytest
 import torch
 
+from tests.dataset.pictures import small_dataset
 from tests.exporting.small_model import write_small_checkpoint
 from tests.exporting.test_export_run import CPU, FRAME, run
 from tests.small_dataset import write_small_dataset
+from utils.dataset.loaders import open_dataset
 from utils.exporting import export_run
 from utils.exporting.decoding_nodes import decoding_of_onnx, head_convolutions_of_onnx
 from utils.exporting.export_run import export_model, format_table
 from utils.exporting.export_settings import ExportSettings
+from utils.exporting.quantization import Int8Data
 from utils.inference.model_backends import load_backend
 from utils.user_error import UsageError, UserError
 
@@ -112,3 +116,24 @@ def test_opencv_reads_onnx_only(tmp_path: Path) -> None:
     (tmp_path / "b.onnx").write_bytes(b"no model")
     with pytest.raises(UserError, match=r"b\.onnx: not an ONNX model that OpenCV can read"):
         load_backend(tmp_path / "b.onnx", CPU, dnn=True)
+
+
+def test_int8_is_refused_where_nothing_can_judge_it(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path, 3)
+    paths = tuple(dataset.index.paths[place] for place in range(3))
+    data = Int8Data(paths, dataset)
+    classes = len(dataset.names)
+    data.check(classes, batch_size=3)
+    with pytest.raises(UserError, match="--batch-size 4: the train part has 3 pictures"):
+        data.check(classes, batch_size=4)
+    with pytest.raises(UserError, match=f"names {classes} classes, but the model has 80"):
+        data.check(80, batch_size=1)
+    unlabelled = open_dataset([_without_labels(tmp_path)], dataset.names)
+    with pytest.raises(UserError, match="no picture of the val part has labels"):
+        Int8Data(paths, unlabelled).check(classes, batch_size=1)
+
+
+def _without_labels(folder: Path) -> Path:
+    copy = folder / "elsewhere" / "images"
+    shutil.copytree(folder / "images", copy)
+    return copy

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +21,7 @@ from utils.exporting.formats import check_formats
 from utils.exporting.graph_output import ExportableModel
 from utils.exporting.onnx import TRACED_OPSET, write_onnx
 from utils.exporting.openvino import write_openvino
+from utils.exporting.placing import folder_beside, put_in_place
 from utils.exporting.torchscript import write_torchscript
 from utils.exporting.verification import TOLERANCE, size_in_megabytes
 from utils.geometry.colour_scale import normalized
@@ -102,19 +101,13 @@ def export_classifier(weights: Path, config: FullExportConfig) -> list[ExportedC
 def _exported(weights: Path, model: Classifier, name: str, settings: ExportSettings) -> ExportedClassifier:
     ending, write = WRITERS[name]
     final = weights.with_name(weights.stem + ending)
-    # Beside the final place: on the same file system, so that the last step is one rename.
-    with tempfile.TemporaryDirectory(dir=weights.parent, prefix=f".{final.name}.") as folder:
-        fresh = Path(folder) / final.name
-        try:
-            write(copy.deepcopy(model), fresh, settings)
-            difference = largest_difference(fresh, model, _inputs(settings, model.stride))
-            if not difference <= TOLERANCE.probability:
-                raise UserError(f"it differs from PyTorch by {difference:.3g} of a probability")
-        except UserError as error:
-            raise type(error)(f"{final}: not written, {error}".replace(f"{folder}/", "")) from None
-        if final.is_dir():
-            shutil.rmtree(final)
-        fresh.replace(final)
+    with folder_beside(final) as folder:
+        fresh = folder / final.name
+        write(copy.deepcopy(model), fresh, settings)
+        difference = largest_difference(fresh, model, _inputs(settings, model.stride))
+        if not difference <= TOLERANCE.probability:
+            raise UserError(f"it differs from PyTorch by {difference:.3g} of a probability")
+        put_in_place(fresh, final)
     return ExportedClassifier(name, final, size_in_megabytes(final), difference)
 
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import copy
 import logging
-import shutil
-import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -25,6 +23,7 @@ from utils.exporting.export_flags import FullExportConfig, flags_without_effect
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS, check_formats, check_settings
 from utils.exporting.onnx_suppression import embed_suppression
+from utils.exporting.placing import folder_beside, put_in_place
 from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data
 from utils.exporting.verification import (
     HALF_TOLERANCE,
@@ -179,24 +178,18 @@ def _export_one(
 ) -> ExportedFile:
     chosen = FORMATS[name]
     final = weights.with_name(weights.stem + ("_int8" if settings.precision == "int8" else "") + chosen.ending)
-    # Beside the final place: on the same file system, so that the last step is one rename.
-    with tempfile.TemporaryDirectory(dir=weights.parent, prefix=f".{final.name}.") as folder:
-        fresh = Path(folder) / final.name
+    with folder_beside(final) as folder:
+        fresh = folder / final.name
         # A copy made first: an exporter that changes the model it is given must not change what it is compared with.
         reference = TorchBackend(copy.deepcopy(model), next(model.parameters()).device)
-        try:
-            chosen.write(model, fresh, settings)
-            exported = _verified(fresh, reference, name, settings, pictures)
-            if settings.precision == "fp16" and not chosen.writes_half:
-                exported = _halved(exported, reference, settings, pictures)
-            elif settings.precision == "int8":
-                assert int8_data is not None  # run_export has made it
-                exported = _quantized(exported, reference, settings, int8_data)
-        except UserError as error:
-            raise type(error)(f"{final}: not written, {error}".replace(f"{folder}/", "")) from None
-        if final.is_dir():
-            shutil.rmtree(final)
-        exported.path.replace(final)
+        chosen.write(model, fresh, settings)
+        exported = _verified(fresh, reference, name, settings, pictures)
+        if settings.precision == "fp16" and not chosen.writes_half:
+            exported = _halved(exported, reference, settings, pictures)
+        elif settings.precision == "int8":
+            assert int8_data is not None  # run_export has made it
+            exported = _quantized(exported, reference, settings, int8_data)
+        put_in_place(exported.path, final)
     return replace(exported, path=final)
 
 

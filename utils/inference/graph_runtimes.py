@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -35,15 +36,20 @@ def open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", FutureWarning)  # torch announces the end of TorchScript
             module = torch.jit.load(str(path), device, extra)  # type: ignore[no-untyped-call]
-    except RuntimeError as error:
+    except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not a readable TorchScript file ({first_line(error)})") from None
     module.eval()
+    if len(module.forward.schema.arguments) != 2:  # itself and the pictures
+        raise UserError(f"{path}: its forward takes other arguments than one batch of pictures")
     metadata, shape = _torchscript_metadata(path, extra[TORCHSCRIPT_METADATA])
 
     @torch.inference_mode()
     def run(images: torch.Tensor) -> Tensors:
         output = module(images.to(device))
-        return {"output0": output[0] if isinstance(output, tuple | list) else output}
+        first = output[0] if isinstance(output, tuple | list) else output
+        if not isinstance(first, torch.Tensor):
+            raise UserError(f"{path}: gives a {type(first).__name__}, not the rows of a detector")
+        return {"output0": first}
 
     return described_graph(path, run, metadata, [None] * 4 if metadata.get("dynamic", False) else shape)
 
@@ -87,16 +93,23 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
         states.NoSuchFile,
     ) as error:
         raise UserError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
-    entry = session.get_inputs()[0]
+    entry, *others = session.get_inputs()
+    if others or entry.type not in ("tensor(float)", "tensor(float16)"):
+        kinds = ", ".join(f"{one.name} {one.type}" for one in (entry, *others))
+        raise UserError(f"{path}: its inputs are {kinds}; a detector takes one batch of pictures in float")
     outputs = [output.name for output in session.get_outputs()]
     half = entry.type == "tensor(float16)"
 
     def run(images: torch.Tensor) -> Tensors:
         array = images.cpu().numpy().astype(np.float16 if half else np.float32, copy=False)
-        results = session.run(outputs, {entry.name: np.ascontiguousarray(array)})
+        try:
+            results = session.run(outputs, {entry.name: np.ascontiguousarray(array)})
+        except states.InvalidArgument as error:
+            raise UserError(f"{path}: takes no such pictures ({first_line(error)})") from None
         return {name: torch.from_numpy(result) for name, result in zip(outputs, results, strict=True)}
 
-    return described_graph(path, run, session.get_modelmeta().custom_metadata_map, entry.shape)
+    described = described_graph(path, run, session.get_modelmeta().custom_metadata_map, entry.shape)
+    return replace(described, suppresses={"boxes", "scores", "classes", "counts"} <= set(outputs))
 
 
 def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
@@ -113,6 +126,8 @@ def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
         LOGGER.warning("%s: OpenCV's DNN module runs on the CPU", path)
     try:
         graph = onnx.load(path)
+        if _is_reduced(graph) or len(graph.graph.output) != 1:
+            raise UserError(f"{path}: OpenCV's DNN module needs an export without --half, --int8 and --nms")
         network = cv2.dnn.readNetFromONNX(str(path))
     except (cv2.error, DecodeError) as error:
         raise UserError(f"{path}: not an ONNX model that OpenCV can read ({first_line(error)})") from None
@@ -129,6 +144,12 @@ def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
     return described_graph(path, run, properties, [side.dim_value for side in sides])
 
 
+def _is_reduced(graph: Any) -> bool:
+    """Whether an ONNX graph computes in fewer than 32 bits."""
+    half = any(tensor.data_type == 10 for tensor in graph.graph.initializer)  # FLOAT16 in ONNX's list of types
+    return half or any(node.op_type == "QuantizeLinear" for node in graph.graph.node)
+
+
 def open_openvino(path: Path, device: torch.device, precision: torch.dtype = torch.float32) -> RuntimeGraph:
     """An OpenVINO folder on the CPU, computing in float32 or, where the file leaves it open, in bfloat16.
 
@@ -142,6 +163,8 @@ def open_openvino(path: Path, device: torch.device, precision: torch.dtype = tor
     files = sorted(path.glob("*.xml"))
     if not files:
         raise UserError(f"{path}: holds no OpenVINO model (*.xml)")
+    if not files[0].with_suffix(".bin").exists():
+        raise UserError(f"{files[0].with_suffix('.bin')}: missing; it holds the weights of {files[0].name}")
     if device.type != "cpu":
         LOGGER.warning("%s: OpenVINO runs on the CPU", path)
     settings = {

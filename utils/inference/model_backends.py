@@ -136,6 +136,7 @@ class GraphBackend:
         self.batch_size = graph.batch_size
         self._run = graph.run
         self._most_pictures = graph.most_pictures
+        self.suppresses = graph.suppresses
 
     def predict(self, images: torch.Tensor) -> Predictions:
         """See ``DetectionBackend``; an incomplete last batch is filled up with black pictures."""
@@ -155,11 +156,14 @@ class GraphBackend:
         missing = batch_size - len(images)
         padded = torch.cat((images, images.new_zeros((missing, *images.shape[1:])))) if missing else images
         outputs = self._run(padded)
-        if "counts" in outputs:
+        if self.suppresses:
             self._name_classes(None)
             predictions = suppressed_predictions(outputs, len(self.names))
         else:
             rows = next(iter(outputs.values())).float()  # files in half precision are decoded in full
+            if rows.ndim != 3 or rows.shape[2] < 6:
+                sides = ", ".join(map(str, rows.shape))
+                raise UserError(f"{self.path}: gives ({sides}); a detector gives rows (batch, boxes, 5 + classes)")
             self._name_classes(rows.shape[2] - 5)
             predictions = Predictions(cxcywh_to_xyxy(rows[..., :4]), rows[..., 4], rows[..., 5:])
         return Predictions(*(tensor[: len(images)] for tensor in predictions))

@@ -31,6 +31,7 @@ class RuntimeGraph:
     frame: FrameSize | None
     batch_size: int | None
     most_pictures: int | None = None  # per call, where the batch is free within limits
+    suppresses: bool = False  # gives detections, with the thresholds of its export
 
 
 def described_graph(
@@ -39,8 +40,11 @@ def described_graph(
     """An opened file with what its metadata and the shape (B, 3, H, W) of its input say; free sides are no numbers.
 
     Raises:
-        UserError: metadata that are no names or no stride.
+        UserError: metadata that are no names or no stride, an input that is no batch of pictures.
     """
+    if len(shape) != 4:
+        sides = ", ".join(str(side) if isinstance(side, int) else "free" for side in shape)
+        raise UserError(f"{path}: its input is ({sides}); a detector takes pictures (batch, 3, height, width)")
     batch_size, frame = _fixed_sizes(shape)
     names, stride = _class_names(path, metadata.get("names")), _stride(path, metadata.get("stride"))
     return RuntimeGraph(run, names, stride, frame, batch_size, most_pictures)
@@ -48,7 +52,7 @@ def described_graph(
 
 def _fixed_sizes(shape: Sequence[object]) -> tuple[int | None, FrameSize | None]:
     """Batch size and frame out of an input shape (B, 3, H, W) whose free sides are no numbers."""
-    batch, _, height, width = shape
+    batch, _, height, width = shape  # four, as described_graph has seen
     frame = FrameSize(height, width) if isinstance(height, int) and isinstance(width, int) else None
     return batch if isinstance(batch, int) else None, frame
 
@@ -61,7 +65,10 @@ def _class_names(path: Path, value: Any) -> tuple[str, ...]:
         except (ValueError, SyntaxError):
             raise UserError(f"{path}: class names in its metadata are not readable: {value[:60]!r}") from None
     if isinstance(value, Mapping):
-        value = [value[key] for key in sorted(value, key=int)]
+        try:
+            value = [value[key] for key in sorted(value, key=int)]
+        except (ValueError, TypeError):
+            raise UserError(f"{path}: class names in its metadata are not numbered: {str(value)[:60]!r}") from None
     if value is None:
         return ()
     if not isinstance(value, list | tuple):
@@ -74,9 +81,12 @@ def _stride(path: Path, value: object) -> int:
     if value is None:
         return 32
     try:
-        return int(float(str(value)))
-    except ValueError:
-        raise UserError(f"{path}: stride in its metadata is not a number: {str(value)[:60]!r}") from None
+        stride = int(float(str(value)))
+    except (ValueError, OverflowError):
+        stride = 0
+    if stride < 1:
+        raise UserError(f"{path}: stride in its metadata is not a number of pixels: {str(value)[:60]!r}")
+    return stride
 
 
 def first_line(error: Exception) -> str:

@@ -29,7 +29,7 @@ from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
 from utils.inference.detector_choice import refuse_torch_flags
 from utils.inference.ensemble import Ensemble
-from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
+from utils.inference.model_backends import DetectionBackend, GraphBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
@@ -111,6 +111,10 @@ class EvaluationSetup:
             raise UserError(
                 f"{file}: has {len(backend.names)} classes, but {self.dataset.file} names {self.dataset.class_count}; "
                 "they must be of the same data set"
+            )
+        if isinstance(backend, GraphBackend) and backend.suppresses:
+            LOGGER.warning(
+                "%s suppresses by itself: the figures are of what its --conf-thres, --iou-thres and --topk leave", file
             )
         if not isinstance(backend, TorchBackend):
             refuse_torch_flags(config, file, {"--as-yolov5": config.as_yolov5})
