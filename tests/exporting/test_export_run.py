@@ -12,9 +12,10 @@ import pytest
 import torch
 
 from models.fuse import fused
-from models.weights import load_model
-from models.yolo import DetectionModel, load_architecture
+from models.weights import checkpoint_fields, load_model
+from models.yolo import DetectionModel, load_architecture, read_architecture
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
+from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
 from utils.config.command_line import parse_command_line
 from utils.exporting import export_run, formats
@@ -22,7 +23,7 @@ from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig, flags_
 from utils.exporting.export_run import export_model, format_table
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.formats import ExportFormat, Writer, check_formats
-from utils.exporting.onnx import write_onnx
+from utils.exporting.onnx import opset_of, write_onnx
 from utils.exporting.torchscript import write_torchscript
 from utils.geometry.letterbox import FrameSize
 from utils.inference.model_backends import TorchBackend, load_backend
@@ -185,6 +186,19 @@ def test_wrong_usage_leaves_nothing(tmp_path: Path, flags: tuple[object, ...], l
     with pytest.raises(UsageError, match=line):
         run(tmp_path, *flags)
     assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.slow
+def test_a_graph_that_needs_a_later_operator_set(tmp_path: Path) -> None:
+    """Attention, which torch says to have converted to set 17 when it has not."""
+    rows = (REPOSITORY / "tests" / "exporting" / "small-detector.yaml").read_text(encoding="utf-8")
+    (tmp_path / "attention.yaml").write_text(rows.replace("SPPF, [32, 5]", "C3TR, [32]"), encoding="utf-8")
+    model = DetectionModel(read_architecture(tmp_path / "attention.yaml"), names=("a", "b", "c")).eval()
+    torch.save(checkpoint_fields(model), tmp_path / "a.pt")
+    with pytest.raises(UsageError, match=r"a\.onnx: not written, --opset 17: this graph cannot be expressed in it"):
+        run(tmp_path, "--include", "onnx", "--opset", 17, "--img", 64)
+    (file,) = run(tmp_path, "--include", "onnx", "--img", 64)
+    assert opset_of(onnx.load(file.path)) == 18
 
 
 @pytest.mark.slow

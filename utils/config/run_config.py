@@ -363,7 +363,9 @@ class ExportConfig:
     device: str = flag("cpu", "cpu, 0, cuda:0", group="Run")
     dynamic: bool = flag(False, "let batch, height and width of the exported input vary", group="Output")
     simplify: bool = flag(False, "simplify the ONNX graph", group="Output")
-    opset: int = flag(17, "ONNX operator set", group="Output", at_least=11, at_most=23)
+    opset: int | None = flag(
+        None, "ONNX operator set; without it 17, or 18 where a graph needs it", group="Output", at_least=11, at_most=23
+    )
 
 
 def square_or_rectangle(imgsz: tuple[int, ...]) -> tuple[int, int]:

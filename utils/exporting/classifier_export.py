@@ -19,7 +19,7 @@ from utils.exporting.export_run import run_export
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.formats import check_formats
 from utils.exporting.graph_output import ExportableModel
-from utils.exporting.onnx import TRACED_OPSET, write_onnx
+from utils.exporting.onnx import write_onnx
 from utils.exporting.openvino import write_openvino
 from utils.exporting.placing import folder_beside, put_in_place
 from utils.exporting.torchscript import write_torchscript
@@ -88,8 +88,7 @@ def export_classifier(weights: Path, config: FullExportConfig) -> list[ExportedC
         batch_size=config.batch_size,
         dynamic=config.dynamic,
         simplify=config.simplify,
-        # A mean over the map, which every classifier ends with, needs more than the usual operators.
-        opset=TRACED_OPSET if config.opset == type(config)().opset else config.opset,
+        opset=config.opset,
     )
     device = select_device(config.device)
     exported = [_exported(weights, model.to(device), name, settings) for name in formats]

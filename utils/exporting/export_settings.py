@@ -29,7 +29,7 @@ class ExportSettings:
     batch_size: int = 1
     dynamic: bool = False  # batch, height and width may vary
     simplify: bool = False
-    opset: int = 17
+    opset: int | None = None  # of ONNX; None for 17, or 18 where that cannot express the graph
     suppression: EmbeddedSuppression | None = None  # ONNX only
     precision: ExportPrecision = "fp32"
     workspace: int = 4  # GiB that TensorRT may use while it builds

@@ -15,6 +15,9 @@ from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, ExportableModel, GraphOutput
 from utils.user_error import UsageError
 
+LOGGER = logging.getLogger(__name__)
+
+USUAL_OPSET = 17
 TRACED_OPSET = 18  # torch writes this one and later; earlier ones are converted from it
 
 
@@ -24,6 +27,23 @@ def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> 
     Raises:
         UsageError: the graph cannot be expressed in ``settings.opset``.
     """
+    graph = _expressed(model, path, settings, settings.opset or USUAL_OPSET)
+    if graph is None and settings.opset is None:
+        LOGGER.info("ONNX: this graph needs operator set %d", TRACED_OPSET)
+        graph = _expressed(model, path, settings, TRACED_OPSET)
+    if graph is None:
+        raise UsageError(f"--opset {settings.opset}: this graph cannot be expressed in it; {TRACED_OPSET} always can")
+    if settings.simplify:
+        import onnxslim
+
+        graph = onnxslim.slim(graph)
+    onnx.helper.set_model_props(graph, {"stride": str(model.stride), "names": str(dict(enumerate(model.names)))})
+    onnx.checker.check_model(graph)
+    onnx.save(graph, path)
+
+
+def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, opset: int) -> onnx.ModelProto | None:
+    """The graph in an operator set, by way of the file ``path``; None where that set cannot express it."""
     device = next(model.parameters()).device
     batch_size, channels, height, width = settings.input_shape
     if settings.dynamic:
@@ -36,7 +56,7 @@ def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> 
             str(path),
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
-            opset_version=settings.opset,
+            opset_version=opset,
             dynamic_shapes=axes,
             # The older exporter (dynamo=False) writes wrong answers without a word: it takes the grid of the head for
             # a constant under dynamic axes, and changes the weights of the model that it is given.
@@ -45,15 +65,7 @@ def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> 
             verbose=False,
         )
         graph = onnx.load(path)
-    if opset_of(graph) != settings.opset or not _is_valid(graph):
-        raise UsageError(f"--opset {settings.opset}: this graph cannot be expressed in it; {TRACED_OPSET} always can")
-    if settings.simplify:
-        import onnxslim
-
-        graph = onnxslim.slim(graph)
-    onnx.helper.set_model_props(graph, {"stride": str(model.stride), "names": str(dict(enumerate(model.names)))})
-    onnx.checker.check_model(graph)
-    onnx.save(graph, path)
+    return graph if opset_of(graph) == opset and _is_valid(graph) else None
 
 
 def opset_of(graph: onnx.ModelProto) -> int:
