@@ -27,7 +27,8 @@ def custom(
 ) -> HubDetector | DetectionModel | DetectionBackend:
     """The detector in a file: a .pt file of this program or of YOLOv5, or an exported one.
 
-    ``autoshape=False`` gives the bare network: images (B, 3, H, W) 0-1 -> raw maps. ``device``: cpu, 0, cuda:0.
+    ``autoshape=False`` gives the bare network: images (B, 3, H, W) 0-1 -> raw maps; of an exported file its runtime,
+    whose ``predict`` gives decoded boxes. ``device``: cpu, 0, cuda:0.
     ``_verbose`` prints a line about it.
     """
     opened = open_file(path, _device_name(device), autoshape)

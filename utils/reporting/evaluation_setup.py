@@ -145,6 +145,8 @@ class EvaluationSetup:
 
     def _side(self, backend: DetectionBackend, imgsz: int) -> int:
         if backend.frame is not None:
+            if imgsz != max(backend.frame):
+                LOGGER.warning("--imgsz %d: the file takes pictures of %dx%d px only", imgsz, *backend.frame)
             return max(backend.frame)
         side = multiple_of_stride(imgsz, backend.stride)
         if side != imgsz:
