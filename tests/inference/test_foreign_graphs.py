@@ -63,6 +63,30 @@ def test_an_output_that_is_no_detectors(output: tuple[int, ...], tmp_path: Path)
         backend.predict(torch.zeros(PICTURES))
 
 
+def test_opencv_is_given_no_graph_of_fewer_bits_and_none_that_suppresses(tmp_path: Path) -> None:
+    path = write_graph(tmp_path / "foreign.onnx")
+    whole = onnx.load(path)
+    half, suppressing, integers = onnx.ModelProto(), onnx.ModelProto(), onnx.ModelProto()
+    for graph in (half, suppressing, integers):
+        graph.CopyFrom(whole)
+    half.graph.initializer.append(helper.make_tensor("half", TensorProto.FLOAT16, (1,), [0.5]))
+    integers.graph.node.append(helper.make_node("QuantizeLinear", ["output0", "scale"], ["small"]))
+    for name in ("boxes", "scores", "classes", "counts"):
+        suppressing.graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, (1,)))
+    for graph in (half, suppressing, integers):
+        onnx.save(graph, path)
+        with pytest.raises(UserError, match="an export without --half, --int8 and --nms"):
+            load_backend(path, CPU, dnn=True)
+
+
+def test_an_openvino_folder_without_its_weights(tmp_path: Path) -> None:
+    folder = tmp_path / "net_openvino_model"
+    folder.mkdir()
+    (folder / "net.xml").write_text("<net/>", encoding="utf-8")
+    with pytest.raises(UserError, match=r"net\.bin: missing; it holds the weights of net\.xml"):
+        load_backend(folder, CPU)
+
+
 def test_an_input_of_other_channels(tmp_path: Path) -> None:
     backend = load_backend(write_graph(tmp_path / "foreign.onnx", inputs=[(1, 1, 32, 32)]), CPU)
     with pytest.raises(UserError, match=r"foreign\.onnx: takes no such pictures"):

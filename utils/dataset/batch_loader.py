@@ -75,91 +75,73 @@ class EpochOrder(Protocol):
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None: ...
 
 
+@dataclass(frozen=True, slots=True)
+class BatchPlan(Generic[BatchType]):
+    """What each batch is made of, and how."""
+
+    samples: Any  # by key
+    order: BatchOrder
+    collate: Callable[[Any], BatchType]
+
+    def batch(self, keys: Sequence[Any], abandoned: Callable[[], bool] = lambda: False) -> BatchType:
+        """One batch, unless ``abandoned`` says between two samples that nobody waits for it any more."""
+        samples = []
+        for key in keys:
+            if abandoned():
+                raise CancelledError
+            samples.append(self.samples[key])
+        return self.collate(samples)
+
+
 class BatchLoader(Generic[DatasetType, BatchType]):
     """An iterable of batches of ``dataset``, once through it per iteration, made ahead by threads of this process.
 
     For evaluation, where nearly all the work is OpenCV's, which leaves Python to others meanwhile: threads start at
-    once and hand batches over as they are.
-
-    Args:
-        dataset: where the samples come from.
-        samples: by key.
-        order: keys of each batch.
-        settings: number of threads; with 0 a batch is made when it is asked for.
-        collate: samples to a batch.
+    once and hand batches over as they are. Without threads (``settings.workers``) a batch is made when it is asked for.
     """
 
-    def __init__(
-        self,
-        dataset: DatasetType,
-        samples: Any,
-        order: BatchOrder,
-        settings: LoaderSettings,
-        collate: Callable[[Any], BatchType],
-    ) -> None:
+    def __init__(self, dataset: DatasetType, plan: BatchPlan[BatchType], settings: LoaderSettings) -> None:
         self.dataset = dataset
-        self._samples = samples
-        self._order = order
-        self._collate = collate
-        self._pin_memory = settings.pin_memory
         self.workers = useful_workers(settings.workers)
+        self._plan = plan
+        self._pin_memory = settings.pin_memory
 
     def __len__(self) -> int:
         """Number of batches."""
-        return len(self._order)
-
-    def first(self, count: int) -> Iterator[BatchType]:
-        """The first batches of the iteration to come, made in this thread, for a look at them."""
-        return map(self._batch_maker(threading.Event()), itertools.islice(self._order, count))
+        return len(self._plan.order)
 
     def __iter__(self) -> Iterator[BatchType]:
         abandoned = threading.Event()
-        with one_opencv_thread() if self.workers else nullcontext():
-            make = self._batch_maker(abandoned)
-            yield from read_ahead(make, self._order, threads=self.workers, abandoned=abandoned)
-
-    def _batch_maker(self, abandoned: threading.Event) -> Callable[[Sequence[Any]], BatchType]:
-        """Keys to a batch, unless ``abandoned`` says between two samples that nobody waits for it any more."""
 
         def make(keys: Sequence[Any]) -> BatchType:
-            samples = []
-            for key in keys:
-                if abandoned.is_set():
-                    raise CancelledError
-                samples.append(self._samples[key])
-            batch = self._collate(samples)
+            batch = self._plan.batch(keys, abandoned.is_set)
             return batch.pin_memory() if self._pin_memory else batch
 
-        return make
+        with one_opencv_thread() if self.workers else nullcontext():
+            yield from read_ahead(make, self._plan.order, threads=self.workers, abandoned=abandoned)
 
 
 class TrainingLoader(BatchLoader[DatasetType, BatchType]):
-    """The same by worker processes, in an order that depends on the epoch: augmentation is largely Python's own work.
-
-    Args:
-        epochs: draws the order, which may be made from it.
-    """
+    """The same by worker processes, in an order that ``epochs`` draws: augmentation is largely Python's own work."""
 
     def __init__(
-        self,
-        dataset: DatasetType,
-        samples: Any,
-        order: BatchOrder,
-        settings: LoaderSettings,
-        collate: Callable[[Any], BatchType],
-        epochs: EpochOrder,
+        self, dataset: DatasetType, plan: BatchPlan[BatchType], settings: LoaderSettings, epochs: EpochOrder
     ) -> None:
-        super().__init__(dataset, samples, order, settings, collate)
+        super().__init__(dataset, plan, settings)
         self._epochs = epochs
         self._batches: DataLoader[Any] = DataLoader(
-            samples,
-            batch_sampler=order,  # type: ignore[arg-type]  # of whatever keys
+            plan.samples,
+            batch_sampler=plan.order,  # type: ignore[arg-type]  # of whatever keys
             num_workers=self.workers,
-            collate_fn=collate,
+            collate_fn=plan.collate,
             pin_memory=settings.pin_memory,
             worker_init_fn=_limit_threads,
             persistent_workers=self.workers > 0,
         )
+
+    def first(self, count: int) -> Iterator[BatchType]:
+        """The first batches of the iteration to come, made in this process, for a look at them."""
+        return map(self._plan.batch, itertools.islice(self._plan.order, count))
 
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
         """Choose the order and the augmentation of the iterations to come.

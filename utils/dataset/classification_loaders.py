@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from utils.config.classification_recipe import ClassificationRecipe
-from utils.dataset.batch_loader import BatchLoader, LoaderSettings, TrainingLoader
+from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings, TrainingLoader
 from utils.dataset.classification_dataset import ClassificationDataset
 from utils.dataset.classification_samples import AugmentedPictures, CentredPictures, collate
 from utils.dataset.samplers import TrainingSampler
@@ -19,7 +19,7 @@ def classification_training_loader(
     """Augmented batches; call ``set_epoch`` before each epoch."""
     sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
     samples = AugmentedPictures(dataset, side, recipe, seed)
-    return ClassificationTrainingLoader(dataset, samples, sampler, settings, collate, sampler)
+    return ClassificationTrainingLoader(dataset, BatchPlan(samples, sampler, collate), settings, sampler)
 
 
 def classification_evaluation_loader(
@@ -30,4 +30,4 @@ def classification_evaluation_loader(
     batches = [list(range(start, min(start + size, len(dataset)))) for start in range(0, len(dataset), size)]
     samples = CentredPictures(dataset, side)
     own = batches[settings.rank :: settings.world]
-    return ClassificationLoader(dataset, samples, own, settings, collate)
+    return ClassificationLoader(dataset, BatchPlan(samples, own, collate), settings)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from utils.config.hyperparameters import Hyperparameters
-from utils.dataset.batch_loader import BatchLoader, LoaderSettings, TrainingLoader
+from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings, TrainingLoader
 from utils.dataset.coco_annotations import fit_to_pictures, index_from_annotations, read_coco_annotations
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
@@ -94,9 +94,10 @@ def training_loader(
         sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
         samples = AugmentedPictures(dataset, image_size, hyp, seed)
     if shape.quad:
-        fours = QuadBatches(sampler)
-        return DetectionTrainingLoader(dataset, QuadPictures(samples, seed), fours, settings, collate, sampler)
-    return DetectionTrainingLoader(dataset, samples, sampler, settings, collate, sampler)
+        plan = BatchPlan(QuadPictures(samples, seed), QuadBatches(sampler), collate)
+    else:
+        plan = BatchPlan(samples, sampler, collate)
+    return DetectionTrainingLoader(dataset, plan, settings, sampler)
 
 
 def evaluation_loader(
@@ -124,4 +125,4 @@ def evaluation_loader(
         frames = fixed_frames(len(dataset), frame)
     own = [batch.tolist() for batch in batches[settings.rank :: settings.world]]
     samples = LetterboxedPictures(dataset, image_size, frames)
-    return DetectionLoader(dataset, samples, own, settings, collate)
+    return DetectionLoader(dataset, BatchPlan(samples, own, collate), settings)

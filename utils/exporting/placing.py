@@ -10,7 +10,7 @@ from pathlib import Path
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX
 from utils.user_error import UserError
 
-OPENVINO_FILES = (".xml", ".bin", ".yaml")
+OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")  # the last is of OpenVINO's older converters
 
 
 @contextmanager

@@ -23,6 +23,7 @@ LOGGER = logging.getLogger(__name__)
 
 OPENVINO_SUFFIX = "_openvino_model"
 TORCHSCRIPT_METADATA = "config.txt"
+SUPPRESSED_OUTPUTS = {"boxes", "scores", "classes", "counts"}  # of a graph with suppression in it
 
 
 def open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
@@ -109,7 +110,7 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
         return {name: torch.from_numpy(result) for name, result in zip(outputs, results, strict=True)}
 
     described = described_graph(path, run, session.get_modelmeta().custom_metadata_map, entry.shape)
-    return replace(described, suppresses={"boxes", "scores", "classes", "counts"} <= set(outputs))
+    return replace(described, suppresses=set(outputs) >= SUPPRESSED_OUTPUTS)
 
 
 def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
@@ -126,7 +127,7 @@ def open_onnx_in_opencv(path: Path, device: torch.device) -> RuntimeGraph:
         LOGGER.warning("%s: OpenCV's DNN module runs on the CPU", path)
     try:
         graph = onnx.load(path)
-        if _is_reduced(graph) or len(graph.graph.output) != 1:
+        if _is_reduced(graph) or {output.name for output in graph.graph.output} >= SUPPRESSED_OUTPUTS:
             raise UserError(f"{path}: OpenCV's DNN module needs an export without --half, --int8 and --nms")
         network = cv2.dnn.readNetFromONNX(str(path))
     except (cv2.error, DecodeError) as error:

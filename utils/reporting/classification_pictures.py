@@ -9,7 +9,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.dataset.classification_loaders import ClassificationLoader
+from utils.dataset.classification_loaders import ClassificationTrainingLoader
 from utils.reporting.detection_files import write_picture
 
 SHOWN = 64  # pictures of a batch
@@ -17,7 +17,7 @@ SMALLEST_TILE = 96  # pixels: smaller pictures are enlarged, so that names can b
 CAPTION = 16  # pixels under each picture
 
 
-def write_training_batch(path: Path, loader: ClassificationLoader) -> None:
+def write_training_batch(path: Path, loader: ClassificationTrainingLoader) -> None:
     """The first pictures of the epoch to come, as the model will see them, with their classes."""
     batch = next(loader.first(1))
     images = batch.images[:SHOWN].permute(0, 2, 3, 1).numpy()
