@@ -1,7 +1,7 @@
-"""Detect objects in pictures, videos and live streams.
+"""Detect objects in images, videos and live streams.
 
 python detect.py --weights yolov5s.pt --source data/images                         a folder
-python detect.py --weights best.pt --source picture.jpg --save-txt --save-conf     label files with scores
+python detect.py --weights best.pt --source image.jpg --save-txt --save-conf     label files with scores
 python detect.py --weights best.onnx --source 'flight/**/*.jpg' --imgsz 1280       an exported model, a glob
 python detect.py --weights best.pt --source video.mp4 --vid-stride 5               every fifth frame
 python detect.py --weights best.pt --source rtsp://camera/1                        a stream; or a .streams list of them

@@ -1,10 +1,10 @@
 """Write a trained model in formats of other runtimes, each checked against PyTorch before it is kept.
 
-python export.py --weights best.pt --include onnx                                  one picture of 640 x 640
+python export.py --weights best.pt --include onnx                                  one image of 640 x 640
 python export.py --weights best.pt --include torchscript onnx openvino --img 480 640
 python export.py --weights best.pt --include onnx --dynamic --simplify             any batch and size
 python export.py --weights runs/train-cls/exp/weights/best.pt --include onnx             a classifier, at its own size
-python export.py --weights best.pt --include onnx --nms --data my.yaml             suppressed boxes, checked on pictures
+python export.py --weights best.pt --include onnx --nms --data my.yaml             suppressed boxes, checked on images
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Time per training sample in one process: mosaic, warp, jitter, flips, with the pictures in memory and on disk.
+"""Time per training sample in one process: mosaic, warp, jitter, flips, with the images in memory and on disk.
 
 python -m benchmarks.augmentation --peer ~/yolov5 --data path/to/images --side 640
 """
@@ -15,7 +15,7 @@ import cv2
 from benchmarks.measuring import alternate_children, print_ratios, python
 from benchmarks.peer_side.inputs import print_seconds
 from utils.config.hyperparameters import read_hyperparameters
-from utils.dataset.detection_dataset import AugmentedPictures, SampleKey
+from utils.dataset.detection_dataset import AugmentedImages, SampleKey
 from utils.dataset.loaders import open_dataset
 
 COUNT = 128  # samples per measurement
@@ -28,7 +28,7 @@ def own_side(folder: Path, side: int, *, cached: bool) -> None:
     if cached:
         dataset = dataset.cached("ram", long_side=side)
     hyp = read_hyperparameters(Path("data/hyps/hyp.scratch-low.yaml"))
-    samples = AugmentedPictures(dataset, side, hyp, seed=0)
+    samples = AugmentedImages(dataset, side, hyp, seed=0)
     print_seconds(
         lambda: [samples[SampleKey(0, i, i % len(dataset))] for i in range(COUNT)], times=3, clock=time.process_time
     )
@@ -38,7 +38,7 @@ def main() -> None:
     """Compare, or, with ``--own``, be one of the two sides."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--peer", type=Path, help="folder of a YOLOv5 checkout")
-    parser.add_argument("--data", type=Path, required=True, help="folder of pictures with labels")
+    parser.add_argument("--data", type=Path, required=True, help="folder of images with labels")
     parser.add_argument("--side", type=int, default=640, help="pixels")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--own", choices=("memory", "disk"), help=argparse.SUPPRESS)
@@ -55,7 +55,7 @@ def main() -> None:
             commands["peer"] = python(script, data, side, str(COUNT), place, folder=flags.peer)
         seconds = alternate_children(commands, flags.rounds)
         each = {name: 1000 * value / COUNT for name, value in seconds.items()}
-        title = f"mosaic, warp, jitter at {side} pixels, pictures from {place}, CPU time per picture"
+        title = f"mosaic, warp, jitter at {side} pixels, images from {place}, CPU time per image"
         print_ratios(title, each, list(each)[-1], unit="ms")
 
 

@@ -1,7 +1,7 @@
 """COCO's twelve figures on a synthetic set of val2017's size, hotcoco beside pycocotools.
 
-python -m benchmarks.coco_evaluation                    5 000 pictures, 36 000 objects, 500 000 detections
-python -m benchmarks.coco_evaluation --pictures 500     the same, smaller
+python -m benchmarks.coco_evaluation                    5 000 images, 36 000 objects, 500 000 detections
+python -m benchmarks.coco_evaluation --images 500     the same, smaller
 """
 
 from __future__ import annotations
@@ -15,20 +15,20 @@ import numpy as np
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import CocoFigures, CocoFindings, coco_figures
 
-OBJECTS_PER_PICTURE, DETECTIONS_PER_PICTURE = 7.2, 100
+OBJECTS_PER_IMAGE, DETECTIONS_PER_IMAGE = 7.2, 100
 CLASSES = 80
 
 
-def synthetic_set(pictures: int, seed: int = 0) -> tuple[CocoTruth, CocoFindings]:
-    """Objects of all sizes with crowd regions, as many per picture as COCO has; detections near them and nowhere."""
+def synthetic_set(image_count: int, seed: int = 0) -> tuple[CocoTruth, CocoFindings]:
+    """Objects of all sizes with crowd regions, as many per image as COCO has; detections near them and nowhere."""
     rng = np.random.default_rng(seed)
-    objects, found = int(pictures * OBJECTS_PER_PICTURE), pictures * DETECTIONS_PER_PICTURE
-    images = np.sort(rng.integers(0, pictures, objects))
+    objects, found = int(image_count * OBJECTS_PER_IMAGE), image_count * DETECTIONS_PER_IMAGE
+    images = np.sort(rng.integers(0, image_count, objects))
     classes = np.minimum(rng.geometric(0.06, objects) - 1, CLASSES - 1)
     sides = np.exp(rng.normal(np.log(60), 1.0, (objects, 2))).clip(2, 400)
     boxes = np.column_stack((rng.uniform(0, 640 - sides), sides))
     areas = sides.prod(axis=1) * rng.uniform(0.4, 1, objects)
-    truth = CocoTruth(pictures, images, classes, boxes, areas, rng.random(objects) < 0.01)
+    truth = CocoTruth(image_count, images, classes, boxes, areas, rng.random(objects) < 0.01)
 
     near = rng.integers(0, objects, found // 2)
     shifted = boxes[near] + rng.normal(0, 0.1, (len(near), 4)) * np.tile(sides[near], 2)
@@ -37,7 +37,7 @@ def synthetic_set(pictures: int, seed: int = 0) -> tuple[CocoTruth, CocoFindings
     rest = found - len(near)
     away = np.column_stack((rng.uniform(0, 500, (rest, 2)), rng.uniform(5, 200, (rest, 2))))
     findings = CocoFindings(
-        images=np.concatenate((images[near], rng.integers(0, pictures, rest))),
+        images=np.concatenate((images[near], rng.integers(0, image_count, rest))),
         classes=np.concatenate((kinds, rng.integers(0, CLASSES, rest))),
         boxes=np.concatenate((shifted, away)),
         scores=np.concatenate((rng.beta(2, 3, len(near)), rng.beta(1, 8, rest))),
@@ -48,11 +48,11 @@ def synthetic_set(pictures: int, seed: int = 0) -> tuple[CocoTruth, CocoFindings
 def main() -> None:
     """Time both, print medians and the ratio, and the largest difference of a figure."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=5000)
+    parser.add_argument("--images", type=int, default=5000)
     parser.add_argument("--rounds", type=int, default=5, help="of hotcoco; pycocotools runs once")
     flags = parser.parse_args()
-    truth, findings = synthetic_set(flags.pictures)
-    print(f"{truth.image_count} pictures, {len(truth.images)} objects, {len(findings.images)} detections")
+    truth, findings = synthetic_set(flags.images)
+    print(f"{truth.image_count} images, {len(truth.images)} objects, {len(findings.images)} detections")
 
     def timed(engine: str) -> tuple[float, CocoFigures]:
         start = time.perf_counter()

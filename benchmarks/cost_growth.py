@@ -1,4 +1,4 @@
-"""How time and memory grow with image size, batch, objects per picture and pictures of a data set: tables and plots.
+"""How time and memory grow with image size, batch, objects per image and images of a data set: tables and plots.
 
 Processor time of one thread (run with OMP_NUM_THREADS=1); memory is the process's peak, each series in a process of
 its own, small sizes first. ``order`` is the exponent of growth from the row before: 1 is linear.
@@ -39,24 +39,24 @@ class Series:
 
 
 def step_of_side(side: int) -> Call:
-    return step(side, pictures=4)
+    return step(side, images=4)
 
 
-def step_of_batch(pictures: int) -> Call:
-    return step(256, pictures)
+def step_of_batch(images: int) -> Call:
+    return step(256, images)
 
 
-def step(side: int, pictures: int) -> Call:
+def step(side: int, images: int) -> Call:
     from benchmarks.training_step import CPU, random_batch, training_step
     from models.yolo import DetectionModel, load_architecture
     from utils.training.learner import ready_model
 
     model = ready_model(DetectionModel(load_architecture("yolov5n-spd")), CPU).train()
-    return training_step(model, random_batch(pictures, side), torch.float32)
+    return training_step(model, random_batch(images, side), torch.float32)
 
 
 def loss_of_objects(each: int) -> Call:
-    """Forward and backward of the loss, 16 pictures at 320 pixels."""
+    """Forward and backward of the loss, 16 images at 320 pixels."""
     from benchmarks.training_step import random_batch
     from models.yolo import DetectionModel, load_architecture
     from utils.config.hyperparameters import Hyperparameters
@@ -90,11 +90,11 @@ def nms_of_objects(each: int) -> Call:
 
 
 def augmentation_of_objects(each: int) -> Call:
-    """Sixteen samples at 320 pixels of pictures that have so many objects each."""
+    """Sixteen samples at 320 pixels of images that have so many objects each."""
     import cv2
 
     from utils.config.hyperparameters import read_hyperparameters
-    from utils.dataset.detection_dataset import AugmentedPictures, SampleKey
+    from utils.dataset.detection_dataset import AugmentedImages, SampleKey
     from utils.dataset.loaders import open_dataset
 
     cv2.setNumThreads(0)
@@ -108,15 +108,15 @@ def augmentation_of_objects(each: int) -> Call:
         rows = np.column_stack((np.zeros(each), rng.uniform(sides / 2, 1 - sides / 2), sides))
         np.savetxt(folder / "labels" / f"{number}.txt", rows, fmt=["%d", "%.6f", "%.6f", "%.6f", "%.6f"])
     dataset = open_dataset((folder / "images",), ("object",)).cached("ram", long_side=320)
-    samples = AugmentedPictures(dataset, 320, read_hyperparameters(Path("data/hyps/hyp.scratch-low.yaml")), seed=0)
+    samples = AugmentedImages(dataset, 320, read_hyperparameters(Path("data/hyps/hyp.scratch-low.yaml")), seed=0)
     return lambda: [samples[SampleKey(0, i, i % 4)] for i in range(16)]
 
 
 def evaluation_of_objects(each: int) -> Call:
-    """Both kinds of figures for 50 pictures with so many objects and, at most 300, as many detections each."""
-    from utils.evaluation.evaluated_pictures import EvaluatedPicture
+    """Both kinds of figures for 50 images with so many objects and, at most 300, as many detections each."""
+    from utils.evaluation.evaluated_images import EvaluatedImage
     from utils.evaluation.evaluation_report import RunFigures, SpeedFigures
-    from utils.evaluation.report_on_pictures import report_on
+    from utils.evaluation.report_on_images import report_on
     from utils.geometry.letterbox import FrameSize
     from utils.geometry.records import Detections, Labels
 
@@ -126,39 +126,37 @@ def evaluation_of_objects(each: int) -> Call:
         corners = rng.uniform(0, 560, (count, 2))
         return np.concatenate((corners, corners + rng.uniform(8, 80, (count, 2))), 1).astype(np.float32)
 
-    pictures = []
+    images = []
     for index in range(50):
         true, kinds = boxes(each), rng.integers(0, 10, each)
         found = min(each, 300)
         near = torch.from_numpy(true[:found] + rng.normal(0, 2, (found, 4)).astype(np.float32))
         scores = torch.from_numpy(np.sort(rng.random(found).astype(np.float32))[::-1].copy())
         labels = Labels(true, kinds, (None,) * each, frame)
-        pictures.append(
-            EvaluatedPicture(index, labels, Detections(near, scores, torch.from_numpy(kinds[:found]), frame))
-        )
+        images.append(EvaluatedImage(index, labels, Detections(near, scores, torch.from_numpy(kinds[:found]), frame)))
     figures = RunFigures(None, SpeedFigures(preprocess=0.0, inference=0.0, nms=0.0))
-    return lambda: report_on(pictures, tuple(map(str, range(10))), None, (), figures)
+    return lambda: report_on(images, tuple(map(str, range(10))), None, (), figures)
 
 
-def index_of_pictures(pictures: int) -> Call:
-    """The first scan of a data set: label files and picture headers read, the cache written; two objects a picture."""
+def index_of_images(images: int) -> Call:
+    """The first scan of a data set: label files and image headers read, the cache written; two objects an image."""
     from benchmarks.dataset_index import write_set
     from utils.dataset.label_cache import read_label_index
 
     folder = Path(tempfile.mkdtemp())
-    write_set(folder, pictures, 2 * pictures)
+    write_set(folder, images, 2 * images)
     names = tuple(map(str, range(80)))
     return lambda: read_label_index((folder / "images",), names, cache_folder=Path(tempfile.mkdtemp()))
 
 
 SERIES = {
     "side": Series("training step, yolov5n-spd, batch 4", "side, pixels", (128, 192, 256, 384, 512, 640), step_of_side),
-    "batch": Series("training step, yolov5n-spd, 256 pixels", "pictures per batch", (1, 2, 4, 8, 16), step_of_batch),
-    "loss": Series("loss, 16 pictures", "objects per picture", COUNTS, loss_of_objects),
-    "nms": Series("suppression of one picture", "objects per picture", COUNTS, nms_of_objects),
-    "augmentation": Series("augmentation, 16 samples", "objects per picture", COUNTS, augmentation_of_objects),
-    "evaluation": Series("evaluation, 50 pictures", "objects per picture", COUNTS, evaluation_of_objects),
-    "index": Series("first scan of a data set", "pictures", (1_000, 10_000, 100_000), index_of_pictures),
+    "batch": Series("training step, yolov5n-spd, 256 pixels", "images per batch", (1, 2, 4, 8, 16), step_of_batch),
+    "loss": Series("loss, 16 images", "objects per image", COUNTS, loss_of_objects),
+    "nms": Series("suppression of one image", "objects per image", COUNTS, nms_of_objects),
+    "augmentation": Series("augmentation, 16 samples", "objects per image", COUNTS, augmentation_of_objects),
+    "evaluation": Series("evaluation, 50 images", "objects per image", COUNTS, evaluation_of_objects),
+    "index": Series("first scan of a data set", "images", (1_000, 10_000, 100_000), index_of_images),
 }
 
 

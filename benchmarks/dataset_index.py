@@ -1,7 +1,7 @@
 """The label index at COCO's scale: seconds of the first scan and of the second, memory of the program and its workers.
 
-A temporary folder gets 118 000 pictures with 860 000 boxes: real label files, and tiny pictures, as only headers are
-read. The page cache is warm in both scans. Beside ours, what one list of arrays per picture costs.
+A temporary folder gets 118 000 images with 860 000 boxes: real label files, and tiny images, as only headers are
+read. The page cache is warm in both scans. Beside ours, what one list of arrays per image costs.
 
 python -m benchmarks.dataset_index
 """
@@ -29,21 +29,21 @@ from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_files import read_label_file
 from utils.dataset.label_index import LabelIndex
 
-PICTURES, BOXES, CLASSES = 118_000, 860_000, 80
+IMAGES, BOXES, CLASSES = 118_000, 860_000, 80
 MIB = 2**20
 
 
-def write_set(folder: Path, pictures: int, boxes: int) -> None:
-    """Label files of COCO's statistics with a picture of 8 x 8 pixels each, a thousand to a folder."""
+def write_set(folder: Path, images: int, boxes: int) -> None:
+    """Label files of COCO's statistics with an image of 8 x 8 pixels each, a thousand to a folder."""
     rng = np.random.default_rng(0)
-    picture = cv2.imencode(".jpg", np.full((8, 8, 3), 128, np.uint8))[1].tobytes()
-    counts = rng.multinomial(boxes, rng.dirichlet(np.full(pictures, 0.8)))
+    image = cv2.imencode(".jpg", np.full((8, 8, 3), 128, np.uint8))[1].tobytes()
+    counts = rng.multinomial(boxes, rng.dirichlet(np.full(images, 0.8)))
     for number, count in enumerate(counts.tolist()):
         part = f"{number // 1000:03d}"
         if number % 1000 == 0:
             for kind in ("images", "labels"):
                 (folder / kind / part).mkdir(parents=True)
-        (folder / "images" / part / f"{number:012d}.jpg").write_bytes(picture)
+        (folder / "images" / part / f"{number:012d}.jpg").write_bytes(image)
         sides = rng.uniform(0.01, 0.3, (count, 2))
         rows = np.column_stack((rng.integers(0, CLASSES, count), rng.uniform(sides / 2, 1 - sides / 2), sides))
         text = "".join(f"{int(k)} {x:.6f} {y:.6f} {w:.6f} {h:.6f}\n" for k, x, y, w, h in rows.tolist())
@@ -60,7 +60,7 @@ def own_memory() -> int:
 
 
 def worker_cost(touch: Callable[[], object]) -> float:
-    """MiB that a forked worker comes to own by reading every picture's labels."""
+    """MiB that a forked worker comes to own by reading every image's labels."""
     context = get_context("fork")
     receive, send = context.Pipe(duplex=False)
 
@@ -107,7 +107,7 @@ def lists(folder: Path) -> None:
 def main() -> None:
     """Write the set, scan it twice in processes of their own, print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--pictures", type=int, default=PICTURES)
+    parser.add_argument("--images", type=int, default=IMAGES)
     parser.add_argument("--boxes", type=int, default=BOXES)
     parser.add_argument("--scan", type=Path, help=argparse.SUPPRESS)
     parser.add_argument("--lists", type=Path, help=argparse.SUPPRESS)
@@ -117,15 +117,15 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        print(f"writing {flags.pictures} label files with {flags.boxes} boxes", file=sys.stderr)
-        write_set(folder, flags.pictures, flags.boxes)
+        print(f"writing {flags.images} label files with {flags.boxes} boxes", file=sys.stderr)
+        write_set(folder, flags.images, flags.boxes)
         first, second = (python("-m", "benchmarks.dataset_index", "--scan", folder).json_line() for _ in range(2))
         changed = folder / "labels" / "000" / "000000000000.txt"
         changed.write_text("0 0.5 0.5 0.5 0.5\n")
         third = python("-m", "benchmarks.dataset_index", "--scan", folder).json_line()
         as_lists = python("-m", "benchmarks.dataset_index", "--lists", folder).json_line()
         cache = sum(file.stat().st_size for file in folder.glob("*.cache.npz")) / MIB
-    print(f"\n{int(first[4])} pictures, {int(first[5])} boxes ({machine()}, load {os.getloadavg()[0]:.1f})\n")
+    print(f"\n{int(first[4])} images, {int(first[5])} boxes ({machine()}, load {os.getloadavg()[0]:.1f})\n")
     scans = {"first scan": first, "second scan": second, "after a change to one label file": third}
     for name, (seconds, used, *_) in scans.items():
         print(f"| {name} | {seconds:.1f} s, {used:.1f} s of the processor |")

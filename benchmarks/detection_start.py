@@ -1,6 +1,6 @@
-"""detect.py on one picture, whole process, ours beside a YOLOv5 checkout; and ``detect.py --help``.
+"""detect.py on one image, whole process, ours beside a YOLOv5 checkout; and ``detect.py --help``.
 
-python -m benchmarks.detection_start --peer ~/yolov5 --weights yolov5n.pt --source picture.jpg
+python -m benchmarks.detection_start --peer ~/yolov5 --weights yolov5n.pt --source image.jpg
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ def main() -> None:
         if flags.peer:
             commands["peer"] = python(*common, folder=flags.peer)
         done = alternate_processes(commands, flags.rounds, at_once=flags.at_once)
-    print_process_ratios("detect.py on one picture, whole process", done, list(done)[-1])
+    print_process_ratios("detect.py on one image, whole process", done, list(done)[-1])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Every form of one detector on the same pictures in one run: size, latency, AP, AP_S.
+"""Every form of one detector on the same images in one run: size, latency, AP, AP_S.
 
 python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml                          YOLOv5n
 python -m benchmarks.formats --weights yolov5n.pt --cfg yolov5n-spd.yaml --data coco128.yaml    the same in SPD
@@ -71,7 +71,7 @@ class Exports:
     weights: Path
     settings: ExportSettings
     data: Int8Data
-    is_judged: bool  # otherwise INT8 is calibrated on a few pictures, for its latency only
+    is_judged: bool  # otherwise INT8 is calibrated on a few images, for its latency only
 
     def form(self, name: str, kind: str, precision: ExportPrecision = "fp32") -> Form | str:
         """The file of one format; or why it is not there."""
@@ -99,7 +99,7 @@ class Exports:
 
 
 class EagerBackend(TorchBackend):
-    """The model as it was trained, weights and pictures in PyTorch's default memory order."""
+    """The model as it was trained, weights and images in PyTorch's default memory order."""
 
     def __init__(self, model: DetectionModel, device: torch.device) -> None:
         super().__init__(copy.deepcopy(model), device)

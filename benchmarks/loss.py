@@ -1,4 +1,4 @@
-"""Loss forward and backward on raw maps: batch 16, 640 pixels, 80 classes, 30 objects per picture.
+"""Loss forward and backward on raw maps: batch 16, 640 pixels, 80 classes, 30 objects per image.
 
 python -m benchmarks.loss --peer ~/yolov5
 """
@@ -15,7 +15,7 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.records import HeadMaps
 from utils.loss.detection_loss import DetectionLoss, LossGains
 
-PICTURES, SIDE = 16, 640
+IMAGES, SIDE = 16, 640
 
 
 def own_side() -> None:
@@ -23,13 +23,13 @@ def own_side() -> None:
     model = DetectionModel(load_architecture("yolov5n"), class_count=80)
     gains = LossGains.from_hyperparameters(Hyperparameters())
     loss = DetectionLoss(model.anchors, model.strides, 80, gains)
-    maps = HeadMaps(tuple(one.requires_grad_() for one in head_maps(PICTURES)))
-    batch = random_batch(PICTURES, SIDE)
+    maps = HeadMaps(tuple(one.requires_grad_() for one in head_maps(IMAGES)))
+    batch = random_batch(IMAGES, SIDE)
 
     def step() -> None:
         for one in maps.levels:
             one.grad = None
-        (loss(maps, batch).total * PICTURES).backward()  # type: ignore[no-untyped-call]
+        (loss(maps, batch).total * IMAGES).backward()  # type: ignore[no-untyped-call]
 
     print_seconds(step)
 

@@ -1,4 +1,4 @@
-"""A data set's pictures made small, so that their objects are small: the low-resolution case on any data."""
+"""A data set's images made small, so that their objects are small: the low-resolution case on any data."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ PARTS = ("train", "val")
 def write_low_resolution(spec: DatasetSpec, side: int, folder: Path, most: int | None = None) -> Path:
     """Write the train and val parts of ``spec`` under ``folder`` in YOLO format; the dataset YAML's path.
 
-    Of the training pictures at most the first ``most`` are written.
+    Of the training images at most the first ``most`` are written.
 
-    No picture is longer than ``side`` pixels afterwards; each new pixel is the mean of those it covers, as in a camera
-    with fewer of them. Pictures are PNG, so that nothing else is lost.
+    No image is longer than ``side`` pixels afterwards; each new pixel is the mean of those it covers, as in a camera
+    with fewer of them. Images are PNG, so that nothing else is lost.
     """
     file = low_resolution_yaml(folder)
     unfinished = folder.with_name(folder.name + ".unfinished")
@@ -31,7 +31,7 @@ def write_low_resolution(spec: DatasetSpec, side: int, folder: Path, most: int |
         sources = open_dataset(spec.split(part), spec.names, title=part)
         count = min(len(sources), most or len(sources)) if part == "train" else len(sources)
         for number in range(count):
-            _write_picture(sources, number, side, unfinished, part)
+            _write_image(sources, number, side, unfinished, part)
     content: dict[str, object] = {"path": str(folder.resolve()), **{part: f"images/{part}" for part in PARTS}}
     text = yaml.safe_dump(content | {"names": dict(enumerate(spec.names))}, sort_keys=False)
     (unfinished / file.name).write_text(text, encoding="utf-8")
@@ -45,24 +45,24 @@ def low_resolution_yaml(folder: Path) -> Path:
 
 
 def low_resolution_size(height: int, width: int, side: int) -> tuple[int, int]:
-    """Height and width of a picture whose longer side is to have at most ``side`` pixels."""
+    """Height and width of an image whose longer side is to have at most ``side`` pixels."""
     scale = min(side / max(height, width), 1.0)
     return max(round(height * scale), 1), max(round(width * scale), 1)
 
 
-def _write_picture(pictures: DetectionDataset, number: int, side: int, root: Path, part: str) -> None:
+def _write_image(dataset: DetectionDataset, number: int, side: int, root: Path, part: str) -> None:
     images, labels = root / "images" / part, root / "labels" / part
     images.mkdir(parents=True, exist_ok=True)
     labels.mkdir(parents=True, exist_ok=True)
-    image = pictures.source_image(number)
+    image = dataset.source_image(number)
     height, width = low_resolution_size(image.shape[0], image.shape[1], side)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(images / f"{number:05d}.png"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-    (labels / f"{number:05d}.txt").write_text("".join(_label_rows(pictures, number)), encoding="utf-8")
+    (labels / f"{number:05d}.txt").write_text("".join(_label_rows(dataset, number)), encoding="utf-8")
 
 
-def _label_rows(pictures: DetectionDataset, number: int) -> Sequence[str]:
-    """The rows ``class cx cy w h`` of a picture, fractions of it: the same whatever its size."""
-    index = pictures.index
+def _label_rows(images: DetectionDataset, number: int) -> Sequence[str]:
+    """The rows ``class cx cy w h`` of an image, fractions of it: the same whatever its size."""
+    index = images.index
     start, end = int(index.row_ends[number - 1]) if number else 0, int(index.row_ends[number])
     return [f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:]) + "\n" for row in index.rows[start:end]]

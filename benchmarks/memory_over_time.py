@@ -1,9 +1,9 @@
 """Whether long runs grow: memory of detect.py, val.py and train.py, sampled while they work.
 
-python -m benchmarks.memory_over_time                                  10 000 pictures, an hour of video, 1 000 steps
+python -m benchmarks.memory_over_time                                  10 000 images, an hour of video, 1 000 steps
 python -m benchmarks.memory_over_time --only detect-video --share 0.1  a tenth of one of them
 
-Pictures are generated and small, the network is a nano with random weights: memory that is kept per picture shows
+Images are generated and small, the network is a nano with random weights: memory that is kept per image shows
 all the same. A run holds if its memory in the last quarter is hardly above that in the second one.
 """
 
@@ -25,11 +25,11 @@ import numpy as np
 import yaml
 
 from benchmarks.measuring import REPOSITORY, machine
-from utils.dataset.demo_scenes import NAMES, draw_scene, write_picture
+from utils.dataset.demo_scenes import NAMES, draw_scene, write_image
 
-PICTURES, VIDEO_FRAMES, STEPS = 10_000, 90_000, 1_000  # an hour at 25 frames per second
+IMAGES, VIDEO_FRAMES, STEPS = 10_000, 90_000, 1_000  # an hour at 25 frames per second
 SIDE = 64  # pixels of the network's frame
-DIFFERENT = 50  # pictures drawn; the others are links to them
+DIFFERENT = 50  # images drawn; the others are links to them
 SAMPLE_SECONDS = 0.5
 KIB_PER_MIB = 1024
 
@@ -90,7 +90,7 @@ def watched(words: Sequence[str]) -> Growth:
 
 
 class Inputs:
-    """Pictures, labels, a video and a network in a folder of their own."""
+    """Images, labels, a video and a network in a folder of their own."""
 
     def __init__(self, folder: Path, share: float) -> None:
         self.folder = folder
@@ -99,8 +99,8 @@ class Inputs:
     def count(self, whole: int) -> int:
         return max(round(whole * self.share), 10)
 
-    def pictures(self, name: str, count: int) -> Path:
-        """A data set of ``count`` pictures and labels; the folder of its pictures."""
+    def image_set(self, name: str, count: int) -> Path:
+        """A data set of ``count`` images and labels; the folder of its images."""
         images, labels = self.folder / name / "images", self.folder / name / "labels"
         for folder in (images, labels):
             folder.mkdir(parents=True)
@@ -109,7 +109,7 @@ class Inputs:
             image, label = images / f"{number:06d}.jpg", labels / f"{number:06d}.txt"
             if number < DIFFERENT:
                 drawn, rows, quality = draw_scene(np.random.default_rng(number), (160, 192))
-                write_picture(image, drawn, quality)
+                write_image(image, drawn, quality)
                 label.write_text("".join(rows))
             else:
                 image.hardlink_to(images / f"{first:06d}.jpg")
@@ -117,8 +117,8 @@ class Inputs:
         return images
 
     def dataset(self, name: str, count: int) -> Path:
-        """The YAML of such a data set, the same pictures for training and validation."""
-        images = self.pictures(name, count)
+        """The YAML of such a data set, the same images for training and validation."""
+        images = self.image_set(name, count)
         file = self.folder / f"{name}.yaml"
         content = {"path": str(images.parent), "train": "images", "val": "images", "names": list(NAMES)}
         file.write_text(yaml.safe_dump(content))
@@ -143,7 +143,7 @@ class Inputs:
 
 
 def detect_images(inputs: Inputs) -> list[str]:
-    source = inputs.pictures("many", inputs.count(PICTURES))
+    source = inputs.image_set("many", inputs.count(IMAGES))
     return ["detect.py", "--weights", str(inputs.network()), "--source", str(source), "--img", str(SIDE)]
 
 
@@ -161,7 +161,7 @@ def validate(inputs: Inputs) -> list[str]:
 
 def train(inputs: Inputs) -> list[str]:
     data = inputs.dataset("train", inputs.count(STEPS) * 2)
-    few = inputs.pictures("judged", DIFFERENT)  # so that what is watched is the steps, not the evaluation after them
+    few = inputs.image_set("judged", DIFFERENT)  # so that what is watched is the steps, not the evaluation after them
     data.write_text(yaml.safe_dump(yaml.safe_load(data.read_text()) | {"val": str(few)}))
     words = ["train.py", "--weights", "", "--cfg", "yolov5n.yaml", "--data", str(data), "--img", str(SIDE)]
     return [*words, "--epochs", "1", "--batch-size", "2", "--workers", "1", "--noautoanchor", "--noval"]
@@ -179,7 +179,7 @@ def main() -> None:
     """Run each, print a row each."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", choices=tuple(RUNS), nargs="+", default=list(RUNS))
-    parser.add_argument("--share", type=float, default=1.0, help="of the pictures, frames and steps")
+    parser.add_argument("--share", type=float, default=1.0, help="of the images, frames and steps")
     flags = parser.parse_args()
     print(f"{machine()}\n\n| run | seconds | MiB in the second quarter | in the last quarter | peak |")
     print("|---|---:|---:|---:|---:|")

@@ -53,25 +53,25 @@ def peak(dtype: torch.dtype, rounds: int) -> float:
     return max(rates)
 
 
-def training_rate(name: str, dtype: torch.dtype, side: int, pictures: int, rounds: int) -> float:
+def training_rate(name: str, dtype: torch.dtype, side: int, images: int, rounds: int) -> float:
     """GFLOP/s of whole training steps, loss and optimizer included."""
     model = ready_model(DetectionModel(load_architecture(name)), CPU).train()
-    step = training_step(model, random_batch(pictures, side), dtype)
-    return 3 * pictures * summarize(model, side, side).gflops / shortest(step, rounds)
+    step = training_step(model, random_batch(images, side), dtype)
+    return 3 * images * summarize(model, side, side).gflops / shortest(step, rounds)
 
 
-def inference_rate(name: str, dtype: torch.dtype, side: int, pictures: int, rounds: int) -> float:
+def inference_rate(name: str, dtype: torch.dtype, side: int, batch_size: int, rounds: int) -> float:
     """GFLOP/s of forward passes with decoding, of the model as it is run: fused."""
     plain = DetectionModel(load_architecture(name)).eval()
     model = ready_model(fused(plain), CPU).eval()
-    images = torch.rand(pictures, 3, side, side).to(memory_format=torch.channels_last)
+    images = torch.rand(batch_size, 3, side, side).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
     def forward() -> None:
         with autocast(CPU, dtype):
             model.predict(images)
 
-    return pictures * summarize(plain, side, side).gflops / shortest(forward, rounds)
+    return batch_size * summarize(plain, side, side).gflops / shortest(forward, rounds)
 
 
 def main() -> None:
@@ -83,11 +83,11 @@ def main() -> None:
     print(f"\nGFLOP/s ({machine()})\n\n| | fp32 | of peak | bf16 | of peak |\n|---|---:|---:|---:|---:|")
     print(f"| matrix product, best of {SIZES} | {peaks['fp32']:.0f} | | {peaks['bf16']:.0f} | |")
     for name in ("yolov5n", "yolov5n-spd"):
-        for title, measure, side, pictures in (
+        for title, measure, side, images in (
             ("training, 320 pixels, batch 16", training_rate, 320, 16),
             ("inference, 640 pixels, batch 4", inference_rate, 640, 4),
         ):
-            rates = {p: measure(name, dtype, side, pictures, flags.rounds) for p, dtype in PRECISIONS.items()}
+            rates = {p: measure(name, dtype, side, images, flags.rounds) for p, dtype in PRECISIONS.items()}
             cells = " | ".join(f"{rate:.0f} | {rate / peaks[p]:.0%}" for p, rate in rates.items())
             print(f"| {name}, {title} | {cells} |", flush=True)
 

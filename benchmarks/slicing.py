@@ -1,8 +1,8 @@
-"""Small objects in large pictures: whole, in our tiles, and in sahi's, with one model; AP by size and time per picture.
+"""Small objects in large images: whole, in our tiles, and in sahi's, with one model; AP by size and time per image.
 
 python -m benchmarks.slicing --weights runs/demo/train/weights/best.pt
 
-The pictures are demo scenes of 2176 x 2176 pixels with objects of 10 to 20 pixels: tiles of 640 that overlap by 0.2 fit
+The images are demo scenes of 2176 x 2176 pixels with objects of 10 to 20 pixels: tiles of 640 that overlap by 0.2 fit
 that side exactly, so that both programs cut the same tiles. sahi is asked through its own DetectionModel around our
 predictor, with its defaults (greedy merging; for low scores it takes NMS instead, and says so). Without sahi
 (pip install sahi) its row is left out.
@@ -24,7 +24,7 @@ import torch
 from tqdm import tqdm
 
 from benchmarks.measuring import machine
-from utils.dataset.demo_scenes import SceneObjects, draw_scene, write_picture
+from utils.dataset.demo_scenes import SceneObjects, draw_scene, write_image
 from utils.dataset.image_files import read_image
 from utils.dataset.label_files import read_label_file
 from utils.evaluation.coco_average_precision import coco_figures, findings_from_detections, truth_from_labels
@@ -40,7 +40,7 @@ SIDE = 2176  # pixels: 640 + 3 * 512
 TILE, OVERLAP = 640, 0.2
 LENGTHS = (10.0, 20.0)  # of objects, pixels
 PER_KIND = 40
-MOST = 1000  # detections per picture
+MOST = 1000  # detections per image
 
 Look = Callable[[np.ndarray], Detections]
 
@@ -55,19 +55,19 @@ class Tally:
 
 
 def main() -> None:
-    """Look at every picture in every way, in turn, and print a table."""
+    """Look at every image in every way, in turn, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--weights", type=Path, required=True, help="a model of the demo scenes (make demo)")
-    parser.add_argument("--pictures", type=Path, default=Path("datasets/large-scenes"), help="folder, written once")
-    parser.add_argument("--count", type=int, default=12, help="pictures")
+    parser.add_argument("--images", type=Path, default=Path("datasets/large-scenes"), help="folder, written once")
+    parser.add_argument("--count", type=int, default=12, help="images")
     parser.add_argument("--conf", type=float, default=0.01, help="lowest score of a detection")
     parser.add_argument("--batch-size", type=int, default=8, help="tiles per batch, of both programs")
     flags = parser.parse_args()
-    pictures = large_scenes(flags.pictures, flags.count)
+    images = large_scenes(flags.images, flags.count)
     ways = ways_to_look(flags.weights, flags.conf, flags.batch_size)
     tallies = {name: Tally() for name in ways}
     truth: list[Labels] = []
-    for image, labels in tqdm(pictures, desc="looking", leave=False):
+    for image, labels in tqdm(images, desc="looking", leave=False):
         truth.append(labels)
         for name, look in ways.items():
             start, start_processor = time.perf_counter(), time.process_time()
@@ -78,17 +78,17 @@ def main() -> None:
 
 
 def large_scenes(folder: Path, count: int) -> list[tuple[np.ndarray, Labels]]:
-    """Pictures (H, W, 3) RGB and their labels; those that are not in the folder are drawn and written."""
+    """Images (H, W, 3) RGB and their labels; those that are not in the folder are drawn and written."""
     folder.mkdir(parents=True, exist_ok=True)
     scenes = []
     for number in tqdm(range(count), desc="drawing", leave=False):
-        picture, rows = folder / f"{number:03d}.jpg", folder / f"{number:03d}.txt"
+        path, rows = folder / f"{number:03d}.jpg", folder / f"{number:03d}.txt"
         if not rows.exists():
             rng = np.random.default_rng((2176, number))
             image, lines, quality = draw_scene(rng, (SIDE, SIDE), objects=SceneObjects(LENGTHS, PER_KIND))
-            write_picture(picture, image, quality)
+            write_image(path, image, quality)
             rows.write_text("".join(lines))
-        image = read_image(picture)
+        image = read_image(path)
         scenes.append((image, labels_of(rows, FrameSize(*image.shape[:2]))))
     return scenes
 
@@ -105,7 +105,7 @@ def ways_to_look(weights: Path, conf: float, batch_size: int) -> dict[str, Look]
     device = torch.device("cpu")
     nms = NmsSettings(conf, 0.45, MOST)
     predictor = Predictor(load_backend(weights, device), PredictorSettings(nms, FrameSize(TILE, TILE)), device)
-    ways: dict[str, Look] = {"whole picture at 640": first_of(predictor)}
+    ways: dict[str, Look] = {"whole image at 640": first_of(predictor)}
     for merge in ("nms", "greedy"):
         sliced = SlicedPredictor(predictor, SliceSettings(TILE, OVERLAP, merge), batch_size)
         ways[f"--slice 640 --slice-merge {merge}"] = first_of(sliced)
@@ -117,7 +117,7 @@ def ways_to_look(weights: Path, conf: float, batch_size: int) -> dict[str, Look]
 
 
 def first_of(detect: Callable[[list[np.ndarray]], list[Detections]]) -> Look:
-    """A detector of several pictures, for one."""
+    """A detector of several images, for one."""
     return lambda image: detect([image])[0]
 
 
@@ -190,8 +190,8 @@ def look_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Look:
 def print_table(truth: list[Labels], tallies: Mapping[str, Tally]) -> None:
     """One row per way."""
     known = truth_from_labels(truth)
-    print(f"\n{len(truth)} pictures of {SIDE} px, {len(known.classes)} objects of 10 to 20 px ({machine()})\n")
-    print("| | AP_S | AP50 | AR_S | ms per picture | ms of processor time |\n|---|---:|---:|---:|---:|---:|")
+    print(f"\n{len(truth)} images of {SIDE} px, {len(known.classes)} objects of 10 to 20 px ({machine()})\n")
+    print("| | AP_S | AP50 | AR_S | ms per image | ms of processor time |\n|---|---:|---:|---:|---:|---:|")
     for name, tally in tallies.items():
         figures = coco_figures(known, findings_from_detections(tally.found)).summary
         times = " | ".join(f"{1e3 * median(own):.0f}" for own in (tally.seconds, tally.processor_seconds))

@@ -5,8 +5,8 @@
     python -m benchmarks.small_object_study --data my.yaml@320 --models yolov5n yolov5n-spd --epochs 100 --cpu-budget 3h
 
 YOLOv5n, its SPD form, the released family, the cheap SPD form with 1x1 kernels, and a wider YOLOv5n that costs as much
-as the SPD form. A data set is written NAME.yaml@SIDE: its pictures are made so small first that their longer side has
-SIDE pixels; of NAME.yaml@SIDE:COUNT the first COUNT training pictures are taken. Training is that of train.py, figures
+as the SPD form. A data set is written NAME.yaml@SIDE: its images are made so small first that their longer side has
+SIDE pixels; of NAME.yaml@SIDE:COUNT the first COUNT training images are taken. Training is that of train.py, figures
 are those of val.py, of the last epoch's weights in fp32.
 
 A finished run's figures are a file; a study that was killed, or whose budget is used up, goes on with the same command.
@@ -50,8 +50,8 @@ class StudyData:
     """A data set at a low resolution."""
 
     yaml: str
-    side: int  # pixels, longer side of a picture
-    most: int | None = None  # training pictures; None takes all
+    side: int  # pixels, longer side of an image
+    most: int | None = None  # training images; None takes all
 
     @classmethod
     def parse(cls, text: str) -> StudyData:
@@ -82,7 +82,7 @@ class Study:
     roots: dict[str, str]  # folder by data set, where the YAML's does not hold
 
     def prepare(self) -> dict[str, Path]:
-        """Write low-resolution pictures and the wide model, unless they are there; the YAML of each data set."""
+        """Write low-resolution images and the wide model, unless they are there; the YAML of each data set."""
         with self.folder.alone():
             recipe = {name: getattr(self.recipe, name) for name in ("epochs", "batch_size", "optimizer", "precision")}
             self.folder.settle(recipe | {"hyp": Path(self.recipe.hyp).name})
@@ -165,9 +165,9 @@ class Study:
         write_text(self.folder.folder / "study.md", text)
         plot(self.folder.folder / "study.png", summaries)
         if page is not None:
-            picture = page.with_name(f"{page.stem}-study.png")
-            put_into_page(page, f"![Figures over cost, and differences]({picture.name})\n\n{text}")
-            plot(picture, summaries)
+            image = page.with_name(f"{page.stem}-study.png")
+            put_into_page(page, f"![Figures over cost, and differences]({image.name})\n\n{text}")
+            plot(image, summaries)
         print(f"table and plot: {self.folder.folder / 'study.md'}, {self.folder.folder / 'study.png'}")
 
 

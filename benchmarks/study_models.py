@@ -25,11 +25,11 @@ WIDTH_STEP = 1 / 128  # the least step of the width multiple that changes a laye
 
 @dataclass(frozen=True, slots=True)
 class ModelCost:
-    """What a model costs at one picture size."""
+    """What a model costs at one image size."""
 
     parameters: int
-    gflops: float  # 2 x multiply-adds of one picture
-    milliseconds: float  # median of one picture, CPU, fused, without NMS
+    gflops: float  # 2 x multiply-adds of one image
+    milliseconds: float  # median of one image, CPU, fused, without NMS
 
 
 def write_wide_model(folder: Path) -> Path:
@@ -61,7 +61,7 @@ def _gflops(cfg: str) -> float:
 
 @torch.inference_mode()
 def model_costs(cfgs: Mapping[str, str], class_count: int, side: int, rounds: int) -> dict[str, ModelCost]:
-    """Cost of each model for a picture of ``side`` x ``side`` pixels; timed in turn, so that a slow minute hits all.
+    """Cost of each model for an image of ``side`` x ``side`` pixels; timed in turn, so that a slow minute hits all.
 
     Args:
         cfgs: architecture file by model name.

@@ -1,4 +1,4 @@
-"""The table and the picture of a study."""
+"""The table and the image of a study."""
 
 from __future__ import annotations
 
@@ -124,9 +124,9 @@ def plot(path: Path, summaries: Sequence[DataSummary]) -> None:
     FigureCanvasAgg(figure)
     rows = figure.subplots(len(shown), 4, squeeze=False)
     for panels, summary in zip(rows, shown, strict=True):
-        _scatter(panels[0], summary, "AP", "GFLOPs of one picture", lambda cost: cost.gflops)
-        _scatter(panels[1], summary, "AP_S", "GFLOPs of one picture", lambda cost: cost.gflops)
-        _scatter(panels[2], summary, "AP_S", "ms per picture, one CPU thread", lambda cost: cost.milliseconds)
+        _scatter(panels[0], summary, "AP", "GFLOPs of one image", lambda cost: cost.gflops)
+        _scatter(panels[1], summary, "AP_S", "GFLOPs of one image", lambda cost: cost.gflops)
+        _scatter(panels[2], summary, "AP_S", "ms per image, one CPU thread", lambda cost: cost.milliseconds)
         _intervals(panels[3], summary)
     figure.savefig(path, dpi=110)
 

@@ -1,7 +1,7 @@
 """train.py: processor time per step outside of the network's forward and backward passes, ours beside a checkout's.
 
 Both run as they are, under a launcher that times the model's ``forward`` and ``Tensor.backward``; what is left of a
-step is reading and augmenting the batch, the loss, the optimizer, the average and the bookkeeping. Pictures are read in
+step is reading and augmenting the batch, the loss, the optimizer, the average and the bookkeeping. Images are read in
 the training process itself (``--workers 0``), so that their time counts. Run with OMP_NUM_THREADS=1.
 
 python -m benchmarks.training_overhead --peer ~/yolov5 --weights yolov5n.pt --data coco128.yaml
@@ -28,7 +28,7 @@ def main() -> None:
     parser.add_argument("--img", default="320")
     parser.add_argument("--batch-size", default="16")
     parser.add_argument("--workers", default="0")
-    parser.add_argument("--cache", action="store_true", help="pictures in memory on both sides: no decoding")
+    parser.add_argument("--cache", action="store_true", help="images in memory on both sides: no decoding")
     parser.add_argument("--rounds", type=int, default=1)
     flags = parser.parse_args()
     launcher = Path(__file__).parent / "peer_side" / "training_overhead.py"

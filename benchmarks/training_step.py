@@ -53,19 +53,19 @@ def sliced(model: DetectionModel) -> DetectionModel:
     return model
 
 
-def random_batch(pictures: int, side: int, each: int = 30) -> Batch:
-    """Random pictures with ``each`` objects."""
-    rows = objects(pictures, each)
+def random_batch(count: int, side: int, each: int = 30) -> Batch:
+    """Random images with ``each`` objects."""
+    rows = objects(count, each)
     half = rows[:, 4:] / 2
-    images = torch.randint(0, 256, (pictures, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
+    images = torch.randint(0, 256, (count, side, side, 3), dtype=torch.uint8).permute(0, 3, 1, 2)
     return Batch(
         images=images,
         boxes=torch.cat((rows[:, 2:4] - half, rows[:, 2:4] + half), dim=1) * side,
         classes=rows[:, 1].long(),
         image_index=rows[:, 0].long(),
-        letterboxes=(None,) * pictures,
-        paths=(Path("none.jpg"),) * pictures,
-        indices=tuple(range(pictures)),
+        letterboxes=(None,) * count,
+        paths=(Path("none.jpg"),) * count,
+        indices=tuple(range(count)),
     )
 
 
@@ -87,7 +87,7 @@ def training_step(model: DetectionModel, pixels: Batch, precision: torch.dtype) 
     return step
 
 
-def own_side(name: str, layout: str, side: int, pictures: int, precision: str) -> None:
+def own_side(name: str, layout: str, side: int, images: int, precision: str) -> None:
     """Time steps of one of our models; ``layout``: ``strided``, ``slices`` or ``slices_channels_last``."""
     torch.manual_seed(0)
     model = DetectionModel(load_architecture(name), class_count=80)
@@ -97,7 +97,7 @@ def own_side(name: str, layout: str, side: int, pictures: int, precision: str) -
     if layout == "slices":
         model = model.to(memory_format=torch.contiguous_format)
         model.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
-    step = training_step(model, random_batch(pictures, side), resolve_precision(precision, CPU))
+    step = training_step(model, random_batch(images, side), resolve_precision(precision, CPU))
     print_seconds(step, times=2, clock=time.process_time)
 
 

@@ -1,4 +1,4 @@
-"""val.py as a whole process, ours beside a YOLOv5 checkout: same weights, pictures, size.
+"""val.py as a whole process, ours beside a YOLOv5 checkout: same weights, images, size.
 
 python -m benchmarks.validation --peer ~/yolov5 --weights yolov5n.pt --data coco128.yaml --batch-size 32
 """

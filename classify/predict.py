@@ -1,7 +1,7 @@
-"""Say what pictures show.
+"""Say what images show.
 
-python classify/predict.py --weights runs/train-cls/exp/weights/best.pt --source pictures/
-python classify/predict.py --weights best.onnx --source 'pictures/*.jpg' --save-txt
+python classify/predict.py --weights runs/train-cls/exp/weights/best.pt --source images/
+python classify/predict.py --weights best.onnx --source 'images/*.jpg' --save-txt
 """
 
 from __future__ import annotations

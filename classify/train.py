@@ -5,7 +5,7 @@ python classify/train.py --model resnet18-spd --data my_folder --img 64 --epochs
 python classify/train.py --model resnet50-spd --data cifar10 --img 32 --hyp data/hyps/hyp.classify-cifar10.yaml
 python classify/train.py --resume                                                       go on with the newest run
 
-A data folder has train/ and val/ or test/, and in each one folder of pictures per class.
+A data folder has train/ and val/ or test/, and in each one folder of images per class.
 """
 
 from __future__ import annotations

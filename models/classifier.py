@@ -1,6 +1,6 @@
 """Classifiers by name: ResNets and their SPD forms, YOLOv5's, torchvision's and their SPD forms.
 
-resnet18 resnet50 resnet18-spd resnet50-spd      for small pictures, see models/resnet.py
+resnet18 resnet50 resnet18-spd resnet50-spd      for small images, see models/resnet.py
 yolov5{n,s,m,l,x}-cls yolov5{n,s,m,l,x}-spd-cls  the backbone of the detector, then `Classify`
 mobilenet_v3_small mobilenet_v3_small-spd ...    torchvision's names; -spd swaps every downsampling layer
 """
@@ -89,10 +89,10 @@ class YoloClassifier(nn.Module):
 class Classifier(nn.Module):
     """Images (B, 3, H, W) float, see `normalized` -> logits (B, class_count). ``net`` is the network itself."""
 
-    stride = 32  # pictures are exported in multiples of it, where no net here depends on how a rest is padded
+    stride = 32  # images are exported in multiples of it, where no net here depends on how a rest is padded
 
     def __init__(self, plan: ClassifierPlan, names: tuple[str, ...], imgsz: int = USUAL_SIDE) -> None:
-        """``imgsz``: side of the square pictures that the weights are for, pixels."""
+        """``imgsz``: side of the square images that the weights are for, pixels."""
         super().__init__()
         self.plan = plan
         self.names = names
@@ -147,14 +147,14 @@ def _torchvision_network(name: str, class_count: int) -> nn.Module:
 
 @torch.no_grad()
 def check_takes(model: Classifier, side: int) -> None:
-    """UserError if the model cannot look at pictures of ``side`` pixels: too small, or another size than its own."""
+    """UserError if the model cannot look at images of ``side`` pixels: too small, or another size than its own."""
     was_training = model.training
     parameter = next(model.parameters())
     try:
         model.eval()(torch.zeros(1, 3, side, side, dtype=parameter.dtype, device=parameter.device))
     except (RuntimeError, AssertionError, ValueError) as error:  # whichever the network's author raises
         reason = " ".join(str(error).split())[:120]
-        raise UserError(f"{model.plan.name}: does not take pictures of {side} x {side} px ({reason})") from None
+        raise UserError(f"{model.plan.name}: does not take images of {side} x {side} px ({reason})") from None
     finally:
         model.train(was_training)
 

@@ -36,7 +36,7 @@ class ClassifierWeights:
     names: tuple[str, ...]
     state_dict: dict[str, Tensor]
     path: Path
-    imgsz: int = USUAL_SIDE  # side of the pictures that they were trained on, pixels
+    imgsz: int = USUAL_SIDE  # side of the images that they were trained on, pixels
 
 
 def is_classifier(path: Path) -> bool:

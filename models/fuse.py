@@ -105,7 +105,7 @@ def fused_by_measurement(
 ) -> tuple[DetectionModel, tuple[LayerChoice, ...]]:
     """A fused copy in which each layer has the faster form on this machine, and the measurements, in milliseconds.
 
-    Measured on one picture of ``size`` on the model's device; the best of ``repeats`` runs counts for each form.
+    Measured on one image of ``size`` on the model's device; the best of ``repeats`` runs counts for each form.
     """
     strided, kept = fused(model), fused(model, strided=False)
     inputs = _recorded_inputs(kept, size)
@@ -221,7 +221,7 @@ def _pull_into(spd: nn.Module, stage: nn.Module) -> nn.Module:
 
 @torch.no_grad()
 def _recorded_inputs(model: DetectionModel, size: FrameSize) -> dict[int, Tensor]:
-    """The map that each single-input layer reads for one picture."""
+    """The map that each single-input layer reads for one image."""
     found: dict[int, Tensor] = {}
 
     def recorder(index: int) -> Callable[[nn.Module, tuple[object, ...]], None]:

@@ -54,7 +54,7 @@ class Detect(nn.Module):
 
     @torch.no_grad()
     def initialise_biases(self) -> None:
-        """Priors of a fresh head: 8 objects in a 640 px picture, classes as if one of them held 0.6 of the objects.
+        """Priors of a fresh head: 8 objects in a 640 px image, classes as if one of them held 0.6 of the objects.
 
         Objectness starts at log(8 / cells) and classes at log(0.6 / C), in the spirit of focal loss's prior
         (Lin et al., RetinaNet, sec. 3.3); without it the first steps are spent on learning that most cells are empty.

@@ -1,9 +1,9 @@
-"""ResNet-18 and ResNet-50 for small pictures, and their SPD forms (Sunkara & Luo, ECML PKDD 2022, section 4.2).
+"""ResNet-18 and ResNet-50 for small images, and their SPD forms (Sunkara & Luo, ECML PKDD 2022, section 4.2).
 
     baseline    3x3 stem at full resolution, a strided 3x3 convolution where a stage begins (He et al., CVPR 2016)
     SPD         space-to-depth stem, 3x3 convolution of stride 1 then space-to-depth where a stage begins
 
-No net has a max pool: the pictures that these nets are for are 32 to 64 pixels wide.
+No net has a max pool: the images that these nets are for are 32 to 64 pixels wide.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class ClassifierArchitecture:
     class_count: int
     shortcut: ShortcutForm = "strided"  # of the SPD nets where a stage begins
     stem: StemForm = "full"  # of the baselines
-    channels: int = 3  # of the picture
+    channels: int = 3  # of the image
 
     def __post_init__(self) -> None:
         if self.name not in NAMES:
@@ -145,7 +145,7 @@ def _stem(architecture: ClassifierArchitecture) -> nn.Sequential:
 
 
 class ResNet(nn.Module):
-    """Pictures (B, channels, H, W), float, any memory format -> class logits (B, class_count).
+    """Images (B, channels, H, W), float, any memory format -> class logits (B, class_count).
 
     The order of the parameters is that of the authors' nets; ``architecture`` is what a checkpoint has to keep.
     """
@@ -187,8 +187,8 @@ def build_classifier(
 
     ``shortcut`` (SPD nets): ``strided`` keeps the 1x1 convolution of stride 2 of the authors' code; ``spd`` replaces it
     too, which is what the paper's text says. ``stem`` (baselines): ``full`` is a 3x3 convolution that keeps the
-    resolution, so that the net halves the picture three times; ``strided`` is the 7x7 convolution of stride 2 of the
-    original ResNet, so that it halves the picture four times, as the SPD nets do.
+    resolution, so that the net halves the image three times; ``strided`` is the 7x7 convolution of stride 2 of the
+    original ResNet, so that it halves the image four times, as the SPD nets do.
 
     Raises:
         UserError: an unknown name (names the nearest), or an option that the net does not have.

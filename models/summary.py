@@ -28,7 +28,7 @@ class LayerSummary:
 
 @dataclass(frozen=True, slots=True)
 class ModelSummary:
-    """``gflops``: 2 x multiply-adds of convolutions and matrix products for one picture, in billions.
+    """``gflops``: 2 x multiply-adds of convolutions and matrix products for one image, in billions.
 
     ``milliseconds`` per layer, where layers were timed.
     """
@@ -76,7 +76,7 @@ class ModelSummary:
 
 
 def summarize(model: DetectionModel, height: int, width: int) -> ModelSummary:
-    """Counts one forward pass over a picture of ``height`` x ``width`` pixels; runs on shapes alone, without data."""
+    """Counts one forward pass over an image of ``height`` x ``width`` pixels; runs on shapes alone, without data."""
     from torch.utils.flop_counter import FlopCounterMode  # here, as it imports a compiler for GPUs
 
     ghost = copy.deepcopy(model).eval().to("meta")
@@ -114,7 +114,7 @@ def _shape_recorder(index: int, shapes: dict[int, str]) -> Callable[[nn.Module, 
 
 @torch.inference_mode()
 def layer_milliseconds(model: DetectionModel, height: int, width: int, repeats: int = 10) -> tuple[float, ...]:
-    """Shortest time of each layer in ``repeats`` forward passes over one picture, in evaluation mode, milliseconds."""
+    """Shortest time of each layer in ``repeats`` forward passes over one image, in evaluation mode, milliseconds."""
     timed = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     images = zero_images(timed, height, width).contiguous(memory_format=torch.channels_last)
     starts, best = [0.0] * len(timed.model), [float("inf")] * len(timed.model)

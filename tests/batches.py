@@ -14,7 +14,7 @@ from utils.geometry.records import Batch
 def batch_of(
     boxes: Sequence[np.ndarray], classes: Sequence[Sequence[int]] | None = None, *, height: int, width: int
 ) -> Batch:
-    """A batch of black pictures (float), one per array of boxes (N, 4) xyxy in pixels; class 0 unless given."""
+    """A batch of black images (float), one per array of boxes (N, 4) xyxy in pixels; class 0 unless given."""
     classes = classes or [[0] * len(rows) for rows in boxes]
     return Batch(
         images=torch.zeros(len(boxes), 3, height, width),
@@ -22,6 +22,6 @@ def batch_of(
         classes=torch.tensor([c for row in classes for c in row], dtype=torch.int64),
         image_index=torch.tensor([i for i, rows in enumerate(boxes) for _ in rows], dtype=torch.int64),
         letterboxes=(None,) * len(boxes),
-        paths=tuple(Path(f"picture{i}.jpg") for i in range(len(boxes))),
+        paths=tuple(Path(f"image{i}.jpg") for i in range(len(boxes))),
         indices=tuple(range(len(boxes))),
     )

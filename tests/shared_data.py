@@ -1,4 +1,4 @@
-"""Optional reference data: real pictures, official weights, figures of the original programs."""
+"""Optional reference data: real images, official weights, figures of the original programs."""
 
 from __future__ import annotations
 

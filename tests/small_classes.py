@@ -11,7 +11,7 @@ COLOURS = {"blue": (40, 60, 220), "green": (40, 200, 60), "red": (220, 40, 40)} 
 
 
 def coloured_square(colour: str, rng: np.random.Generator, side: int = 32) -> np.ndarray:
-    """A picture (S, S, 3) uint8 RGB of noise with a square of the colour somewhere in it."""
+    """An image (S, S, 3) uint8 RGB of noise with a square of the colour somewhere in it."""
     image = rng.integers(90, 150, (side, side, 3), dtype=np.uint8)
     length = int(rng.integers(side // 3, side // 2))
     y, x = (int(at) for at in rng.integers(0, side - length, 2))
@@ -20,7 +20,7 @@ def coloured_square(colour: str, rng: np.random.Generator, side: int = 32) -> np
 
 
 def write_small_classes(folder: Path, *, train: int = 8, judged: int = 4, part: str = "val", seed: int = 0) -> Path:
-    """Write ``train`` pictures per class to learn from and ``judged`` to be judged by; the folder."""
+    """Write ``train`` images per class to learn from and ``judged`` to be judged by; the folder."""
     rng = np.random.default_rng(seed)
     for name, count in (("train", train), (part, judged)):
         for colour in COLOURS:

@@ -12,13 +12,13 @@ COLOURS = ((220, 40, 40), (40, 200, 60), (40, 60, 220))  # RGB
 
 
 def write_small_dataset(folder: Path, *, train: int = 24, val: int = 8, seed: int = 0) -> Path:
-    """Write pictures of 96 x 128 pixels with 1 to 4 rectangles of 10 to 40 pixels each; the dataset YAML's path."""
+    """Write images of 96 x 128 pixels with 1 to 4 rectangles of 10 to 40 pixels each; the dataset YAML's path."""
     rng = np.random.default_rng(seed)
     for split, count in (("train", train), ("val", val)):
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True)
         for number in range(count):
-            image, rows = _picture(rng)
+            image, rows = _image(rng)
             cv2.imwrite(str(folder / "images" / split / f"{number:03d}.png"), cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             (folder / "labels" / split / f"{number:03d}.txt").write_text("".join(rows))
     yaml = folder / "small.yaml"
@@ -27,7 +27,7 @@ def write_small_dataset(folder: Path, *, train: int = 24, val: int = 8, seed: in
     return yaml
 
 
-def _picture(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
+def _image(rng: np.random.Generator) -> tuple[np.ndarray, list[str]]:
     height, width = 96, 128
     image = rng.integers(90, 150, (height, width, 3), dtype=np.uint8)
     rows = []

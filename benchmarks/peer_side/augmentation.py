@@ -1,6 +1,6 @@
 """The peer's training samples, timed inside its own folder: `benchmarks.augmentation` starts this.
 
-Arguments: the folder of pictures, the side in pixels, how many samples, and "memory" or "disk".
+Arguments: the folder of images, the side in pixels, how many samples, and "memory" or "disk".
 """
 
 import random

@@ -25,20 +25,20 @@ def nms_rows() -> torch.Tensor:
     return rows[None]
 
 
-def head_maps(pictures: int = 16, classes: int = 80) -> list[torch.Tensor]:
+def head_maps(images: int = 16, classes: int = 80) -> list[torch.Tensor]:
     """Raw maps (B, 3, H, W, 5 + C) of three levels at 640 pixels."""
     torch.manual_seed(0)
-    return [torch.randn(pictures, 3, grid, grid, 5 + classes) for grid in GRIDS]
+    return [torch.randn(images, 3, grid, grid, 5 + classes) for grid in GRIDS]
 
 
-def objects(pictures: int = 16, each: int = 30) -> torch.Tensor:
-    """(pictures * each, 6) rows ``picture class cx cy w h``, normalised."""
+def objects(images: int = 16, each: int = 30) -> torch.Tensor:
+    """(images * each, 6) rows ``image class cx cy w h``, normalised."""
     torch.manual_seed(1)
-    count = pictures * each
-    picture = torch.arange(pictures).repeat_interleave(each)[:, None].float()
+    count = images * each
+    image = torch.arange(images).repeat_interleave(each)[:, None].float()
     kind = torch.randint(0, 80, (count, 1)).float()
     sizes = torch.rand(count, 2) ** 2 * 0.4 + 0.01
-    return torch.cat((picture, kind, 0.25 + 0.5 * torch.rand(count, 2), sizes), 1)
+    return torch.cat((image, kind, 0.25 + 0.5 * torch.rand(count, 2), sizes), 1)
 
 
 def print_seconds(call: Callable[[], object], times: int = 5, clock: Callable[[], float] = time.perf_counter) -> None:

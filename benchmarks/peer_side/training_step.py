@@ -1,6 +1,6 @@
 """The peer's training steps, timed inside its own folder: `benchmarks.training_step` starts this.
 
-Arguments: the architecture file, the side in pixels, the pictures of a batch, and "fp32" or "bf16".
+Arguments: the architecture file, the side in pixels, the images of a batch, and "fp32" or "bf16".
 """
 
 import contextlib
@@ -15,16 +15,16 @@ from inputs import objects, print_seconds
 from models.yolo import Model
 from utils.loss import ComputeLoss
 
-ARCHITECTURE, SIDE, PICTURES, PRECISION = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
+ARCHITECTURE, SIDE, BATCH_IMAGES, PRECISION = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), sys.argv[4]
 torch.manual_seed(0)
 MODEL = Model(ARCHITECTURE).train()
 MODEL.hyp = {
     "box": 0.05, "obj": 1.0, "cls": 0.5, "cls_pw": 1.0, "obj_pw": 1.0, "fl_gamma": 0.0, "anchor_t": 4.0,
     "label_smoothing": 0.0,
 }  # fmt: skip
-LOSS, TARGETS = ComputeLoss(MODEL), objects(PICTURES)
+LOSS, TARGETS = ComputeLoss(MODEL), objects(BATCH_IMAGES)
 OPTIMIZER = torch.optim.SGD(MODEL.parameters(), lr=0.001, momentum=0.937, nesterov=True, foreach=True)
-IMAGES = torch.randint(0, 256, (PICTURES, 3, SIDE, SIDE), dtype=torch.uint8)
+IMAGES = torch.randint(0, 256, (BATCH_IMAGES, 3, SIDE, SIDE), dtype=torch.uint8)
 
 
 def step() -> None:

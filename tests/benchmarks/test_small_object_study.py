@@ -1,4 +1,4 @@
-"""The study: small pictures, the wide model's cost, table and picture, and a tiny study that is cut off and goes on."""
+"""The study: small images, the wide model's cost, table and image, and a tiny study that is cut off and goes on."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from utils.dataset.loaders import open_dataset
 from utils.user_error import UsageError, UserError
 
 
-def test_low_resolution_pictures_keep_their_labels_as_shares(tmp_path: Path) -> None:
+def test_low_resolution_images_keep_their_labels_as_shares(tmp_path: Path) -> None:
     spec = read_dataset_yaml(write_small_dataset(tmp_path / "source", train=2, val=2))  # 96 x 128 pixels
     written = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "low"))
     for part in ("train", "val"):
@@ -43,7 +43,7 @@ def test_low_resolution_pictures_keep_their_labels_as_shares(tmp_path: Path) -> 
     assert [len(open_dataset(fewer.split(part), fewer.names)) for part in ("train", "val")] == [1, 2]
 
 
-def test_pictures_are_never_enlarged() -> None:
+def test_images_are_never_enlarged() -> None:
     assert low_resolution_size(480, 640, 160) == (120, 160)
     assert low_resolution_size(100, 50, 160) == (100, 50)
 
@@ -56,7 +56,7 @@ def test_the_wide_model_costs_what_the_spd_model_costs() -> None:
     assert found == pytest.approx(spd, rel=0.03)
 
 
-def test_table_and_picture_of_known_figures(tmp_path: Path) -> None:
+def test_table_and_image_of_known_figures(tmp_path: Path) -> None:
     finished = [
         RunResult(
             StudyRun("cells-160", model, seed),

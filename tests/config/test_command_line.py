@@ -52,7 +52,7 @@ def test_a_value_that_may_be_left_out() -> None:
         (("--conf-thres", "nan"), ("nan", "finite")),
         (("--batch-size", "many"), ("--batch-size", "many")),
         (("--img", "1", "2", "3"), ("--sizes 1 2 3", "at most 2")),
-        (("picture.jpg",), ("unexpected argument 'picture.jpg'",)),
+        (("image.jpg",), ("unexpected argument 'image.jpg'",)),
         (("--bucket", "x"), ("--bucket", "use a copy")),
         (("--weights",), ("--weights",)),
     ],
@@ -138,7 +138,7 @@ def test_yolov5_flags_and_defaults(config_type: type) -> None:
 
 
 @pytest.mark.parametrize("config_type", list(YOLOV5_DEFAULTS), ids=lambda t: t.__name__)
-def test_all_spellings_of_the_picture_size(config_type: type) -> None:
+def test_all_spellings_of_the_image_size(config_type: type) -> None:
     for spelling in ("--imgsz", "--img", "--img-size"):
         config: object = parse_command_line(config_type, [spelling, "320"], prog="verb.py", description="")
         assert getattr(config, IMGSZ) in (320, (320,))

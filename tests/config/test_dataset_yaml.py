@@ -25,7 +25,7 @@ def _write(folder: Path, **changes: str | None) -> Path:
     return file
 
 
-def test_a_yaml_beside_its_pictures(tmp_path: Path) -> None:
+def test_a_yaml_beside_its_images(tmp_path: Path) -> None:
     spec = read_dataset_yaml(_write(tmp_path, nc="2", download="https://example.org/a.zip"))
     assert spec.root == tmp_path.resolve()
     assert spec.train == (tmp_path.resolve() / "images/train",)

@@ -74,7 +74,7 @@ def test_defaults() -> None:
 
 def test_tiles() -> None:
     assert (parse("--tile").tile, parse("--tile", "0").tile, parse("--tile", "320").tile) == (640, 0, 320)
-    with pytest.raises(UsageError, match="--tile 16: must be at least 32, or 0 for whole pictures"):
+    with pytest.raises(UsageError, match="--tile 16: must be at least 32, or 0 for whole images"):
         parse("--tile", "16")
 
 

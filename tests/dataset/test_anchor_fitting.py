@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.dataset.pictures import small_dataset
+from tests.dataset.images import small_dataset
 from utils.dataset.anchor_fitting import FitSettings, anchor_fit, object_sizes, refit_anchors
 
 
@@ -30,7 +30,7 @@ def test_object_sizes_are_those_at_the_training_size(tmp_path: Path) -> None:
         object_sizes(dataset.index, 144), [[0.4 * 144, 0.3 * 80], [0.4 * 144, 0.4 * 80]], rtol=1e-5
     )
     zoomed = object_sizes(dataset.index, 144, np.random.default_rng(0)) / object_sizes(dataset.index, 144)
-    assert np.ptp(zoomed) < 1e-6  # one zoom per picture
+    assert np.ptp(zoomed) < 1e-6  # one zoom per image
     assert 0.9 <= zoomed[0, 0] <= 1.1
 
 

@@ -1,4 +1,4 @@
-"""What augmentation does to pictures and their objects."""
+"""What augmentation does to images and their objects."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.dataset.pictures import small_dataset
+from tests.dataset.images import small_dataset
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.affine_warp import (
     WarpRanges,
@@ -44,7 +44,7 @@ def _labels(boxes: list[list[float]], size: FrameSize, *polygons: np.ndarray | N
 
 
 class OneRectangle:
-    """A source of black pictures, each with a white rectangle that is its object."""
+    """A source of black images, each with a white rectangle that is its object."""
 
     def __init__(self, sizes: list[tuple[int, int]], boxes: list[tuple[int, int, int, int]]) -> None:
         self.sizes, self.boxes = sizes, boxes
@@ -90,7 +90,7 @@ def test_boxes_stay_inside_and_hold_the_warped_object(seed: int, perspective: fl
         box = labels.boxes[0]
         assert (box >= 0).all()
         assert (box <= 96).all()
-        # The white of the picture ends within 2 px of the geometric edge, more at a sharp corner.
+        # The white of the image ends within 2 px of the geometric edge, more at a sharp corner.
         seen = np.array(_bright_box(warped))
         assert (seen[:2] >= box[:2] - 1).all()
         assert (seen[2:] <= box[2:] + 1).all()
@@ -175,7 +175,7 @@ def test_mosaic_tiles_meet_in_a_point_of_the_middle_half() -> None:
         meet = (tiles[3].left, tiles[3].top)
         assert all(50 <= value <= 150 for value in meet)
         for tile, (side_x, side_y) in zip(tiles, ((1, 1), (0, 1), (1, 0), (0, 0)), strict=True):
-            height, width = source.source_size(tile.picture)
+            height, width = source.source_size(tile.image)
             assert max(height, width) * tile.scale == pytest.approx(100)
             corner = (tile.left + side_x * width * tile.scale, tile.top + side_y * height * tile.scale)
             assert corner == pytest.approx(meet)
@@ -202,7 +202,7 @@ def test_a_drawn_tile_and_its_box_agree(seed: int) -> None:
     image, labels, whole = draw_tiles(source, [tile], FrameSize(160, 160), view)
     seen = visible_objects(labels, whole)
     if len(seen):
-        # Where the canvas cuts both, the picture is cut at a whole source pixel.
+        # Where the canvas cuts both, the image is cut at a whole source pixel.
         np.testing.assert_allclose(_bright_box(image), seen.boxes[0], atol=2.5)
         # Whole-pixel crops and rectangles move it by at most a source pixel, here 3 px of the output.
         on_canvas = (np.array(box) * tile.scale + (tile.left, tile.top) * 2).clip(0, 160)
@@ -253,7 +253,7 @@ def test_gains_of_one_change_nothing() -> None:
 
 
 @pytest.mark.parametrize(("left_right", "up_down"), [(False, False), (True, False), (False, True), (True, True)])
-def test_flips_move_the_object_with_its_picture(left_right: bool, up_down: bool) -> None:
+def test_flips_move_the_object_with_its_image(left_right: bool, up_down: bool) -> None:
     source = OneRectangle([(40, 60)], [(5, 7, 20, 30)])
     image = flip_image(source.source_image(0), left_right=left_right, up_down=up_down)
     outline = np.array([(5, 7), (20, 7), (20, 30)], np.float32)
@@ -346,7 +346,7 @@ def test_no_augmentation_is_a_letterbox(tmp_path: Path) -> None:
 
 
 def test_classes_follow_their_objects() -> None:
-    """Pictures that are all object, each of a colour of its own: the colour under a box tells its class."""
+    """Images that are all object, each of a colour of its own: the colour under a box tells its class."""
 
     class Plain(OneRectangle):
         def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:

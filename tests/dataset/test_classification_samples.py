@@ -11,14 +11,14 @@ from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.classification_dataset import from_array
 from utils.dataset.classification_loaders import classification_evaluation_loader, classification_training_loader
 from utils.dataset.classification_samples import augmented, middle_square, random_crop, shifted
-from utils.dataset.named_classification_sets import ArrayPictures
+from utils.dataset.named_classification_sets import ArrayImages
 from utils.geometry.colour_scale import DEVIATION, MEAN
 
 PLAIN = ClassificationRecipe(crop_area=1.0, fliplr=0.0, hsv_s=0.0, hsv_v=0.0)
 
 
 def numbered(height: int, width: int) -> np.ndarray:
-    """A picture whose pixels tell their row (red) and column (green)."""
+    """An image whose pixels tell their row (red) and column (green)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
 
@@ -65,9 +65,9 @@ def test_flips_are_sure_or_never() -> None:
     np.testing.assert_array_equal(augmented(image, 8, both, rng), image[::-1, ::-1])
 
 
-def dataset(count: int = 7) -> ArrayPictures:
+def dataset(count: int = 7) -> ArrayImages:
     images = np.random.default_rng(0).integers(0, 256, (count, 16, 16, 3), dtype=np.uint8)
-    return ArrayPictures(images, np.arange(count) % 3, ("a", "b", "c"), "array")
+    return ArrayImages(images, np.arange(count) % 3, ("a", "b", "c"), "array")
 
 
 def test_samples_depend_on_seed_epoch_and_position_only() -> None:
@@ -98,7 +98,7 @@ def test_the_number_of_workers_changes_nothing() -> None:
             assert torch.equal(images, images2) and torch.equal(classes, classes2) and indices == indices2
 
 
-def test_an_evaluation_sees_every_picture_once_over_all_ranks() -> None:
+def test_an_evaluation_sees_every_image_once_over_all_ranks() -> None:
     part = from_array(dataset(), "val")
     seen = [
         index
@@ -110,7 +110,7 @@ def test_an_evaluation_sees_every_picture_once_over_all_ranks() -> None:
 
 
 def test_normalized_as_imagenet() -> None:
-    part = from_array(ArrayPictures(np.full((1, 4, 4, 3), 255, np.uint8), np.zeros(1, np.int64), ("a",), ""), "val")
+    part = from_array(ArrayImages(np.full((1, 4, 4, 3), 255, np.uint8), np.zeros(1, np.int64), ("a",), ""), "val")
     (batch,) = classification_evaluation_loader(part, 4, LoaderSettings(1))
     images = batch.on(torch.device("cpu")).images
     expected = [(1 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]

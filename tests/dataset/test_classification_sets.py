@@ -27,8 +27,8 @@ from utils.user_error import UserError
 CIFAR_NAMES = ["airplane", "automobile", "bird"]
 
 
-def pictures(count: int, seed: int) -> tuple[np.ndarray, list[int]]:
-    """Pictures (N, 3, 32, 32) uint8, channels first as CIFAR's files hold them, and their classes."""
+def images(count: int, seed: int) -> tuple[np.ndarray, list[int]]:
+    """Images (N, 3, 32, 32) uint8, channels first as CIFAR's files hold them, and their classes."""
     rng = np.random.default_rng(seed)
     return rng.integers(0, 256, (count, 3, 32, 32), dtype=np.uint8), rng.integers(0, 3, count).tolist()
 
@@ -58,7 +58,7 @@ def small_cifar(kind: type[CIFAR10], monkeypatch: pytest.MonkeyPatch) -> bytes:
     files: dict[str, bytes] = {}
     for part, batches in names.items():
         for number, name in enumerate(batches):
-            data, classes = pictures(6 if part == "train" else 4, seed=number + 10 * (part == "test"))
+            data, classes = images(6 if part == "train" else 4, seed=number + 10 * (part == "test"))
             files[name] = pickle.dumps({"data": data.reshape(len(data), -1), key: classes}, protocol=2)
         monkeypatch.setattr(kind, f"{part}_list", [[name, md5(files[name])] for name in batches])
     meta = str(kind.meta["filename"])
@@ -120,7 +120,7 @@ def test_cifar_from_its_archive(name: str, kind: Any, tmp_path: Path, monkeypatc
         assert read.train.names == tuple(CIFAR_NAMES)
         assert (len(read.train), read.train.part) == (6 if name == "cifar100" else 12, "train")
         assert (len(read.judged), read.judged.part) == (4, "test")
-    data, classes = pictures(4, seed=10)
+    data, classes = images(4, seed=10)
     assert parts.judged.classes.tolist() == classes
     np.testing.assert_array_equal(parts.judged.image(2), data[2].transpose(1, 2, 0))
     assert [path.name for path in tmp_path.iterdir()] == [kind.base_folder]  # the archive is gone
@@ -190,7 +190,7 @@ def test_test_goes_before_val_as_in_yolov5(tmp_path: Path) -> None:
     assert open_part(str(tmp_path), "judged").part == "test"
 
 
-def test_unreadable_pictures_are_left_out_and_named(tmp_path: Path) -> None:
+def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
     write_small_classes(tmp_path, train=2, judged=1)
     bad = tmp_path / "train" / "green" / "000.png"
     bad.write_bytes(bad.read_bytes()[:60])

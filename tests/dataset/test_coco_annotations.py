@@ -17,7 +17,7 @@ from pycocotools.cocoeval import COCOeval
 from utils.dataset.coco_annotations import (
     NO_CLASS,
     classes_of,
-    fit_to_pictures,
+    fit_to_images,
     index_from_annotations,
     read_coco_annotations,
 )
@@ -34,10 +34,10 @@ CATEGORIES = [
 ]
 
 
-def content(pictures: int = 10) -> dict[str, Any]:
-    """Crowd regions, areas that are not those of the boxes, pictures without objects, a category without a class."""
+def content(count: int = 10) -> dict[str, Any]:
+    """Crowd regions, areas that are not those of the boxes, images without objects, a category without a class."""
     rng = np.random.default_rng(0)
-    images = [{"id": 500 - i, "file_name": f"{i:04d}.png", "height": 240, "width": 320} for i in range(pictures)]
+    images = [{"id": 500 - i, "file_name": f"{i:04d}.png", "height": 240, "width": 320} for i in range(count)]
     annotations: list[dict[str, Any]] = []
     for image in images[:-3]:
         for _ in range(int(rng.integers(1, 9))):
@@ -80,7 +80,7 @@ def test_figures_equal_those_of_pycocotools_on_the_file(tmp_path: Path) -> None:
     file = write(tmp_path / "instances.json", value)
     results = found_near(value)
     paths = [tmp_path / "images" / image["file_name"] for image in reversed(value["images"])]
-    fitted = fit_to_pictures(read_coco_annotations(file), paths, NAMES)
+    fitted = fit_to_images(read_coco_annotations(file), paths, NAMES)
     image_of = {number: place for place, number in enumerate(fitted.image_ids)}
     class_of = {number: index for index, number in enumerate(fitted.category_ids) if number != NO_CLASS}
     findings = CocoFindings(
@@ -110,10 +110,10 @@ def test_figures_equal_those_of_pycocotools_on_the_file(tmp_path: Path) -> None:
             np.testing.assert_allclose(figures.per_class[class_of[category]], alone.stats, rtol=0, atol=1e-9)
 
 
-def test_classes_by_name_and_ids_of_pictures(tmp_path: Path) -> None:
+def test_classes_by_name_and_ids_of_images(tmp_path: Path) -> None:
     value = content()
     annotations = read_coco_annotations(write(tmp_path / "a.json", value))
-    fitted = fit_to_pictures(annotations, [Path("x/0001.png"), Path("x/new.png"), Path("x/0000.png")], NAMES)
+    fitted = fit_to_images(annotations, [Path("x/0001.png"), Path("x/new.png"), Path("x/0000.png")], NAMES)
     assert fitted.image_ids == (499, -2, 500)
     assert fitted.category_ids == (1, 3, 7, NO_CLASS)
     assert fitted.listed().tolist() == [0, 2]
@@ -122,23 +122,23 @@ def test_classes_by_name_and_ids_of_pictures(tmp_path: Path) -> None:
     assert (fitted.truth.classes >= len(NAMES)).sum() == strangers
 
 
-def test_pictures_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
+def test_images_of_one_name_are_told_apart_by_folder(tmp_path: Path) -> None:
     value = content(2)
     value["images"][0]["file_name"], value["images"][1]["file_name"] = "a/1.png", "b/1.png"
     annotations = read_coco_annotations(write(tmp_path / "a.json", value))
-    assert fit_to_pictures(annotations, [Path("/d/b/1.png"), Path("/d/a/1.png")], NAMES).image_ids == (499, 500)
+    assert fit_to_images(annotations, [Path("/d/b/1.png"), Path("/d/a/1.png")], NAMES).image_ids == (499, 500)
     value["images"][1]["file_name"] = "a/1.png"
     annotations = read_coco_annotations(write(tmp_path / "a.json", value))
     with pytest.raises(UserError, match="2 of its images could be"):
-        fit_to_pictures(annotations, [Path("/d/a/1.png")], NAMES)
+        fit_to_images(annotations, [Path("/d/a/1.png")], NAMES)
 
 
 def test_categories_of_other_names_are_taken_in_order_of_ids(tmp_path: Path) -> None:
     value = content() | {"categories": [{"id": 9, "name": "z"}, {"id": 4, "name": "y"}], "annotations": []}
     annotations = read_coco_annotations(write(tmp_path / "a.json", value))
-    assert fit_to_pictures(annotations, [Path("0001.png")], ("one", "two")).category_ids == (4, 9)
+    assert fit_to_images(annotations, [Path("0001.png")], ("one", "two")).category_ids == (4, 9)
     with pytest.raises(UserError, match="none of its categories"):
-        fit_to_pictures(annotations, [Path("0001.png")], NAMES)
+        fit_to_images(annotations, [Path("0001.png")], NAMES)
 
 
 def broken(change: str) -> dict[str, Any]:
@@ -217,14 +217,14 @@ def test_without_label_files_the_annotations_are_the_labels(tmp_path: Path) -> N
     assert len(dataset.source_labels(1)) == 0
     assert [problem.text for problem in dataset.index.problems] == [
         "annotations[2]: 'no class here' is no class of the data set",
-        "annotations[3]: the box lies outside its picture or has no area",
+        "annotations[3]: the box lies outside its image or has no area",
     ]
     again = index_from_annotations(dataset.index, read_coco_annotations(file), NAMES)
     assert len(again.rows) == 1
 
 
-def test_argoverse_names_pictures_by_sequence(tmp_path: Path) -> None:
-    value = content(pictures=2)
+def test_argoverse_names_images_by_sequence(tmp_path: Path) -> None:
+    value = content(count=2)
     for place, image in enumerate(value["images"]):
         image["name"], image["sid"] = image.pop("file_name"), place
     value["seq_dirs"] = ["train/a/ring_front_center", "train/b/ring_front_center"]
@@ -247,7 +247,7 @@ def test_what_is_marked_to_be_ignored_counts_as_a_crowd(tmp_path: Path) -> None:
 
 def test_a_few_categories_spelled_differently_are_taken_by_place(tmp_path: Path) -> None:
     names = tuple(f"thing {i}" for i in range(20))
-    value = content(pictures=1) | {"annotations": []}
+    value = content(count=1) | {"annotations": []}
     spelled = ["Head Phone" if i == 7 else name for i, name in enumerate(names)]
     value["categories"] = [{"id": 3 * i + 1, "name": name} for i, name in enumerate(spelled)]
     annotations = read_coco_annotations(write(tmp_path / "a.json", value))

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from tests.dataset.converters.test_formats import visdrone_set
-from tests.dataset.pictures import write_labels, write_picture
+from tests.dataset.images import write_image, write_labels
 from tests.runtime.loopback import Served, Server, loopback_server
 from utils.config.dataset_yaml import REPOSITORY, read_dataset_yaml
 from utils.dataset.converters.formats import FORMATS
@@ -35,11 +35,11 @@ def zipped(folder: Path) -> bytes:
 
 @pytest.fixture
 def server(tmp_path: Path) -> Iterator[Server]:
-    """``labels.zip`` with the folder ``set``, ``val.zip`` and ``train.zip`` with pictures."""
+    """``labels.zip`` with the folder ``set``, ``val.zip`` and ``train.zip`` with images."""
     source = tmp_path / "source"
     for part in ("train", "val"):
         write_labels(source / "labels" / "set" / "labels" / part / "0.txt", "0 0.5 0.5 0.5 0.5")
-        write_picture(source / part / part / "0.png", np.zeros((20, 30, 3), np.uint8))
+        write_image(source / part / part / "0.png", np.zeros((20, 30, 3), np.uint8))
     names = ("labels", "train", "val")
     with loopback_server({f"{name}.zip": Served(zipped(source / name)) for name in names}) as running:
         yield running
@@ -79,8 +79,8 @@ def test_a_cut_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> 
     with pytest.raises(UserError, match=r"val\.zip: the connection was cut"):
         available_dataset(file, patience=HASTY)
     assert (tmp_path / "sets" / "set" / UNFINISHED).is_dir()
-    # The training pictures are there, so that only the mark of the unfinished download tells that more is to come.
-    write_picture(tmp_path / "sets" / "set" / "images" / "val" / "1.png", np.zeros((20, 30, 3), np.uint8))
+    # The training images are there, so that only the mark of the unfinished download tells that more is to come.
+    write_image(tmp_path / "sets" / "set" / "images" / "val" / "1.png", np.zeros((20, 30, 3), np.uint8))
     available_dataset(file, patience=HASTY)
     assert server.files["val.zip"].requests[-1].startswith("bytes=50-")
     assert [len(server.files[name].requests) for name in ("labels.zip", "train.zip")] == [1, 1]
@@ -126,9 +126,9 @@ def test_published_annotations_become_labels(tmp_path: Path) -> None:
     content = zipped(source)
     with loopback_server({"val.zip": Served(content)}) as server:
         file = tmp_path / "drones.yaml"
-        pictures = "VisDrone2019-DET-val/images"
+        images = "VisDrone2019-DET-val/images"
         file.write_text(
-            f"path: {tmp_path}/drones\ntrain: {pictures}\nval: {pictures}\nnames: [{', '.join(NAMES)}]\n"
+            f"path: {tmp_path}/drones\ntrain: {images}\nval: {images}\nnames: [{', '.join(NAMES)}]\n"
             f"convert: visdrone\nannotations: val.json\ndownload: {{url: {server.url('val.zip')}, to: .}}\n"
         )
         spec = available_dataset(file, patience=HASTY)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from models.yolo import load_architecture
-from tests.dataset.pictures import write_labels, write_picture
+from tests.dataset.images import write_image, write_labels
 from tests.shared_data import SHARED, needs_shared
 from utils.config.dataset_yaml import DatasetSpec, read_dataset_yaml
 from utils.dataset.dataset_inspection import Inspection, InspectionSettings, inspect_dataset
@@ -23,11 +23,11 @@ def inspected(spec: DatasetSpec, imgsz: int = 640) -> Inspection:
 
 
 def faulty_set(root: Path) -> DatasetSpec:
-    """Ten pictures to learn from, two to judge by; one of each kind of fault."""
+    """Ten images to learn from, two to judge by; one of each kind of fault."""
 
     scenes = [draw_scene(np.random.default_rng(seed), (128, 256))[0] for seed in range(11)]
     for i in range(10):
-        write_picture(root / "images" / "train" / f"{i}.png", scenes[i])
+        write_image(root / "images" / "train" / f"{i}.png", scenes[i])
         write_labels(root / "labels" / "train" / f"{i}.txt", "0 0.5 0.5 0.02 0.04", "0 0.2 0.2 0.4 0.4")
     write_labels(
         root / "labels" / "train" / "0.txt",
@@ -40,8 +40,8 @@ def faulty_set(root: Path) -> DatasetSpec:
     (root / "labels" / "train" / "9.txt").unlink()
     (root / "labels" / "train" / "8.txt").unlink()
     (root / "images" / "train" / "7.png").write_bytes(b"x")
-    write_picture(root / "images" / "val" / "a.jpg", scenes[3])  # learned too
-    write_picture(root / "images" / "val" / "b.jpg", scenes[10])
+    write_image(root / "images" / "val" / "a.jpg", scenes[3])  # learned too
+    write_image(root / "images" / "val" / "b.jpg", scenes[10])
     for name in "ab":
         write_labels(root / "labels" / "val" / f"{name}.txt", "0 0.5 0.5 0.1 0.1")
     file = root / "set.yaml"
@@ -58,16 +58,16 @@ def test_planted_faults_are_found(tmp_path: Path) -> None:
     assert [(train.index.paths[a].name, found.parts["val"].index.paths[b].name) for a, b, _ in found.leak] == [
         ("3.png", "a.jpg")
     ]
-    # Six labelled pictures with 5 x 5 and 102 x 51 pixels, which at 640 (2.5 times) are 12.8 x 12.8 and 256 x 128.
+    # Six labelled images with 5 x 5 and 102 x 51 pixels, which at 640 (2.5 times) are 12.8 x 12.8 and 256 x 128.
     assert train.class_counts().tolist() == [12, 1, 0]
     assert train.share_below(12) == 0 and train.share_below(13) == pytest.approx(6 / 13)
     text = "\n".join(found.advice)
     for sentence in (
         "train: 1 file cannot be read and will be left out.",
-        "train: 2 label rows will be left out, 1 of them for reaching out of the picture.",
-        "1 label file without a picture, such as lost.txt",
-        "train: 2 pictures (22%) without a label file count as background",
-        "1 of 2 val pictures (50.0%) look the same as a train picture",
+        "train: 2 label rows will be left out, 1 of them for reaching out of the image.",
+        "1 label file without an image, such as lost.txt",
+        "train: 2 images (22%) without a label file count as background",
+        "1 of 2 val images (50.0%) look the same as a train image",
         "train: 1 label row repeated",
         "46% of your objects are under 16 px at 640, two cells of the P3 grid: train at 960, or use a P2 model",
         "1 class without an object in train: never.",
@@ -76,10 +76,10 @@ def test_planted_faults_are_found(tmp_path: Path) -> None:
         assert sentence in text
 
 
-def test_large_pictures_of_small_objects_are_to_be_cut(tmp_path: Path) -> None:
+def test_large_images_of_small_objects_are_to_be_cut(tmp_path: Path) -> None:
 
     for part in ("train", "val"):
-        write_picture(tmp_path / "images" / part / f"{part}.png", np.zeros((1400, 1400, 3), np.uint8))
+        write_image(tmp_path / "images" / part / f"{part}.png", np.zeros((1400, 1400, 3), np.uint8))
         write_labels(tmp_path / "labels" / part / f"{part}.txt", "0 0.5 0.5 0.01 0.01")
     (tmp_path / "set.yaml").write_text("train: images/train\nval: images/val\nnames: [a]\n")
     advice = inspected(read_dataset_yaml(tmp_path / "set.yaml")).advice
@@ -113,7 +113,7 @@ def real_set(folder: Path, name: str, parts: dict[str, str], names: int) -> Data
 def test_bccd(tmp_path: Path) -> None:
     found = inspected(real_set(tmp_path, "bccd", {"train": "train", "val": "val"}, 3), imgsz=160)
     train, val = found.parts["train"], found.parts["val"]
-    # From the label files with wc and awk; every picture has 640 x 480 pixels, a quarter of which is 160.
+    # From the label files with wc and awk; every image has 640 x 480 pixels, a quarter of which is 160.
     assert (len(train.index), len(train.index.rows), train.class_counts().tolist()) == (205, 2804, [2381, 214, 209])
     assert (len(val.index), len(val.index.rows), val.class_counts().tolist()) == (87, 1137, [967, 87, 83])
     assert [round(train.share_below(side), 4) for side in (8, 16, 32)] == [0.0082, 0.0749, 0.9223]
@@ -130,8 +130,8 @@ def test_coco128(tmp_path: Path) -> None:
     assert (len(part.index), len(part.index.rows), part.index.unlabelled) == (128, 929, 2)
     assert [path.stem for path in part.orphans] == ["000000000656", "000000000659"]
     assert int((part.class_counts() > 0).sum()) == 71
-    assert int(part.objects_per_picture.max()) == 42
-    assert found.same_pictures
+    assert int(part.objects_per_image.max()) == 42
+    assert found.same_images
     anchors = load_architecture("yolov5s.yaml").anchors
     assert not isinstance(anchors, int)
     pairs = [level[i : i + 2] for level in anchors for i in range(0, len(level), 2)]

@@ -1,4 +1,4 @@
-"""Picture files: lists, sizes from headers, pixels."""
+"""Image files: lists, sizes from headers, pixels."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from tests.dataset.pictures import write_picture
+from tests.dataset.images import write_image
 from utils.dataset.image_files import ImageReadError, image_size, label_path, list_images, read_image
 from utils.user_error import UserError
 
@@ -45,7 +45,7 @@ def test_sources_that_give_nothing_are_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", [".png", ".jpg", ".bmp", ".webp", ".tif"])
 def test_size_and_pixels_of_each_format(tmp_path: Path, suffix: str) -> None:
-    path = write_picture(tmp_path / f"a{suffix}", COLOURED)
+    path = write_image(tmp_path / f"a{suffix}", COLOURED)
     assert image_size(path) == (30, 40)
     assert np.abs(read_image(path).astype(int) - COLOURED).mean() < (6 if suffix in (".jpg", ".webp") else 1e-9)
 
@@ -82,7 +82,7 @@ def test_orientation_is_applied_and_the_size_agrees(tmp_path: Path, suffix: str,
             assert np.abs(image.astype(int) - upright[orientation]).mean() < 6
 
 
-def test_reduced_pictures_are_means(tmp_path: Path) -> None:
+def test_reduced_images_are_means(tmp_path: Path) -> None:
     checks = np.zeros((64, 64, 3), np.uint8)
     checks[::2, ::2] = checks[1::2, 1::2] = 200
     for suffix in (".jpg", ".png"):
@@ -92,26 +92,26 @@ def test_reduced_pictures_are_means(tmp_path: Path) -> None:
             assert np.abs(read_image(path, reduction).astype(int) - 100).max() < 6
 
 
-def test_reduced_pictures_are_rgb(tmp_path: Path) -> None:
-    path = write_picture(tmp_path / "a.png", np.full((16, 16, 3), (250, 10, 90), np.uint8))
+def test_reduced_images_are_rgb(tmp_path: Path) -> None:
+    path = write_image(tmp_path / "a.png", np.full((16, 16, 3), (250, 10, 90), np.uint8))
     np.testing.assert_array_equal(read_image(path, 2), np.full((8, 8, 3), (250, 10, 90)))
 
 
 def _jpeg_with_thumbnail(path: Path) -> bytes:
     """A JPEG whose header holds a whole JPEG, end mark included."""
-    write_picture(path, COLOURED)
+    write_image(path, COLOURED)
     content = path.read_bytes()
     inner = b"Exif\0\0" + content
     return content[:2] + b"\xff\xe1" + (len(inner) + 2).to_bytes(2, "big") + inner + content[2:]
 
 
-def test_truncated_pictures_are_refused(tmp_path: Path) -> None:
+def test_truncated_images_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     whole = _jpeg_with_thumbnail(path)
     path.write_bytes(whole[:-40])
     with pytest.raises(ImageReadError, match=r"a\.jpg: cut short"):
         image_size(path)
-    png = write_picture(tmp_path / "a.png", COLOURED)
+    png = write_image(tmp_path / "a.png", COLOURED)
     png.write_bytes(png.read_bytes()[:-20])
     with pytest.raises(ImageReadError, match=r"a\.png"):
         image_size(png)
@@ -126,8 +126,8 @@ def test_bytes_after_the_end_are_harmless(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-@pytest.mark.parametrize("content", [b"", b"no picture", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM" + b"\0" * 60])
-def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
+@pytest.mark.parametrize("content", [b"", b"no image", b"\xff\xd8", b"\x89PNG\r\n\x1a\n", b"BM" + b"\0" * 60])
+def test_what_is_no_image_is_named(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "x y.jpg"
     path.write_bytes(content)
     for reader in (image_size, read_image):
@@ -137,7 +137,7 @@ def test_what_is_no_picture_is_named(tmp_path: Path, content: bytes) -> None:
         assert "\n" not in str(caught.value)
 
 
-def test_absent_picture_is_named(tmp_path: Path) -> None:
+def test_absent_image_is_named(tmp_path: Path) -> None:
     for reader in (image_size, read_image):
         with pytest.raises(ImageReadError, match=r"gone\.png: cannot be read: No such file"):
             reader(tmp_path / "gone.png")
@@ -146,7 +146,7 @@ def test_absent_picture_is_named(tmp_path: Path) -> None:
 def test_extreme_shapes(tmp_path: Path) -> None:
     for shape in ((1, 1, 3), (20, 20000, 3), (9, 3, 3)):
         for suffix in (".png", ".jpg"):
-            path = write_picture(tmp_path / f"a{suffix}", np.zeros(shape, np.uint8))
+            path = write_image(tmp_path / f"a{suffix}", np.zeros(shape, np.uint8))
             assert image_size(path) == shape[:2]
             for reduction in (2, 4, 8):
                 assert read_image(path, reduction).shape[:2] == tuple(math.ceil(side / reduction) for side in shape[:2])

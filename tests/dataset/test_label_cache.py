@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.dataset.pictures import write_labels, write_picture
+from tests.dataset.images import write_image, write_labels
 from tests.shared_data import SHARED, needs_shared
 from utils.dataset import label_cache
 from utils.dataset.label_cache import read_label_index
@@ -21,7 +21,7 @@ from utils.user_error import UserError
 @pytest.fixture
 def split(tmp_path: Path) -> Path:
     for i, side in enumerate((20, 30, 40)):
-        write_picture(tmp_path / "images" / f"{i}.png", np.zeros((side, 2 * side, 3), np.uint8))
+        write_image(tmp_path / "images" / f"{i}.png", np.zeros((side, 2 * side, 3), np.uint8))
     write_labels(tmp_path / "labels" / "0.txt", "0 0.5 0.5 0.5 0.5", "1 0.1 0.1 0.3 0.1 0.3 0.5")
     write_labels(
         tmp_path / "labels" / "2.txt", "1 0.9 0.5 0.4 0.2", "7 0.5 0.5 0.1 0.1", "1 oops 0 0 0", "1 0.9 0.5 0.4 0.2"
@@ -53,14 +53,14 @@ def test_index_by_hand(split: Path) -> None:
     assert first.polygons[0] is None
     np.testing.assert_allclose(first.polygons[1], [[4, 2], [12, 2], [12, 10]], rtol=1e-5)  # type: ignore[arg-type]
     assert len(index.labels(1)) == 0
-    # Centre 72, width 32: reaches to 88, clipped to the picture.
+    # Centre 72, width 32: reaches to 88, clipped to the image.
     np.testing.assert_allclose(index.labels(2).boxes, [[56, 16, 80, 24]], rtol=1e-5)
     assert (index.unlabelled, index.duplicates) == (1, 1)
     label = split / "labels" / "2.txt"
     assert [(p.file, p.line) for p in index.problems] == [(str(label), 2), (str(label), 3)]
     assert "class 7, but the classes are 0 to 1" in index.problems[0].text
     assert index.summary() == (
-        "3 pictures, 3 objects, 1 without labels, 2 bad label rows left out, 1 repeated rows dropped"
+        "3 images, 3 objects, 1 without labels, 2 bad label rows left out, 1 repeated rows dropped"
     )
 
 
@@ -80,7 +80,7 @@ def test_only_what_changed_is_read_again(split: Path, monkeypatch: pytest.Monkey
     label.write_text(content)
     os.utime(label, ns=(before.st_atime_ns, before.st_mtime_ns))
     assert (label.stat().st_size, label.stat().st_mtime_ns) == (before.st_size, before.st_mtime_ns)
-    write_picture(split / "images" / "3.png", np.zeros((8, 8, 3), np.uint8))
+    write_image(split / "images" / "3.png", np.zeros((8, 8, 3), np.uint8))
     (split / "images" / "1.png").unlink()
     seen = []
     scan_one = label_cache._scan_one
@@ -133,20 +133,20 @@ def test_the_bomb_would_go_off() -> None:
         pickle.loads(pickle.dumps(Bomb()))  # noqa: S301
 
 
-def test_a_bad_picture_is_left_out_and_listed(split: Path) -> None:
+def test_a_bad_image_is_left_out_and_listed(split: Path) -> None:
     (split / "images" / "1.png").write_bytes(b"x")
     for _ in range(2):  # the second time from the cache
         index = _index(split)
         assert [path.name for path in index.paths] == ["0.png", "2.png"]
         assert len(index.labels(1)) == 1
-        assert index.problems[0] == (str(split / "images" / "1.png"), 0, "not a picture that can be read")
+        assert index.problems[0] == (str(split / "images" / "1.png"), 0, "not an image that can be read")
     assert "1 unreadable files left out" in index.summary()
 
 
 def test_nothing_readable_is_one_line(split: Path) -> None:
     for path in (split / "images").iterdir():
         path.write_bytes(b"x")
-    with pytest.raises(UserError, match="none of 3 pictures can be read") as caught:
+    with pytest.raises(UserError, match="none of 3 images can be read") as caught:
         _index(split)
     assert "\n" not in str(caught.value)
 

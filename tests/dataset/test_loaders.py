@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.dataset.pictures import small_dataset
+from tests.dataset.images import small_dataset
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.collate import collate
 from utils.dataset.detection_dataset import DetectionDataset
@@ -61,7 +61,7 @@ def test_ranks_have_equally_many_when_the_number_does_not_divide() -> None:
     assert [len(part) for part in parts] == [3, 3, 3]
     keys = [key for part in parts for key in part]
     assert sorted(key.position for key in keys) == list(range(9))
-    assert {key.picture for key in keys} == set(range(7))
+    assert {key.image for key in keys} == set(range(7))
 
 
 def test_rectangular_frames_by_hand() -> None:
@@ -163,21 +163,21 @@ def test_a_fixed_frame_and_ranks(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_picture_that_is_gone_is_one_line(tmp_path: Path, workers: int) -> None:
-    loader = evaluation_loader(_set_with_a_picture_gone(tmp_path), 64, LoaderSettings(2, workers=workers))
+def test_an_image_that_is_gone_is_one_line(tmp_path: Path, workers: int) -> None:
+    loader = evaluation_loader(_set_with_an_image_gone(tmp_path), 64, LoaderSettings(2, workers=workers))
     with pytest.raises(UserError, match=rf"^{tmp_path / 'images' / '3.png'}: cannot be read: No such file"):
         list(loader)
 
 
 @pytest.mark.slow
-def test_a_worker_process_that_misses_a_picture_says_so_in_one_line(tmp_path: Path) -> None:
-    dataset = _set_with_a_picture_gone(tmp_path)
+def test_a_worker_process_that_misses_an_image_says_so_in_one_line(tmp_path: Path) -> None:
+    dataset = _set_with_an_image_gone(tmp_path)
     message = _refusal(training_loader(dataset, 64, Hyperparameters(mosaic=0), 0, LoaderSettings(2, workers=1)))
     assert message.startswith(f"{tmp_path / 'images' / '3.png'}: cannot be read: No such file")
     assert "\n" not in message
 
 
-def _set_with_a_picture_gone(folder: Path) -> DetectionDataset:
+def _set_with_an_image_gone(folder: Path) -> DetectionDataset:
     dataset = small_dataset(folder)
     (folder / "images" / "3.png").unlink()
     return dataset
@@ -191,7 +191,7 @@ def _refusal(loader: DetectionTrainingLoader) -> str:
     return ""
 
 
-def test_a_picture_that_changed_size_is_named(tmp_path: Path) -> None:
+def test_an_image_that_changed_size_is_named(tmp_path: Path) -> None:
     dataset = small_dataset(tmp_path)
     (tmp_path / "images" / "0.png").write_bytes((tmp_path / "images" / "1.png").read_bytes())
     with pytest.raises(UserError, match=r"0\.png: its size is no longer"):
@@ -219,7 +219,7 @@ def test_a_batch_that_nobody_waits_for_is_not_finished(tmp_path: Path, monkeypat
 
     def slow(index: int, scale: float = 1.0) -> np.ndarray:
         read.append(index)
-        if len(read) == 5:  # the second picture of the second batch
+        if len(read) == 5:  # the second image of the second batch
             may_go_on.wait(timeout=60)
         return source_image(index, scale)
 

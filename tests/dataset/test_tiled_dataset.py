@@ -1,4 +1,4 @@
-"""Windows of large pictures: their objects by hand, their pixels, and that every object is whole in some window."""
+"""Windows of large images: their objects by hand, their pixels, and that every object is whole in some window."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.dataset.pictures import NAMES, write_labels, write_picture
+from tests.dataset.images import NAMES, write_image, write_labels
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.label_index import LabelIndex, PathList
@@ -25,10 +25,10 @@ def is_mapped(array: np.ndarray) -> bool:
     return isinstance(base, mmap.mmap)
 
 
-def one_picture(root: Path) -> DetectionDataset:
+def one_image(root: Path) -> DetectionDataset:
     """160 x 260 pixels of noise. Windows of 100 pixels begin at x 0, 80, 160 and y 0, 60."""
     noise = np.random.default_rng(0).integers(0, 256, (160, 260, 3), dtype=np.uint8)
-    write_picture(root / "images" / "a.png", noise)
+    write_image(root / "images" / "a.png", noise)
     write_labels(
         root / "labels" / "a.txt",
         f"0 {20 / 260} {20 / 160} {20 / 260} {20 / 160}",  # x 10-30, y 10-30: in the first window only
@@ -39,7 +39,7 @@ def one_picture(root: Path) -> DetectionDataset:
 
 
 def test_windows_by_hand(tmp_path: Path) -> None:
-    whole = one_picture(tmp_path)
+    whole = one_image(tmp_path)
     tiled = TiledDataset(whole, 100)
     corners = [tuple(corner) for corner in tiled.windows.corners.tolist()]
     # Four windows of the six have objects, so that both of the others may stay.
@@ -55,14 +55,14 @@ def test_windows_by_hand(tmp_path: Path) -> None:
     np.testing.assert_allclose(found[80, 0, 180, 100].boxes, [[0.0, 10.0, 30.0, 30.0]], atol=1e-4)
     np.testing.assert_allclose(found[0, 60, 100, 160].boxes, [[95.0, 60.0, 100.0, 80.0]], atol=1e-4)
     np.testing.assert_allclose(found[80, 60, 180, 160].boxes, [[15.0, 60.0, 25.0, 80.0]], atol=1e-4)
-    picture = whole.source_image(0)
+    image = whole.source_image(0)
     for row, (x1, y1, x2, y2) in enumerate(corners):
-        assert np.array_equal(tiled.source_image(row), picture[y1:y2, x1:x2])
+        assert np.array_equal(tiled.source_image(row), image[y1:y2, x1:x2])
         assert tiled.source_size(row) == (100, 100)
 
 
 def test_an_object_seen_too_little_of_is_left_out(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "a.png", np.zeros((100, 180, 3), np.uint8))
+    write_image(tmp_path / "images" / "a.png", np.zeros((100, 180, 3), np.uint8))
     # x 71-101 in windows 0-100 and 80-180: 29 and 21 of 30 columns; x 94-124: 6 of 30 in the first.
     write_labels(
         tmp_path / "labels" / "a.txt",
@@ -74,7 +74,7 @@ def test_an_object_seen_too_little_of_is_left_out(tmp_path: Path) -> None:
 
 
 def test_an_outline_is_cut_and_its_box_with_it(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "a.png", np.zeros((100, 180, 3), np.uint8))
+    write_image(tmp_path / "images" / "a.png", np.zeros((100, 180, 3), np.uint8))
     # A triangle with corners (60, 20), (140, 20), (60, 100); right of x = 80 its height is 60.
     points = [(60, 20), (140, 20), (60, 100)]
     write_labels(tmp_path / "labels" / "a.txt", "0 " + " ".join(f"{x / 180} {y / 100}" for x, y in points))
@@ -86,14 +86,14 @@ def test_an_outline_is_cut_and_its_box_with_it(tmp_path: Path) -> None:
 
 
 def test_windows_without_objects_are_as_many_as_those_with(tmp_path: Path) -> None:
-    write_picture(tmp_path / "images" / "a.png", np.zeros((500, 500, 3), np.uint8))
+    write_image(tmp_path / "images" / "a.png", np.zeros((500, 500, 3), np.uint8))
     write_labels(tmp_path / "labels" / "a.txt", "0 0.05 0.05 0.02 0.02")
     tiled = TiledDataset(open_dataset((tmp_path / "images",), NAMES), 100)
     assert [len(tiled.source_labels(row)) for row in range(len(tiled))] == [1, 0]
 
 
-def test_a_small_picture_is_its_own_window(tmp_path: Path) -> None:
-    dataset = one_picture(tmp_path)
+def test_a_small_image_is_its_own_window(tmp_path: Path) -> None:
+    dataset = one_image(tmp_path)
     index, windows = tiled_index(dataset.index, 300)
     assert windows.corners.tolist() == [[0, 0, 260, 160]]
     np.testing.assert_allclose(index.labels(0).boxes, dataset.index.labels(0).boxes, atol=1e-4)
@@ -132,7 +132,7 @@ def test_what_is_smaller_than_the_overlap_lies_whole_in_a_window(height: int, wi
 
 
 def test_training_batches_of_windows_come_from_one_mapped_file(tmp_path: Path) -> None:
-    tiled = TiledDataset(one_picture(tmp_path).cached("disk"), 100)
+    tiled = TiledDataset(one_image(tmp_path).cached("disk"), 100)
     assert is_mapped(tiled.source_image(0))
     hyp = Hyperparameters(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
     loader = training_loader(tiled, 100, hyp, 0, LoaderSettings(6))

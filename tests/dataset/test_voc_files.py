@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.dataset.pictures import write_picture
+from tests.dataset.images import write_image
 from utils.dataset.label_cache import read_label_index
 from utils.dataset.loaders import open_dataset
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
@@ -40,9 +40,9 @@ def voc_text(*objects: str, size: tuple[int, int] = (100, 200)) -> str:
 
 
 def voc_set(root: Path, **files: str) -> Path:
-    """VOC's folders with a picture of 200 x 100 pixels for each file; the list of ``ImageSets/Main``."""
+    """VOC's folders with an image of 200 x 100 pixels for each file; the list of ``ImageSets/Main``."""
     for name, text in files.items():
-        write_picture(root / "JPEGImages" / f"{name}.jpg", np.zeros((100, 200, 3), np.uint8))
+        write_image(root / "JPEGImages" / f"{name}.jpg", np.zeros((100, 200, 3), np.uint8))
         (root / "Annotations").mkdir(exist_ok=True)
         (root / "Annotations" / f"{name}.xml").write_text(text, encoding="utf-8")
     listed = root / "ImageSets" / "Main" / "trainval.txt"
@@ -60,7 +60,7 @@ def test_corners_classes_and_the_lists_of_names(tmp_path: Path) -> None:
     index = read_label_index((listed,), NAMES)
     assert [path.name for path in index.paths] == ["a.jpg", "b.jpg"]
     labels = index.labels(0)
-    # The first covers the picture; the second begins behind ten columns and twenty rows.
+    # The first covers the image; the second begins behind ten columns and twenty rows.
     np.testing.assert_allclose(labels.boxes, [[0.0, 0.0, 200.0, 100.0], [10.0, 20.0, 50.0, 60.5]], atol=1e-4)
     assert labels.classes.tolist() == [0, 1]
     assert (len(index.labels(1)), index.unlabelled, index.problems) == (0, 0, ())
@@ -101,7 +101,7 @@ def test_mistakes_name_file_and_line(tmp_path: Path) -> None:
         ("<annotation><object></annotation>", "not XML"),
         ("<html></html>", "not a Pascal VOC annotation"),
         ('<!DOCTYPE a [<!ENTITY b "c">]><annotation>&b;</annotation>', "document type"),
-        (voc_text(size=(50, 200)), "is for a picture of 200 x 50, this one is 200 x 100"),
+        (voc_text(size=(50, 200)), "is for an image of 200 x 50, this one is 200 x 100"),
     ],
 )
 def test_a_file_that_cannot_be_used(tmp_path: Path, text: str, reason: str) -> None:

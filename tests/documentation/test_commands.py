@@ -138,7 +138,7 @@ python: no command
     ("arguments", "needs"),
     [
         ("--weights a.pt --device 0", ("GPU",)),
-        ("--weights a.pt --device cpu --source pictures/", ()),
+        ("--weights a.pt --device cpu --source images/", ()),
         ("--weights a.engine", ("GPU",)),
         ("--source rtsp://camera/1", ("camera",)),
         ("--source 0", ("camera",)),
@@ -185,7 +185,7 @@ def test_every_page_of_docs_is_named_in_the_readme() -> None:
 
 
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_pictures_and_links_of_a_page_are_there(page: Path) -> None:
+def test_images_and_links_of_a_page_are_there(page: Path) -> None:
     text = page.read_text(encoding="utf-8")
     targets = re.findall(r"\]\(([^)#\s]+)\)", text)
     named = re.findall(r"`(docs/[\w.-]+\.md)`", text)

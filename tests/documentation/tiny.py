@@ -68,8 +68,8 @@ MODULES: dict[str, tuple[str, ...]] = {
     "models": ("--cfg", "yolov5n-spd.yaml"),
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
     "utils.dataset.inspect": ("--data", DATA, "--imgsz", str(SIDE)),
-    "utils.reporting.augmentation_pictures": ("FOLDER/augmentation",),
-    "benchmarks.coco_evaluation": ("--pictures", "20", "--rounds", "1"),
+    "utils.reporting.augmentation_images": ("FOLDER/augmentation",),
+    "benchmarks.coco_evaluation": ("--images", "20", "--rounds", "1"),
     "benchmarks.classification_study": (
         *("--data", CLASSES, "--img", "32", "--models", "yolov5n-spd-cls", "--seeds", "0", "--epochs", "1"),
         *("--project", "FOLDER/classification-study"),

@@ -57,11 +57,11 @@ class InterruptAfterAnEpoch:
 
 
 def fill(folder: Path) -> None:
-    """Pictures, a data set, weights and files exported from them, and a run that was cut off."""
+    """Images, a data set, weights and files exported from them, and a run that was cut off."""
     yaml = write_small_dataset(folder / "datasets" / "my", train=8, val=4)
     text = yaml.read_text() + "test: images/val\n"
     (folder / DATA).write_text(text.replace(str(yaml.parent), "datasets/my"))
-    shutil.copytree(yaml.parent / "images" / "val", folder / "pictures")
+    shutil.copytree(yaml.parent / "images" / "val", folder / "images")
     (folder / "data").symlink_to(REPOSITORY / "data")
     tiny = {
         "weights": "",
@@ -111,26 +111,26 @@ def provide(folder: Path, words: Sequence[str]) -> None:
 
 
 def provide_source(folder: Path, source: str) -> None:
-    """Pictures or a video under the name that a command gives."""
-    file, pictures = folder / source, sorted((folder / "pictures").iterdir())
+    """Images or a video under the name that a command gives."""
+    file, images = folder / source, sorted((folder / "images").iterdir())
     if "*" in source:
-        file = folder / source.replace("**", "deep").replace("*", "picture")
+        file = folder / source.replace("**", "deep").replace("*", "image")
     if file.exists():
         return
     file.parent.mkdir(parents=True, exist_ok=True)
     if file.suffix == ".txt":
-        file.write_text("".join(f"{picture}\n" for picture in pictures))
+        file.write_text("".join(f"{image}\n" for image in images))
     elif file.suffix.lower() in VIDEO_SUFFIXES:
-        image = cv2.imread(str(pictures[0]))
-        assert image is not None
-        video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 5, (image.shape[1], image.shape[0]))
+        frame = cv2.imread(str(images[0]))
+        assert frame is not None
+        video = cv2.VideoWriter(str(file), cv2.VideoWriter.fourcc(*"mp4v"), 5, (frame.shape[1], frame.shape[0]))
         for _ in range(6):
-            video.write(image)
+            video.write(frame)
         video.release()
     elif file.suffix:
-        shutil.copyfile(pictures[0], file)
+        shutil.copyfile(images[0], file)
     else:
-        shutil.copytree(folder / "pictures", file)
+        shutil.copytree(folder / "images", file)
 
 
 def run(words: Sequence[str]) -> int:

@@ -94,9 +94,9 @@ def test_val_says_what_training_said(data: Path, uninterrupted: Path, tmp_path: 
     assert (folder / "confusion_matrix.png").is_file()
 
 
-def test_predict_on_a_folder_and_a_picture(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+def test_predict_on_a_folder_and_an_image(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
     flags = ("--weights", uninterrupted / "weights" / "best.pt", "--save-txt")
-    source = tmp_path / "pictures"
+    source = tmp_path / "images"
     source.mkdir()
     for colour in ("red", "blue"):
         (source / f"{colour}.png").write_bytes((data / "val" / colour / "000.png").read_bytes())
@@ -108,7 +108,7 @@ def test_predict_on_a_folder_and_a_picture(data: Path, uninterrupted: Path, tmp_
     assert len(lines) == 3 and {line.split()[1] for line in lines} == {"blue", "green", "red"}
     shares = [float(line.split()[0]) for line in lines]
     assert shares == sorted(shares, reverse=True) and sum(shares) == pytest.approx(1, abs=0.02)
-    assert "broken.png" in result.output and "2 pictures" in result.output
+    assert "broken.png" in result.output and "2 images" in result.output
     again = run_script("classify/predict.py", *flags, "--source", source / "red.png", folder=tmp_path)
     assert re.search(r"red\.png: \w+ [01]\.\d\d, ", again.stdout)
 
@@ -160,8 +160,8 @@ def test_a_mistake_in_the_settings_leaves_no_folder(
 
 @needs_shared
 @pytest.mark.acceptance
-def test_real_pictures_are_learned_from_scratch(tmp_path: Path) -> None:
-    """4 000 pictures of CIFAR-10, ten classes, 15 epochs, one thread: above 40 % top-1."""
+def test_real_images_are_learned_from_scratch(tmp_path: Path) -> None:
+    """4 000 images of CIFAR-10, ten classes, 15 epochs, one thread: above 40 % top-1."""
     flags = ("--model", "resnet18-spd", "--data", SHARED / "data" / "cifar10-mini", "--img", 32, "--workers", 0)
     words = command("classify/train.py", *flags, "--hyp", "hyp.classify-small-set.yaml", "--noplots")
     subprocess.run(words, cwd=tmp_path, env=environment(), check=True, timeout=14_400)

@@ -24,7 +24,7 @@ from utils.training.detection_task import DetectionTask
 from utils.training.session import train
 
 pytestmark = pytest.mark.slow
-HEIGHT, WIDTH = 96, 128  # of the small data set's pictures
+HEIGHT, WIDTH = 96, 128  # of the small data set's images
 
 
 @pytest.fixture(scope="module")
@@ -42,14 +42,14 @@ def whole_boxes(label: Path) -> list[tuple[int, list[int]]]:
 
 
 def as_coco(labelled: Path, folder: Path) -> Path:
-    """The same pictures with COCO annotation files and no label files."""
+    """The same images with COCO annotation files and no label files."""
     shutil.copytree(labelled.parent / "images", folder / "images")
     for part in ("train", "val"):
         images: list[dict[str, object]] = []
         rows: list[dict[str, object]] = []
-        for number, picture in enumerate(sorted((folder / "images" / part).iterdir())):
-            images.append({"id": number, "file_name": picture.name, "height": HEIGHT, "width": WIDTH})
-            for kind, (x1, y1, x2, y2) in whole_boxes(labelled.parent / "labels" / part / f"{picture.stem}.txt"):
+        for number, image in enumerate(sorted((folder / "images" / part).iterdir())):
+            images.append({"id": number, "file_name": image.name, "height": HEIGHT, "width": WIDTH})
+            for kind, (x1, y1, x2, y2) in whole_boxes(labelled.parent / "labels" / part / f"{image.stem}.txt"):
                 place = {"image_id": number, "category_id": 10 + kind, "iscrowd": 0, "bbox": [x1, y1, x2 - x1, y2 - y1]}
                 rows.append({"id": len(rows) + 1, "area": (x2 - x1) * (y2 - y1), **place})
         categories = [{"id": 10 + kind, "name": name} for kind, name in enumerate(NAMES)]
@@ -61,15 +61,15 @@ def as_coco(labelled: Path, folder: Path) -> Path:
 
 
 def as_voc(labelled: Path, folder: Path) -> Path:
-    """The same pictures in VOC's folders, with XML files and lists of names."""
+    """The same images in VOC's folders, with XML files and lists of names."""
     for name in ("JPEGImages", "Annotations", "ImageSets/Main"):
         (folder / name).mkdir(parents=True)
     for part in ("train", "val"):
         names = []
-        for picture in sorted((labelled.parent / "images" / part).iterdir()):
-            name = f"{part}_{picture.stem}"
-            shutil.copy(picture, folder / "JPEGImages" / f"{name}{picture.suffix}")
-            boxes = whole_boxes(labelled.parent / "labels" / part / f"{picture.stem}.txt")
+        for image in sorted((labelled.parent / "images" / part).iterdir()):
+            name = f"{part}_{image.stem}"
+            shutil.copy(image, folder / "JPEGImages" / f"{name}{image.suffix}")
+            boxes = whole_boxes(labelled.parent / "labels" / part / f"{image.stem}.txt")
             objects = [voc_object(NAMES[kind], (x1 + 1, y1 + 1, x2, y2)) for kind, (x1, y1, x2, y2) in boxes]
             (folder / "Annotations" / f"{name}.xml").write_text(voc_text(*objects, size=(HEIGHT, WIDTH)))
             names.append(f"{name}\n")
@@ -157,7 +157,7 @@ def test_training_and_validation_in_tiles(tmp_path: Path) -> None:
     tiled = replace(settings(tmp_path / "large.yaml", tmp_path / "runs"), imgsz=96, noplots=False, batch_size=8)
     run = train(DetectionTask, tiled)
     (row,) = rows_of(run)
-    # Whole pictures are judged in tiles: there is no loss, and all objects of the picture count, not those of windows.
+    # Whole images are judged in tiles: there is no loss, and all objects of the image count, not those of windows.
     assert row["val/box_loss"] == "nan" and row["metrics/mAP_0.5"] != "nan"
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["images"], metrics["objects"]) == (1, 12)
@@ -166,6 +166,6 @@ def test_training_and_validation_in_tiles(tmp_path: Path) -> None:
     judge = partial(judged, run / "weights" / "last.pt", tmp_path / "large.yaml", tmp_path / "runs", imgsz=96)
     assert judge()["map50_95"] == judge(slice=96)["map50_95"]
     assert judge()["settings"]["slice"] is None
-    # --tile 0 takes whole pictures, whatever the YAML says.
+    # --tile 0 takes whole images, whatever the YAML says.
     (row,) = rows_of(train(DetectionTask, replace(tiled, tile=0, noplots=True)))
     assert row["val/box_loss"] != "nan"

@@ -14,7 +14,7 @@ from tests.shared_data import REPOSITORY
 pytestmark = pytest.mark.slow
 
 
-def test_without_a_source_it_takes_the_pictures_of_the_repository(tmp_path: Path) -> None:
+def test_without_a_source_it_takes_the_images_of_the_repository(tmp_path: Path) -> None:
     weights = write_small_checkpoint(tmp_path / "small.pt")
     result = run_script("detect.py", "--weights", weights, "--project", tmp_path / "runs", folder=REPOSITORY)
     frames, last = result.stdout.splitlines()[-2:]

@@ -1,4 +1,4 @@
-"""detect.py's flags against YOLOv5's, and the effect of each on pictures and video with a small model."""
+"""detect.py's flags against YOLOv5's, and the effect of each on images and video with a small model."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from tests.exporting.small_model import write_small_checkpoint, write_small_torc
 from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
-from utils.reporting import picture_window
+from utils.reporting import image_window
 from utils.reporting.detection_run import DetectionSummary, run_detection
 from utils.user_error import UsageError
 
-# YOLOv5's defaults, but for --line-thickness (there 3, whatever the size of picture and object), and those of our own.
+# YOLOv5's defaults, but for --line-thickness (there 3, whatever the size of image and object), and those of our own.
 DEFAULTS: dict[str, object] = {
     "weights": ("yolov5s.pt",),
     "source": "data/images",
@@ -73,11 +73,11 @@ EFFECTS = {
     "max_det": f"{RUN}::test_thresholds_and_filters_reach_suppression",
     "device": "test_refusals",
     "view_img": "test_view_img",
-    "save_txt": f"{RUN}::test_annotated_pictures_labels_and_crops",
+    "save_txt": f"{RUN}::test_annotated_images_labels_and_crops",
     "save_format": "test_save_format",
     "save_csv": "test_save_csv",
     "save_conf": f"{RUN}::test_scores_stay_out_of_label_files_unless_asked_for",
-    "save_crop": f"{RUN}::test_annotated_pictures_labels_and_crops",
+    "save_crop": f"{RUN}::test_annotated_images_labels_and_crops",
     "nosave": f"{RUN}::test_summary_and_skipped_file",
     "classes": f"{RUN}::test_thresholds_and_filters_reach_suppression",
     "agnostic_nms": f"{RUN}::test_thresholds_and_filters_reach_suppression",
@@ -92,7 +92,7 @@ EFFECTS = {
     "hide_conf": f"{RUN}::test_what_is_drawn",
     "half": "test_refusals",
     "dnn": "tests/inference/test_model_backends.py",
-    "vid_stride": f"{RUN}::test_video_gives_the_boxes_of_its_pictures",
+    "vid_stride": f"{RUN}::test_video_gives_the_boxes_of_its_images",
     "save_json": "test_save_json",
     "save_coco": "test_save_coco",
     "batch_size": "test_batches_do_not_change_what_is_found",
@@ -121,18 +121,18 @@ def test_each_flag_has_its_test() -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with weights, three pictures of two sizes, and a lossless video of one of them."""
+    """A working folder with weights, three images of two sizes, and a lossless video of one of them."""
     folder = tmp_path_factory.mktemp("detect_flags")
     write_small_checkpoint(folder / "small.pt")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     rng = np.random.default_rng(1)
     for name, size in (("a.png", (64, 96)), ("b.png", (64, 96)), ("c.png", (96, 80))):
-        cv2.imwrite(str(folder / "pictures" / name), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
+        cv2.imwrite(str(folder / "images" / name), rng.integers(0, 256, (*size, 3), dtype=np.uint8))
     return folder
 
 
 def detect(folder: Path, *flags: object) -> DetectionSummary:
-    words = ("--weights", folder / "small.pt", "--source", folder / "pictures", "--img", 96, "--conf", 0.5, "--nosave")
+    words = ("--weights", folder / "small.pt", "--source", folder / "images", "--img", 96, "--conf", 0.5, "--nosave")
     return run_detection(parse(*words, "--project", folder / "runs", *flags))
 
 
@@ -265,7 +265,7 @@ def test_slice(folder: Path, plain: dict[str, np.ndarray], tmp_path: Path) -> No
     for further in (("--slice-overlap", 0.6), ("--slice-merge", "greedy")):
         other = rows(detect(folder, *flags, "--slice", 64, *further))["a"]
         assert other.shape != sliced.shape or (other != sliced).any(), further
-    whole = rows(detect(folder, *flags, "--slice", 640))["a"]  # pictures that fit into one tile
+    whole = rows(detect(folder, *flags, "--slice", 640))["a"]  # images that fit into one tile
     np.testing.assert_allclose(whole, plain["a"], atol=1e-5)
 
 
@@ -283,7 +283,7 @@ def test_view_img(folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.
     assert [line for line in caplog.messages if "no display here" in line] != []
 
     shown: list[tuple[str, tuple[int, ...]]] = []
-    monkeypatch.setattr(picture_window, "has_display", lambda: True)
+    monkeypatch.setattr(image_window, "has_display", lambda: True)
     for name in ("namedWindow", "resizeWindow", "destroyWindow"):
         monkeypatch.setattr(cv2, name, lambda *arguments: None)
     monkeypatch.setattr(cv2, "imshow", lambda title, image: shown.append((title, image.shape)))

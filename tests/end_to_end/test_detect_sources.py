@@ -59,7 +59,7 @@ def frames_of(path: Path) -> list[np.ndarray]:
         frames.append(image)
 
 
-@pytest.mark.case("Streams", "connection drops in the middle of a picture", "sought again; the other stream goes on")
+@pytest.mark.case("Streams", "connection drops in the middle of an image", "sought again; the other stream goes on")
 def test_two_streams_one_of_which_drops_its_connection(weights: Path, tmp_path: Path) -> None:
     cameras = {"east": Camera([noise(0)], [-4, 8]), "west": Camera([noise(1, 64, 48)], [9])}
     with cameras_on_loopback(**cameras) as addresses:
@@ -84,33 +84,33 @@ def test_nobody_streams(weights: Path, tmp_path: Path) -> None:
     assert error.value.exit_code == 1
 
 
-def test_lossless_video_gives_the_boxes_of_its_pictures(weights: Path, tmp_path: Path) -> None:
-    pictures = [noise(seed) for seed in range(5)]
-    check_video_against_pictures(weights, tmp_path, pictures, "--img", 64, "--conf", 0.5)
+def test_lossless_video_gives_the_boxes_of_its_images(weights: Path, tmp_path: Path) -> None:
+    images = [noise(seed) for seed in range(5)]
+    check_video_against_images(weights, tmp_path, images, "--img", 64, "--conf", 0.5)
 
 
 @needs_shared
 @pytest.mark.slow
-def test_lossless_video_of_real_pictures(tmp_path: Path) -> None:
+def test_lossless_video_of_real_images(tmp_path: Path) -> None:
     sources = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))
-    pictures = [image for path in sources if (image := cv2.imread(str(path))) is not None]
-    pictures = [image[..., ::-1] for image in pictures if image.shape == (480, 640, 3)][:6]
-    check_video_against_pictures(SHARED / "weights" / "yolov5n.pt", tmp_path, pictures, "--img", 320)
+    images = [image for path in sources if (image := cv2.imread(str(path))) is not None]
+    images = [image[..., ::-1] for image in images if image.shape == (480, 640, 3)][:6]
+    check_video_against_images(SHARED / "weights" / "yolov5n.pt", tmp_path, images, "--img", 320)
 
 
-def check_video_against_pictures(weights: Path, folder: Path, pictures: list[np.ndarray], *flags: object) -> None:
-    """The label rows of each frame of an FFV1 video equal those of the picture itself, at any batch size."""
-    height, width = pictures[0].shape[:2]
-    (folder / "pictures").mkdir()
+def check_video_against_images(weights: Path, folder: Path, images: list[np.ndarray], *flags: object) -> None:
+    """The label rows of each frame of an FFV1 video equal those of the image itself, at any batch size."""
+    height, width = images[0].shape[:2]
+    (folder / "images").mkdir()
     writer = cv2.VideoWriter(str(folder / "v.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (width, height))
-    for number, picture in enumerate(pictures):
-        bgr = np.ascontiguousarray(picture[..., ::-1])
+    for number, image in enumerate(images):
+        bgr = np.ascontiguousarray(image[..., ::-1])
         writer.write(bgr)
-        cv2.imwrite(str(folder / "pictures" / f"v_{number}.png"), bgr)
+        cv2.imwrite(str(folder / "images" / f"v_{number}.png"), bgr)
     writer.release()
     common = (*flags, "--save-txt", "--save-conf", "--nosave")
-    stills = labels(detect(weights, folder, "--source", folder / "pictures", *common))
-    assert len(stills) == len(pictures)
+    stills = labels(detect(weights, folder, "--source", folder / "images", *common))
+    assert len(stills) == len(images)
     frames = labels(detect(weights, folder, "--source", folder / "v.avi", *common))
     assert frames.keys() == stills.keys()
     for name, rows in stills.items():
@@ -156,7 +156,7 @@ def test_video_without_frames(weights: Path, tmp_path: Path) -> None:
     assert run.frames == 2 and len(run.skipped) == 1 and [path.name for path in run.folder.glob("*.mp4")] == ["w.mp4"]
 
 
-def test_pictures_and_videos_in_one_folder(weights: Path, tmp_path: Path) -> None:
+def test_images_and_videos_in_one_folder(weights: Path, tmp_path: Path) -> None:
     for name in ("a.avi", "c.avi"):
         write_video(tmp_path / name, [10, 20])
     cv2.imwrite(str(tmp_path / "b.png"), noise(3))

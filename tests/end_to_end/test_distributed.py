@@ -63,7 +63,7 @@ def test_a_run_in_two_processes(dataset: Path, tmp_path: Path) -> None:
     with (run / "results.csv").open() as file:
         rows = [{key.strip(): float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
     assert [row["epoch"] for row in rows] == [0, 1]
-    # The evaluation of the two, gathered, is that of one process over all pictures.
+    # The evaluation of the two, gathered, is that of one process over all images.
     metrics = json.loads((run / "metrics.json").read_text())
     assert metrics["images"] == 5
     flags = ("--weights", run / "weights" / "best.pt", "--data", dataset, "--img", 64, "--batch-size", 2)

@@ -1,4 +1,4 @@
-"""Small objects in large pictures, with a model that is trained for it: what slicing gains, beside sahi."""
+"""Small objects in large images, with a model that is trained for it: what slicing gains, beside sahi."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ from utils.evaluation.coco_average_precision import coco_figures, findings_from_
 
 
 @pytest.mark.acceptance
-def test_slicing_doubles_the_ap_of_small_objects_in_large_pictures(tmp_path: Path) -> None:
+def test_slicing_doubles_the_ap_of_small_objects_in_large_images(tmp_path: Path) -> None:
     names = f"names: [{', '.join(NAMES)}]\n"
     scenes = write_demo_scenes(tmp_path / "scenes", SceneSize(train=240, val=8))
     (tmp_path / "scenes.yaml").write_text(f"path: {scenes}\ntrain: images/train\nval: images/val\n{names}")
-    pictures = large_scenes(tmp_path / "large", 4)
+    images = large_scenes(tmp_path / "large", 4)
     (tmp_path / "large.yaml").write_text(f"path: {tmp_path}\ntrain: large\nval: large\n{names}")
     hyp = REPOSITORY / "data" / "hyps" / "hyp.demo.yaml"
     recipe = ("--weights", "", "--cfg", "yolov5n-spd.yaml", "--data", tmp_path / "scenes.yaml", "--hyp", hyp)
@@ -38,10 +38,10 @@ def test_slicing_doubles_the_ap_of_small_objects_in_large_pictures(tmp_path: Pat
 
     if importlib.util.find_spec("sahi") is None:
         pytest.skip(f"sahi is not installed; sliced {small['sliced']:.4f}, whole {small['whole']:.4f}")
-    truth = truth_from_labels([labels for _, labels in pictures])
+    truth = truth_from_labels([labels for _, labels in images])
     ways = ways_to_look(weights, conf=0.01, batch_size=8)
     ap = {
-        name: coco_figures(truth, findings_from_detections([look(image) for image, _ in pictures])).summary.AP_S
+        name: coco_figures(truth, findings_from_detections([look(image) for image, _ in images])).summary.AP_S
         for name, look in ways.items()
     }
     (of_sahi,) = (value for name, value in ap.items() if name.startswith("sahi"))

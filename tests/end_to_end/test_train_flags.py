@@ -21,7 +21,7 @@ from models.yolo import DetectionModel
 from tests.shared_data import SHARED
 from tests.small_dataset import write_small_dataset
 from utils.config.run_config import TrainConfig
-from utils.dataset.picture_cache import MappedPictures, MemoryPictures
+from utils.dataset.image_cache import MappedImages, MemoryImages
 from utils.geometry.records import Batch, HeadMaps
 from utils.reporting.epoch_log import EpochRecord
 from utils.runtime.process_ranks import ALONE, ProcessRanks
@@ -44,7 +44,7 @@ class Trial:
     start: dict[str, torch.Tensor]
     end: dict[str, torch.Tensor]
     frames: list[tuple[int, int]]  # of every training batch, height and width
-    pictures: list[list[str]]  # file names of every training epoch
+    images: list[list[str]]  # file names of every training epoch
     rows: list[dict[str, float]]  # results.csv
 
     def rates(self) -> list[float]:
@@ -52,7 +52,7 @@ class Trial:
 
 
 def bccd(folder: Path, train: int | None, val: int | None) -> Path:
-    """A dataset YAML over the first pictures of each split."""
+    """A dataset YAML over the first images of each split."""
     for split, count in (("train", train), ("val", val)):
         files = sorted((SHARED / "data" / "bccd" / "images" / split).iterdir())[:count]
         (folder / f"{split}.txt").write_text("".join(f"{file}\n" for file in files))
@@ -84,7 +84,7 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
     run = new_run(DetectionTask, config, ALONE)
     start = {name: value.clone() for name, value in run.learner.model.state_dict().items()}
     frames: list[tuple[int, int]] = []
-    pictures: list[list[str]] = [[] for _ in range(config.epochs)]
+    images: list[list[str]] = [[] for _ in range(config.epochs)]
     loss = type(run.learner.loss).__call__
     seen = 0
 
@@ -92,7 +92,7 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
         nonlocal seen
         if batch.letterboxes[0] is None:  # a training batch
             frames.append((batch.size.height, batch.size.width))
-            pictures[seen // run.learner.schedule.steps_per_epoch] += [path.name for path in batch.paths]
+            images[seen // run.learner.schedule.steps_per_epoch] += [path.name for path in batch.paths]
             seen += 1
         return loss(self, maps, batch, ranks)  # type: ignore[arg-type]
 
@@ -107,7 +107,7 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
     assert all(math.isfinite(row["train/box_loss"]) and row["train/box_loss"] > 0 for row in rows)
     end = run.learner.model.state_dict()
     assert all(bool(torch.isfinite(value).all()) for value in end.values() if value.is_floating_point())
-    return Trial(run.folder, start, end, frames, pictures, rows)
+    return Trial(run.folder, start, end, frames, images, rows)
 
 
 @pytest.fixture(scope="module")
@@ -120,10 +120,10 @@ def changed(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> set
     return {name for name in one if not torch.equal(one[name], other[name])}
 
 
-def test_without_flags_every_picture_is_seen_once_in_square_batches(base: TrainConfig, plain: Trial) -> None:
+def test_without_flags_every_image_is_seen_once_in_square_batches(base: TrainConfig, plain: Trial) -> None:
     assert plain.frames == [(64, 64)] * 6
-    assert sorted(plain.pictures[0]) == sorted(plain.pictures[1]) and len(set(plain.pictures[0])) == 12
-    assert plain.pictures[0] != plain.pictures[1]
+    assert sorted(plain.images[0]) == sorted(plain.images[1]) and len(set(plain.images[0])) == 12
+    assert plain.images[0] != plain.images[1]
     assert {"model.0.conv.weight", "model.24.m.0.bias"} <= changed(plain.start, plain.end)
 
 
@@ -148,21 +148,21 @@ def test_cos_lr(base: TrainConfig, plain: Trial, monkeypatch: pytest.MonkeyPatch
 
 def test_quad(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(replace(base, batch_size=8, quad=True), monkeypatch)
-    # 12 pictures in batches of 8: two images of four, then one more.
+    # 12 images in batches of 8: two images of four, then one more.
     assert made.frames == [(128, 128)] * 4
-    assert [len(names) for names in made.pictures] == [3, 3]
+    assert [len(names) for names in made.images] == [3, 3]
 
 
 def test_rect(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(replace(base, imgsz=128, rect=True), monkeypatch)
-    assert set(made.frames) == {(96, 128)}  # pictures are 3 : 4
-    assert sorted(made.pictures[0]) == sorted(made.pictures[1]) and len(set(made.pictures[0])) == 12
+    assert set(made.frames) == {(96, 128)}  # images are 3 : 4
+    assert sorted(made.images[0]) == sorted(made.images[1]) and len(set(made.images[0])) == 12
 
 
 def test_image_weights(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(replace(base, image_weights=True), monkeypatch)
-    assert all(len(names) == 12 for names in made.pictures)
-    assert any(len(set(names)) < 12 for names in made.pictures)  # drawn with replacement
+    assert all(len(names) == 12 for names in made.images)
+    assert any(len(set(names)) < 12 for names in made.images)  # drawn with replacement
     saved = torch.load(made.folder / "weights" / "last.pt", weights_only=True)
     assert len(saved["class_ap"]) == 3
 
@@ -172,27 +172,27 @@ def test_cache(kind: str, base: TrainConfig, plain: Trial, monkeypatch: pytest.M
     config = replace(base, cache=kind)
     run = new_run(DetectionTask, config, ALONE)
     assert isinstance(run.task, DetectionTask)
-    for loader in (run.task.pictures.training, run.task.pictures.evaluation):
+    for loader in (run.task.images.training, run.task.images.evaluation):
         cache = loader.dataset._cache
-        assert isinstance(cache, MemoryPictures if kind == "ram" else MappedPictures)
+        assert isinstance(cache, MemoryImages if kind == "ram" else MappedImages)
         assert cache.image(0).dtype == "uint8"
     made = trial(replace(config, exist_ok=True), monkeypatch)
-    assert made.pictures == plain.pictures
+    assert made.images == plain.images
 
 
-def test_few_pictures_are_kept_without_the_flag(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_few_images_are_kept_without_the_flag(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(config: TrainConfig) -> list[object]:
         run = new_run(DetectionTask, config, ALONE)
         assert isinstance(run.task, DetectionTask)
-        pictures = run.task.pictures
-        return [loader.dataset._cache for loader in (pictures.training, pictures.evaluation)]
+        images = run.task.images
+        return [loader.dataset._cache for loader in (images.training, images.evaluation)]
 
     training, evaluation = kept(base)
-    assert isinstance(training, MemoryPictures) and evaluation is None
+    assert isinstance(training, MemoryImages) and evaluation is None
     assert kept(replace(base, cache="none")) == [None, None]
-    monkeypatch.setattr("utils.training.run_pictures.FEW_BYTES", training.layout.total - 1)
+    monkeypatch.setattr("utils.training.run_images.FEW_BYTES", training.layout.total - 1)
     assert kept(base) == [None, None]
-    monkeypatch.setattr("utils.training.run_pictures.FEW_BYTES", training.layout.total)
+    monkeypatch.setattr("utils.training.run_images.FEW_BYTES", training.layout.total)
     assert kept(base)[0] is not None
 
 
@@ -241,7 +241,7 @@ def test_nosave(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_seed(base: TrainConfig, plain: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(replace(base, seed=1), monkeypatch)
-    assert made.pictures != plain.pictures
+    assert made.images != plain.images
 
 
 def test_patience(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,7 +301,7 @@ def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(base: TrainCon
 
 
 @pytest.mark.acceptance
-@pytest.mark.skipif(not HAS_SHARED, reason="needs the BCCD pictures and yolov5n.pt")
+@pytest.mark.skipif(not HAS_SHARED, reason="needs the BCCD images and yolov5n.pt")
 @pytest.mark.parametrize(
     "changes",
     [

@@ -1,4 +1,4 @@
-"""val.py's flags against YOLOv5's, and the effect of each on real pictures with the official nano weights."""
+"""val.py's flags against YOLOv5's, and the effect of each on real images with the official nano weights."""
 
 from __future__ import annotations
 
@@ -140,10 +140,10 @@ WEIGHTS = SHARED / "weights" / "yolov5n.pt"
 
 @pytest.fixture(scope="module")
 def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Sixteen pictures of coco128."""
+    """Sixteen images of coco128."""
     folder = tmp_path_factory.mktemp("coco16")
-    pictures = list_images((SHARED / "data" / "coco128" / "images" / "train2017",))[:16]
-    (folder / "val.txt").write_text("".join(f"{path}\n" for path in pictures))
+    images = list_images((SHARED / "data" / "coco128" / "images" / "train2017",))[:16]
+    (folder / "val.txt").write_text("".join(f"{path}\n" for path in images))
     names = yaml.safe_load((REPOSITORY / "data" / "coco128.yaml").read_text())["names"]
     content = {"path": str(folder), "train": "val.txt", "val": "val.txt", "names": names}
     (folder / "coco16.yaml").write_text(yaml.safe_dump(content))
@@ -342,14 +342,14 @@ def annotated(dataset: Path, folder: Path) -> tuple[Path, dict[str, Any]]:
     return folder / "annotated.yaml", value
 
 
-def annotations_from_labels(pictures: list[Path]) -> dict[str, Any]:
+def annotations_from_labels(paths: list[Path]) -> dict[str, Any]:
     """COCO's form of YOLO labels, with COCO's own category ids."""
     names = yaml.safe_load((REPOSITORY / "data" / "coco128.yaml").read_text())["names"]
     gaps = {12, 26, 29, 30, 45, 66, 68, 69, 71, 83}
     ids = [number for number in range(1, 91) if number not in gaps]
     images: list[dict[str, Any]] = []
     annotations: list[dict[str, Any]] = []
-    for path in pictures:
+    for path in paths:
         height, width = image_size(path)
         images.append({"id": int(path.stem), "file_name": path.name, "height": height, "width": width})
         label_file = path.parent.parent.parent / "labels" / "train2017" / f"{path.stem}.txt"
@@ -390,11 +390,11 @@ def test_crowds_and_areas_of_the_annotations_count(dataset: Path, tmp_path: Path
 
 @slow
 def test_a_split_without_labels_is_written_as_a_submission(dataset: Path, tmp_path: Path) -> None:
-    pictures = list_images((dataset.parent / "val.txt",))[:4]
+    images = list_images((dataset.parent / "val.txt",))[:4]
     (tmp_path / "images").mkdir()
-    for path in pictures:
+    for path in images:
         (tmp_path / "images" / path.name).write_bytes(path.read_bytes())
-    value = annotations_from_labels(pictures[:3]) | {"annotations": []}  # one picture is not of test-dev
+    value = annotations_from_labels(images[:3]) | {"annotations": []}  # one image is not of test-dev
     (tmp_path / "image_info_test-dev2017.json").write_text(json.dumps(value))
     content = yaml.safe_load(dataset.read_text()) | {
         "path": str(tmp_path),
@@ -410,6 +410,6 @@ def test_a_split_without_labels_is_written_as_a_submission(dataset: Path, tmp_pa
     with zipfile.ZipFile(file) as archive:
         assert archive.namelist() == ["detections_test-dev2017_spd_results.json"]
         rows = json.loads(archive.read(archive.namelist()[0]))
-    assert {row["image_id"] for row in rows} == {int(path.stem) for path in pictures[:3]}
+    assert {row["image_id"] for row in rows} == {int(path.stem) for path in images[:3]}
     counts = np.unique([row["image_id"] for row in rows], return_counts=True)[1]
     assert counts.max() == 100

@@ -10,16 +10,16 @@ import torch
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections, Labels
 
-PICTURE = FrameSize(200, 300)
+IMAGE = FrameSize(200, 300)
 
 
-def labels_of(*rows: Sequence[float], size: FrameSize = PICTURE) -> Labels:
+def labels_of(*rows: Sequence[float], size: FrameSize = IMAGE) -> Labels:
     """Labels from rows ``class x1 y1 x2 y2``."""
     table = np.array(rows, dtype=np.float32).reshape(-1, 5)
     return Labels(boxes=table[:, 1:], classes=table[:, 0].astype(np.int64), polygons=(None,) * len(table), size=size)
 
 
-def detections_of(*rows: Sequence[float], size: FrameSize = PICTURE) -> Detections:
+def detections_of(*rows: Sequence[float], size: FrameSize = IMAGE) -> Detections:
     """Detections from rows ``class score x1 y1 x2 y2``, best first."""
     table = torch.tensor(rows, dtype=torch.float32).reshape(-1, 6)
     return Detections(boxes=table[:, 2:], scores=table[:, 1], classes=table[:, 0].long(), size=size)

@@ -42,7 +42,7 @@ def test_a_class_without_detections_counts_with_zero_and_one_without_objects_not
     assert result.precision.tolist() == [1.0, 0.0]
 
 
-def test_the_order_of_pictures_does_not_matter() -> None:
+def test_the_order_of_images_does_not_matter() -> None:
     rng = np.random.default_rng(3)
     hits, scores, classes = rng.random(60) < 0.5, rng.permutation(60) / 60, rng.integers(0, 3, 60)
     truth = np.repeat([0, 1, 2], 20)

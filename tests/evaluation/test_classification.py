@@ -17,7 +17,7 @@ NAMES = tuple("abcdefg")
 
 
 def batch(classes: list[int]) -> ClassificationBatch:
-    """Pictures whose first pixel's red value is their number."""
+    """Images whose first pixel's red value is their number."""
     images = torch.zeros(len(classes), 3, 2, 2, dtype=torch.uint8)
     images[:, 0, 0, 0] = torch.arange(len(classes), dtype=torch.uint8)
     return ClassificationBatch(images, torch.tensor(classes), tuple(range(len(classes))))
@@ -41,8 +41,8 @@ def test_top1_top5_classes_and_confusion() -> None:
         torch.device("cpu"),
     )
     assert report.images == 4
-    assert report.top1 == 0.5  # pictures 0 and 3
-    assert report.top5 == 0.75  # the truth of picture 1 is fifth, that of picture 2 sixth
+    assert report.top1 == 0.5  # images 0 and 3
+    assert report.top5 == 0.75  # the truth of image 1 is fifth, that of image 2 sixth
     assert report.class_top1.tolist()[:3] == [0.5, 0.0, 1.0] and math.isnan(report.class_top1[3])
     assert report.class_top5.tolist()[:3] == [1.0, 0.0, 1.0]
     expected = np.zeros((7, 7), dtype=int)
@@ -62,7 +62,7 @@ def test_few_classes_have_a_top5_of_all() -> None:
     assert (report.top1, report.top5) == (0.5, 1.0)
 
 
-def test_the_loss_is_a_mean_over_pictures_not_over_batches() -> None:
+def test_the_loss_is_a_mean_over_images_not_over_batches() -> None:
     def network(images: torch.Tensor) -> torch.Tensor:
         return torch.zeros(len(images), 2) if len(images) == 3 else torch.tensor([[0.0, 20.0]])
 

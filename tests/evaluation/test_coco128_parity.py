@@ -1,4 +1,4 @@
-"""Official weights on real pictures: the figures of the original program, which computes them in half precision."""
+"""Official weights on real images: the figures of the original program, which computes them in half precision."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def test_figures_of_the_original_program(batch_size: int, tmp_path: Path) -> Non
 def test_the_same_figures_through_every_path(tmp_path: Path) -> None:
     """Labels, an annotation file made from them, and results that pycocotools evaluates by hand."""
     root = SHARED / "data" / "coco128"
-    pictures = list_images((root / "images" / "train2017",))
-    (tmp_path / "instances.json").write_text(json.dumps(annotations_from_labels(pictures)))
+    images = list_images((root / "images" / "train2017",))
+    (tmp_path / "instances.json").write_text(json.dumps(annotations_from_labels(images)))
     spec = (REPOSITORY / "data" / "coco128.yaml").read_text(encoding="utf-8").splitlines()
     text = "\n".join(f"path: {root}" if line.startswith("path:") else line for line in spec)
     (tmp_path / "labels.yaml").write_text(text)
@@ -68,7 +68,7 @@ def test_the_same_figures_through_every_path(tmp_path: Path) -> None:
         known = COCO(str(tmp_path / "instances.json"))
         found = known.loadRes(str(tmp_path / "annotated" / "yolov5n_predictions.json"))
         evaluator = COCOeval(known, found, "bbox")
-        evaluator.params.imgIds = sorted(int(path.stem) for path in pictures)
+        evaluator.params.imgIds = sorted(int(path.stem) for path in images)
         evaluator.evaluate()
         evaluator.accumulate()
         evaluator.summarize()

@@ -19,9 +19,9 @@ from utils.evaluation.coco_average_precision import (
 )
 
 
-def random_set(seed: int, pictures: int = 12) -> tuple[CocoTruth, CocoFindings]:
+def random_set(seed: int, images: int = 12) -> tuple[CocoTruth, CocoFindings]:
     rng = np.random.default_rng(seed)
-    scenes = [random_scene(rng) for _ in range(pictures)]
+    scenes = [random_scene(rng) for _ in range(images)]
     return truth_from_labels([labels for labels, _ in scenes]), findings_from_detections([d for _, d in scenes])
 
 
@@ -83,7 +83,7 @@ def test_a_crowd_region_forgives_detections_inside_it() -> None:
 
 
 def test_a_set_like_val2017_in_small() -> None:
-    """The benchmark's set, a hundredth of its size: eighty classes, crowds, a hundred detections per picture."""
+    """The benchmark's set, a hundredth of its size: eighty classes, crowds, a hundred detections per image."""
     truth, findings = synthetic_set(50)
     assert (truth.image_count, len(truth.images), len(findings.images)) == (50, 360, 5000)
     fast, reference = (coco_figures(truth, findings, engine) for engine in ("hotcoco", "pycocotools"))

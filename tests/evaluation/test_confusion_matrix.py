@@ -29,7 +29,7 @@ def test_an_object_takes_the_detection_that_overlaps_it_most() -> None:
     assert matrix.counts.tolist() == [[1, 0, 0], [0, 0, 1], [0, 0, 0]]
 
 
-def test_pictures_without_labels_or_without_detections() -> None:
+def test_images_without_labels_or_without_detections() -> None:
     matrix = ConfusionMatrix(1)
     matrix.add(detections_of([0, 0.9, 0, 0, 30, 50]), labels_of())
     matrix.add(detections_of(), labels_of([0, 0, 0, 30, 50], [0, 0, 0, 40, 50]))

@@ -18,7 +18,7 @@ from utils.evaluation.error_analysis import REMEDIES, ErrorAnalysis, advice, ana
 
 
 def analysed() -> ErrorAnalysis:
-    """One picture with one error of each kind, each beside objects that are found."""
+    """One image with one error of each kind, each beside objects that are found."""
     truth = truth_from_labels(
         [
             labels_of(

@@ -18,7 +18,7 @@ from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.user_error import UserError
 
-# A picture of 200 x 300 pixels, halved and set into 128 x 160: 150 + 2 x 5 wide, 100 + 2 x 14 high.
+# An image of 200 x 300 pixels, halved and set into 128 x 160: 150 + 2 x 5 wide, 100 + 2 x 14 high.
 SOURCE = FrameSize(200, 300)
 HALVED = LetterboxTransform(SOURCE, FrameSize(128, 160), scale_x=0.5, scale_y=0.5, pad_left=5, pad_top=14)
 QUIET = EvaluationSettings(progress=False)
@@ -27,24 +27,24 @@ CPU = torch.device("cpu")
 
 @dataclass
 class RoteData:
-    pictures: list[Labels]
+    images: list[Labels]
     coco_truth: CocoTruth | None = None
 
     def source_labels(self, index: int) -> Labels:
-        return self.pictures[index]
+        return self.images[index]
 
 
 @dataclass
 class RoteLoader:
-    """Batches of two pictures, last picture first."""
+    """Batches of two images, last image first."""
 
     dataset: RoteData
 
     def __len__(self) -> int:
-        return (len(self.dataset.pictures) + 1) // 2
+        return (len(self.dataset.images) + 1) // 2
 
     def __iter__(self) -> Iterator[Batch]:
-        order = list(reversed(range(len(self.dataset.pictures))))
+        order = list(reversed(range(len(self.dataset.images))))
         for start in range(0, len(order), 2):
             indices = tuple(order[start : start + 2])
             yield Batch(
@@ -59,7 +59,7 @@ class RoteLoader:
 
 
 class RoteDetector:
-    """Knows each picture by its grey value and gives the rows ``class score x1 y1 x2 y2`` (source pixels) for it."""
+    """Knows each image by its grey value and gives the rows ``class score x1 y1 x2 y2`` (source pixels) for it."""
 
     names = ("car", "boat")
 
@@ -93,8 +93,8 @@ TRUTH = [labels_of(CAR, BOAT), labels_of(CAR), labels_of()]
 PERFECT = [[[0, 0.9, *CAR[1:]], [1, 0.8, *BOAT[1:]]], [[0, 0.7, *CAR[1:]]], []]
 
 
-def loader_of(pictures: list[Labels]) -> RoteLoader:
-    return RoteLoader(RoteData(pictures))
+def loader_of(images: list[Labels]) -> RoteLoader:
+    return RoteLoader(RoteData(images))
 
 
 def test_perfect_detections() -> None:
@@ -140,16 +140,16 @@ def test_loss_is_the_mean_over_batches_and_needs_raw_maps() -> None:
         return LossParts(torch.tensor(float(len(batch.paths))), torch.tensor(0.5), torch.tensor(0.25))
 
     report = evaluate(RoteModel(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=loss)
-    assert report.loss == (1.5, 0.5, 0.25)  # batches of 2 and 1 pictures
+    assert report.loss == (1.5, 0.5, 0.25)  # batches of 2 and 1 images
     np.testing.assert_allclose(report.map50, 0.995)
     with pytest.raises(TypeError, match="no raw maps"):
         evaluate(RoteDetector(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=loss)
 
 
-def test_observers_see_every_picture_in_source_pixels_and_every_batch_in_network_pixels() -> None:
+def test_observers_see_every_image_in_source_pixels_and_every_batch_in_network_pixels() -> None:
     class Recorder(EvaluationObserver):
         def __init__(self) -> None:
-            self.pictures: dict[int, Detections] = {}
+            self.images: dict[int, Detections] = {}
             self.batches: list[tuple[int, FrameSize]] = []
 
         def on_batch(
@@ -157,17 +157,17 @@ def test_observers_see_every_picture_in_source_pixels_and_every_batch_in_network
         ) -> None:
             self.batches += [(number, one.size) for one in detections]
 
-        def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+        def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
             assert path == Path(f"{index}.jpg")
             assert labels is TRUTH[index]
-            self.pictures[index] = detections
+            self.images[index] = detections
 
     recorder = Recorder()
     evaluate(RoteDetector(PERFECT), loader_of(TRUTH), QUIET, CPU, observers=[recorder])
     assert recorder.batches == [(0, HALVED.network), (0, HALVED.network), (1, HALVED.network)]
-    assert recorder.pictures[0].boxes.tolist() == [CAR[1:], BOAT[1:]]
-    assert recorder.pictures[0].size == SOURCE
-    assert len(recorder.pictures[2]) == 0
+    assert recorder.images[0].boxes.tolist() == [CAR[1:], BOAT[1:]]
+    assert recorder.images[0].size == SOURCE
+    assert len(recorder.images[2]) == 0
 
 
 def test_plain_values_for_the_metrics_file() -> None:
@@ -201,5 +201,5 @@ def test_mistakes_are_named() -> None:
         evaluate(
             RoteDetector(PERFECT), loader_of([labels_of([5, 0, 0, 9, 9]), labels_of(CAR), labels_of()]), QUIET, CPU
         )
-    with pytest.raises(UserError, match="no pictures"):
+    with pytest.raises(UserError, match="no images"):
         evaluate(RoteDetector(PERFECT), loader_of([]), QUIET, CPU)

@@ -39,7 +39,7 @@ def test_a_detection_counts_for_the_object_it_overlaps_most() -> None:
     assert correct[1].all()
 
 
-def test_labels_are_clipped_to_the_picture() -> None:
+def test_labels_are_clipped_to_the_image() -> None:
     assert match_detections(detections_of([0, 0.9, 200, 0, 300, 50]), labels_of([0, 200, 0, 500, 50])).all()
 
 

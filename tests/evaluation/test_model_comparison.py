@@ -28,9 +28,9 @@ def test_the_first_row_is_the_data_set_itself() -> None:
     assert figures.AP_S[0] == pytest.approx(summary.AP_S, abs=1e-9)
 
 
-def test_a_draw_counts_a_picture_as_often_as_it_occurs() -> None:
+def test_a_draw_counts_an_image_as_often_as_it_occurs() -> None:
     truth, findings = random_set(2)
-    # Distinct scores, so that the order of a picture's copies cannot matter.
+    # Distinct scores, so that the order of an image's copies cannot matter.
     findings = replace(findings, scores=np.random.default_rng(0).permutation(len(findings.scores)) / 1e4)
     draws = paired_draws(truth.image_count, 4, seed=3)
     figures = resampled_figures(truth, findings, draws)
@@ -41,7 +41,7 @@ def test_a_draw_counts_a_picture_as_often_as_it_occurs() -> None:
 
 
 def _copied(truth: CocoTruth, findings: CocoFindings, times: np.ndarray) -> tuple[CocoTruth, CocoFindings]:
-    """The data set in which picture i is there ``times[i]`` times."""
+    """The data set in which image i is there ``times[i]`` times."""
     drawn = np.repeat(np.arange(len(times)), times)
     objects = [np.flatnonzero(truth.images == old) for old in drawn]
     found = [np.flatnonzero(findings.images == old) for old in drawn]
@@ -68,24 +68,24 @@ def test_no_objects_of_a_size_is_no_difference() -> None:
     assert Difference(0, 0, 0) == differences.AP and not differences.AP.is_sure
 
 
-def synthetic_pair(seed: int, pictures: int) -> tuple[CocoTruth, CocoFindings, CocoFindings]:
-    """Objects of 8 to 30 pixels that two models find with probabilities 0.7 and 0.8, fewer in hard pictures."""
+def synthetic_pair(seed: int, count: int) -> tuple[CocoTruth, CocoFindings, CocoFindings]:
+    """Objects of 8 to 30 pixels that two models find with probabilities 0.7 and 0.8, fewer in hard images."""
     rng = np.random.default_rng(seed)
-    counts = rng.poisson(3, pictures)
-    images = np.repeat(np.arange(pictures), counts)
+    counts = rng.poisson(3, count)
+    images = np.repeat(np.arange(count), counts)
     place = np.concatenate([np.arange(count) for count in counts])
     sides = rng.uniform(8, 30, len(images))
     boxes = np.column_stack((place * 100.0, np.zeros(len(images)), sides, sides))
     truth = CocoTruth(
-        pictures, images, np.zeros(len(images), dtype=np.int64), boxes, sides**2, np.zeros(len(images), dtype=bool)
+        count, images, np.zeros(len(images), dtype=np.int64), boxes, sides**2, np.zeros(len(images), dtype=bool)
     )
-    ease = 1 - 0.5 * rng.random(pictures)[images]
+    ease = 1 - 0.5 * rng.random(count)[images]
     models = []
     for rate in (0.7, 0.8):
         hit = rng.random(len(images)) < rate * ease
         found = boxes[hit].copy()
         found[:, :2] += rng.normal(0, 0.06, (len(found), 2)) * sides[hit, None]
-        false = np.repeat(np.arange(pictures), rng.poisson(1.0, pictures))
+        false = np.repeat(np.arange(count), rng.poisson(1.0, count))
         inventions = np.column_stack(
             (rng.uniform(0, 400, len(false)), np.full(len(false), 200), np.full((len(false), 2), 20.0))
         )
@@ -98,12 +98,12 @@ def synthetic_pair(seed: int, pictures: int) -> tuple[CocoTruth, CocoFindings, C
 
 @pytest.mark.slow
 def test_intervals_cover_a_known_difference() -> None:
-    truth, first, second = synthetic_pair(seed=1, pictures=20_000)
+    truth, first, second = synthetic_pair(seed=1, count=20_000)
     known = coco_figures(truth, second).summary.AP - coco_figures(truth, first).summary.AP
     assert 0.03 < known < 0.06
     covered, trials = 0, 200
     for trial in range(trials):
-        truth, first, second = synthetic_pair(seed=100 + trial, pictures=100)
+        truth, first, second = synthetic_pair(seed=100 + trial, count=100)
         draws = paired_draws(truth.image_count, 200, seed=trial)
         difference = paired_differences(*(resampled_figures(truth, one, draws) for one in (first, second))).AP
         assert difference is not None

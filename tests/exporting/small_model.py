@@ -19,7 +19,7 @@ STRIDE = 8
 def small_model() -> DetectionModel:
     """Random weights from a fixed seed, in evaluation mode.
 
-    The statistics of the norms are those of random pictures, so that every layer matters to the output, and the
+    The statistics of the norms are those of random images, so that every layer matters to the output, and the
     head's weights are large enough for scores over the whole range.
     """
     torch.manual_seed(0)
@@ -44,7 +44,7 @@ def write_small_checkpoint(path: Path) -> Path:
 
 
 def write_small_torchscript(path: Path, frame: tuple[int, int]) -> Path:
-    """``small_model`` as TorchScript for one picture of ``frame`` (height, width), without class names."""
+    """``small_model`` as TorchScript for one image of ``frame`` (height, width), without class names."""
     shape = [1, 3, *frame]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # torch announces the end of TorchScript

@@ -24,7 +24,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     model = Classifier(ClassifierPlan(name="yolov5n-spd-cls", cutoff=4), tuple(COLOURS), imgsz=32)
     for module in model.modules():
         if isinstance(module, nn.Linear):
-            module.weight.data.mul_(30)  # answers that differ from picture to picture
+            module.weight.data.mul_(30)  # answers that differ from image to image
     path = tmp_path_factory.mktemp("weights") / "best.pt"
     torch.save({**classifier_fields(model), "model": model.state_dict(), "average": None}, path)
     return path
@@ -47,7 +47,7 @@ def test_every_format_evaluates_as_the_model_does(weights: Path, tmp_path: Path)
         "classify.predict", "--weights", weights.with_name("best.onnx"), "--source", data / "val" / "red",
         "--img", 64, "--nosave", folder=tmp_path,
     )  # fmt: skip
-    assert "takes 32 px only" in predicted.output and "4 pictures" in predicted.output
+    assert "takes 32 px only" in predicted.output and "4 images" in predicted.output
 
 
 def test_free_sizes(weights: Path, tmp_path: Path) -> None:

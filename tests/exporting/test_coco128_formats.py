@@ -1,4 +1,4 @@
-"""Every exported form of every family evaluates as PyTorch does, on real pictures."""
+"""Every exported form of every family evaluates as PyTorch does, on real images."""
 
 from __future__ import annotations
 
@@ -85,7 +85,7 @@ def test_every_format_has_the_figures_of_pytorch(tmp_path: Path, name: str) -> N
 
 @pytest.mark.parametrize("name", NAMES)
 def test_files_of_fixed_size_have_the_figures_of_pytorch_in_the_same_frame(tmp_path: Path, name: str) -> None:
-    """A file of fixed size sees every picture in its square, where a .pt file pads to the next stride only."""
+    """A file of fixed size sees every image in its square, where a .pt file pads to the next stride only."""
     weights = official_weights_as(name, tmp_path)
     expected = evaluated(weights, tmp_path, "--square")
     assert expected.map50 > 0.5
@@ -121,7 +121,7 @@ def test_three_classes_of_320x256_at_other_sizes_and_batches(tmp_path: Path, nam
     for shape in ((1, 3, 320, 256), (4, 3, 320, 256), (1, 3, 256, 320), (3, 3, 160, 416), (2, 3, 32, 640)):
         images = torch.rand(shape)
         found, expected = backend.predict(images), reference.predict(images)
-        assert expected.class_probs.std() > 1e-3, "pictures must matter"
+        assert expected.class_probs.std() > 1e-3, "images must matter"
         torch.testing.assert_close(found.boxes, expected.boxes, rtol=1e-4, atol=0.01)
         torch.testing.assert_close(found.objectness, expected.objectness, rtol=1e-3, atol=1e-4)
         torch.testing.assert_close(found.class_probs, expected.class_probs, rtol=1e-3, atol=1e-4)

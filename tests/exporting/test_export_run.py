@@ -111,7 +111,7 @@ def test_file_of_free_size_gives_the_results_of_pytorch(tmp_path: Path, form: st
     for shape in ((1, 3, 64, 96), (3, 3, 120, 32), (2, 3, 96, 224)):
         images = torch.rand(shape)
         found, expected = backend.predict(images), reference.predict(images)
-        assert expected.objectness.std() > 0.2, "pictures must matter"
+        assert expected.objectness.std() > 0.2, "images must matter"
         for ours, theirs in zip(found, expected, strict=True):
             torch.testing.assert_close(ours, theirs, rtol=1e-3, atol=5e-3)
     assert (tmp_path / "a_openvino_model" / "old.xml").exists() == (form != "openvino")
@@ -203,7 +203,7 @@ def test_a_graph_that_needs_a_later_operator_set(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_flags_reach_the_file(tmp_path: Path) -> None:
-    """Checked on the pictures of a data set; suppression as the flags say."""
+    """Checked on the images of a data set; suppression as the flags say."""
     write_small_checkpoint(tmp_path / "a.pt")
     dataset = write_small_dataset(tmp_path / "data")
     flags = ("--nms", "--conf", 0.7, "--topk-all", 30, "--topk-per-class", 2, "--data", dataset, "--batch", 2)

@@ -11,7 +11,7 @@ import onnx
 import pytest
 import torch
 
-from tests.dataset.pictures import small_dataset
+from tests.dataset.images import small_dataset
 from tests.exporting.small_model import write_small_checkpoint
 from tests.exporting.test_export_run import CPU, FRAME, run
 from tests.small_dataset import write_small_dataset
@@ -124,12 +124,12 @@ def test_int8_is_refused_where_nothing_can_judge_it(tmp_path: Path) -> None:
     data = Int8Data(paths, dataset)
     classes = len(dataset.names)
     data.check(classes, batch_size=3)
-    with pytest.raises(UserError, match="--batch-size 4: the train part has 3 pictures"):
+    with pytest.raises(UserError, match="--batch-size 4: the train part has 3 images"):
         data.check(classes, batch_size=4)
     with pytest.raises(UserError, match=f"names {classes} classes, but the model has 80"):
         data.check(80, batch_size=1)
     unlabelled = open_dataset([_without_labels(tmp_path)], dataset.names)
-    with pytest.raises(UserError, match="no picture of the val part has labels"):
+    with pytest.raises(UserError, match="no image of the val part has labels"):
         Int8Data(paths, unlabelled).check(classes, batch_size=1)
 
 

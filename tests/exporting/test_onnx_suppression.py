@@ -16,7 +16,7 @@ from utils.inference.model_backends import DetectionBackend, load_backend
 
 CPU = torch.device("cpu")
 CLASSES = 3
-# A "detector" whose input pictures hold the rows (B, N, 5 + C) themselves, as one channel of height N.
+# A "detector" whose input images hold the rows (B, N, 5 + C) themselves, as one channel of height N.
 PASS_THROUGH = f"""<ir_version: 8, opset_import: ["" : 17]>
 detector (float[b, 1, n, {5 + CLASSES}] images) => (float[b, n, {5 + CLASSES}] output0)
 <int64[1] one = {{1}}> {{ output0 = Squeeze (images, one) }}"""
@@ -32,7 +32,7 @@ def backends(folder: Path, suppression: EmbeddedSuppression) -> tuple[DetectionB
 
 
 def random_rows(batch: int, places: int, seed: int) -> torch.Tensor:
-    """Rows as pictures (B, 1, N, 5 + C): boxes of 10 to 60 px crowded in 200 px, so that many overlap."""
+    """Rows as images (B, 1, N, 5 + C): boxes of 10 to 60 px crowded in 200 px, so that many overlap."""
     rng = np.random.default_rng(seed)
     boxes = np.concatenate((rng.uniform(0, 200, (batch, places, 2)), rng.uniform(10, 60, (batch, places, 2))), axis=2)
     scores = rng.uniform(0, 1, (batch, places, 1 + CLASSES))

@@ -33,7 +33,7 @@ class Constant:
 
 
 MODEL = Constant([[10.0, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.5], [[1.0, 0], [0.5, 0.9]])
-PICTURE = [torch.zeros(1, 3, 64, 64)]
+IMAGE = [torch.zeros(1, 3, 64, 64)]
 
 
 @pytest.mark.parametrize(
@@ -46,28 +46,28 @@ PICTURE = [torch.zeros(1, 3, 64, 64)]
     ],
 )
 def test_largest_difference(other: Constant, pixels: float, probability: float) -> None:
-    assert compare(other, MODEL, PICTURE) == Difference(pixels, probability)
+    assert compare(other, MODEL, IMAGE) == Difference(pixels, probability)
 
 
 def test_not_a_number_is_never_within_tolerance() -> None:
     nan = float("nan")
     broken = Constant([[nan, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.5], [[1.0, 0], [0.5, 0.9]])
-    assert not compare(broken, MODEL, PICTURE).within(TOLERANCE)
-    # ... nor when a later picture is fine again
-    assert not compare(broken, MODEL, PICTURE * 2).within(TOLERANCE)
+    assert not compare(broken, MODEL, IMAGE).within(TOLERANCE)
+    # ... nor when a later image is fine again
+    assert not compare(broken, MODEL, IMAGE * 2).within(TOLERANCE)
     assert Difference(0.01, 1e-5).within(TOLERANCE)
 
 
 def test_other_number_of_places_is_an_error() -> None:
     shorter = Constant([[10.0, 10, 20, 20]], [0.9], [[1.0, 0]])
-    with pytest.raises(UserError, match="gives 1 x 2 places and classes per picture, the model 2 x 2"):
-        compare(shorter, MODEL, PICTURE)
+    with pytest.raises(UserError, match="gives 1 x 2 places and classes per image, the model 2 x 2"):
+        compare(shorter, MODEL, IMAGE)
 
 
 def test_missing_detection_after_suppression_is_an_error() -> None:
     fewer = Constant([[10.0, 10, 20, 20]], [0.9], [[1.0, 0]])
     with pytest.raises(UserError, match="keeps 1 boxes, outside of it 2"):
-        compare_suppressed(fewer, MODEL, EmbeddedSuppression(conf_thres=0.3), PICTURE)
+        compare_suppressed(fewer, MODEL, EmbeddedSuppression(conf_thres=0.3), IMAGE)
 
 
 def test_moved_or_renamed_detection_after_suppression_is_seen() -> None:
@@ -75,9 +75,9 @@ def test_moved_or_renamed_detection_after_suppression_is_seen() -> None:
     same = Constant([[10.0, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.45], [[1.0, 0], [0, 1.0]])
     moved = Constant([[10.0, 10, 20, 20], [30, 30, 50, 53]], [0.9, 0.45], [[1.0, 0], [0, 1.0]])
     renamed = Constant([[10.0, 10, 20, 20], [30, 30, 50, 50]], [0.9, 0.45], [[1.0, 0], [1.0, 0]])
-    assert compare_suppressed(same, MODEL, suppression, PICTURE).within(TOLERANCE)
-    assert compare_suppressed(moved, MODEL, suppression, PICTURE).pixels == 3
-    assert compare_suppressed(renamed, MODEL, suppression, PICTURE).pixels == float("inf")
+    assert compare_suppressed(same, MODEL, suppression, IMAGE).within(TOLERANCE)
+    assert compare_suppressed(moved, MODEL, suppression, IMAGE).pixels == 3
+    assert compare_suppressed(renamed, MODEL, suppression, IMAGE).pixels == float("inf")
 
 
 def test_inputs_cover_another_size_when_it_is_free() -> None:
@@ -88,7 +88,7 @@ def test_inputs_cover_another_size_when_it_is_free() -> None:
     assert shapes == [(2, 3, 64, 96), (3, 3, 96, 160)]
 
 
-def test_inputs_hold_the_pictures_given() -> None:
+def test_inputs_hold_the_images_given() -> None:
     white = np.full((64, 96, 3), 255, dtype=np.uint8)
     (images,) = verification_inputs(ExportSettings(FrameSize(64, 96), batch_size=2), 32, [white], CPU)
     assert torch.equal(images, torch.ones(2, 3, 64, 96))

@@ -1,4 +1,4 @@
-"""Letterbox: proportions, padding, and the way back to the picture on disk."""
+"""Letterbox: proportions, padding, and the way back to the image on disk."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def test_to_source_undoes_to_network(
 
 @settings(max_examples=40, deadline=None)
 @given(SIDES, SIDES, st.integers(1, 12), st.integers(1, 12))
-def test_picture_lies_inside_its_frame(height: int, width: int, rows: int, columns: int) -> None:
+def test_image_lies_inside_its_frame(height: int, width: int, rows: int, columns: int) -> None:
     network = FrameSize(rows * 32, columns * 32)
     image, transform = letterbox(np.zeros((height, width, 3), np.uint8), network)
     assert image.shape == (*network, 3)

@@ -17,15 +17,15 @@ BOUNDARY = b"frame"
 
 @dataclass
 class Camera:
-    """Pictures (H, W, 3) uint8 RGB, sent one after the other over one connection after the other.
+    """Images (H, W, 3) uint8 RGB, sent one after the other over one connection after the other.
 
-    ``connections``: how many pictures each connection gives; a negative number breaks off in the middle of the one
+    ``connections``: how many images each connection gives; a negative number breaks off in the middle of the one
     after them. When there is no more connection, the camera is gone (404).
     """
 
-    pictures: Sequence[np.ndarray]
+    images: Sequence[np.ndarray]
     connections: list[int]
-    interval: float = 0.01  # seconds between two pictures
+    interval: float = 0.01  # seconds between two images
     sent: int = 0
     finished: threading.Event = field(default_factory=threading.Event)  # the last connection has been served
 
@@ -45,12 +45,12 @@ class _Handler(BaseHTTPRequestHandler):
         self.end_headers()
         try:
             for _ in range(abs(count)):
-                self.wfile.write(_part(camera.pictures[camera.sent % len(camera.pictures)]))
+                self.wfile.write(_part(camera.images[camera.sent % len(camera.images)]))
                 camera.sent += 1
                 if self.closing.wait(camera.interval):
                     return
             if count < 0:
-                self.wfile.write(_part(camera.pictures[0])[:200])
+                self.wfile.write(_part(camera.images[0])[:200])
         except OSError:
             return  # the reader has gone
         finally:
@@ -69,8 +69,8 @@ class _Server(ThreadingHTTPServer):
         self.server_name, self.server_port = "127.0.0.1", self.server_address[1]
 
 
-def _part(picture: np.ndarray) -> bytes:
-    done, coded = cv2.imencode(".jpg", picture[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
+def _part(image: np.ndarray) -> bytes:
+    done, coded = cv2.imencode(".jpg", image[..., ::-1], [cv2.IMWRITE_JPEG_QUALITY, 98])
     assert done
     head = b"--%s\r\nContent-Type: image/jpeg\r\nContent-Length: %d\r\n\r\n" % (BOUNDARY, coded.size)
     return head + coded.tobytes() + b"\r\n"

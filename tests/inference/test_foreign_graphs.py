@@ -14,13 +14,13 @@ from utils.inference.model_backends import GraphBackend, load_backend
 from utils.user_error import UserError
 
 CPU = torch.device("cpu")
-PICTURES = (1, 3, 32, 32)
+IMAGES = (1, 3, 32, 32)
 
 
 def write_graph(
     path: Path,
     output: Sequence[int] = (1, 10, 7),
-    inputs: Sequence[Sequence[int]] = (PICTURES,),
+    inputs: Sequence[Sequence[int]] = (IMAGES,),
     kind: int = TensorProto.FLOAT,
     metadata: dict[str, str] | None = None,
 ) -> Path:
@@ -40,8 +40,8 @@ def write_graph(
 @pytest.mark.parametrize(
     ("graph", "message"),
     [
-        ({"inputs": [(1, 8)]}, r"its input is \(1, 8\); a detector takes pictures \(batch, 3, height, width\)"),
-        ({"inputs": [PICTURES, (1, 2)]}, r"its inputs are input0 tensor\(float\), input1 tensor\(float\)"),
+        ({"inputs": [(1, 8)]}, r"its input is \(1, 8\); a detector takes images \(batch, 3, height, width\)"),
+        ({"inputs": [IMAGES, (1, 2)]}, r"its inputs are input0 tensor\(float\), input1 tensor\(float\)"),
         ({"kind": TensorProto.UINT8}, r"its inputs are input0 tensor\(uint8\)"),
         ({"metadata": {"stride": "0"}}, "stride in its metadata is not a number of pixels: '0'"),
         ({"metadata": {"stride": "inf"}}, "stride in its metadata is not a number of pixels: 'inf'"),
@@ -60,7 +60,7 @@ def test_an_output_that_is_no_detectors(output: tuple[int, ...], tmp_path: Path)
     backend = load_backend(write_graph(tmp_path / "foreign.onnx", output), CPU)
     sides = ", ".join(map(str, output))
     with pytest.raises(UserError, match=rf"foreign\.onnx: gives \({sides}\); a detector gives rows"):
-        backend.predict(torch.zeros(PICTURES))
+        backend.predict(torch.zeros(IMAGES))
 
 
 def test_opencv_is_given_no_graph_of_fewer_bits_and_none_that_suppresses(tmp_path: Path) -> None:
@@ -89,14 +89,14 @@ def test_an_openvino_folder_without_its_weights(tmp_path: Path) -> None:
 
 def test_an_input_of_other_channels(tmp_path: Path) -> None:
     backend = load_backend(write_graph(tmp_path / "foreign.onnx", inputs=[(1, 1, 32, 32)]), CPU)
-    with pytest.raises(UserError, match=r"foreign\.onnx: takes no such pictures"):
-        backend.predict(torch.zeros(PICTURES))
+    with pytest.raises(UserError, match=r"foreign\.onnx: takes no such images"):
+        backend.predict(torch.zeros(IMAGES))
 
 
 def test_a_fitting_graph_of_whatever_origin_is_taken(tmp_path: Path) -> None:
     backend = load_backend(write_graph(tmp_path / "foreign.onnx"), CPU, fallback_names=lambda: ("a", "b"))
     assert isinstance(backend, GraphBackend) and not backend.suppresses
-    assert backend.predict(torch.zeros(PICTURES)).class_probs.shape == (1, 10, 2)
+    assert backend.predict(torch.zeros(IMAGES)).class_probs.shape == (1, 10, 2)
 
 
 class _Pair(torch.nn.Module):
@@ -112,7 +112,7 @@ class _Named(torch.nn.Module):
 def test_torchscript_of_another_kind(tmp_path: Path) -> None:
     path = tmp_path / "foreign.torchscript"
     torch.jit.script(_Pair()).save(path)  # type: ignore[no-untyped-call]
-    with pytest.raises(UserError, match="its forward takes other arguments than one batch of pictures"):
+    with pytest.raises(UserError, match="its forward takes other arguments than one batch of images"):
         load_backend(path, CPU)
     torch.jit.script(_Named()).save(path)  # type: ignore[no-untyped-call]
     with pytest.raises(UserError, match="gives a dict, not the rows of a detector"):

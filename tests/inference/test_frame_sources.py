@@ -1,4 +1,4 @@
-"""Sources of pictures: what each kind of --source holds, in which order, and what is skipped or refused."""
+"""Sources of images: what each kind of --source holds, in which order, and what is skipped or refused."""
 
 from __future__ import annotations
 
@@ -16,28 +16,28 @@ from utils.inference.frame_sources import open_source
 from utils.user_error import UserError
 
 
-def picture(value: int) -> np.ndarray:
-    """Picture (24, 32, 3) BGR, blue throughout of this value."""
-    image = np.zeros((24, 32, 3), dtype=np.uint8)
-    image[..., 0] = value
-    return image
+def image(value: int) -> np.ndarray:
+    """Image (24, 32, 3) BGR, blue throughout of this value."""
+    pixels = np.zeros((24, 32, 3), dtype=np.uint8)
+    pixels[..., 0] = value
+    return pixels
 
 
 def write_video(path: Path, values: list[int], codec: str = "FFV1") -> Path:
     writer = cv2.VideoWriter(str(path), cv2.VideoWriter.fourcc(*codec), 12.5, (32, 24))
     assert writer.isOpened()
     for value in values:
-        writer.write(picture(value))
+        writer.write(image(value))
     writer.release()
     return path
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    (tmp_path / "pictures" / "inner").mkdir(parents=True)
+    (tmp_path / "images" / "inner").mkdir(parents=True)
     for name, value in (("b.png", 2), ("a.jpg", 1), ("inner/c.PNG", 3)):
-        cv2.imwrite(str(tmp_path / "pictures" / name), picture(value))
-    (tmp_path / "pictures" / "notes.md").write_text("not a picture")
+        cv2.imwrite(str(tmp_path / "images" / name), image(value))
+    (tmp_path / "images" / "notes.md").write_text("not an image")
     return tmp_path
 
 
@@ -52,31 +52,31 @@ def names(source: Path | str) -> list[str]:
 
 
 def test_folder_glob_and_file(folder: Path) -> None:
-    assert names(folder / "pictures") == ["a.jpg", "b.png"]
-    assert names(folder / "pictures" / "*.png") == ["b.png"]
-    assert names(folder / "pictures" / "**" / "*") == ["a.jpg", "b.png", "c.PNG"]
-    (frame,) = opened(folder / "pictures" / "b.png")
+    assert names(folder / "images") == ["a.jpg", "b.png"]
+    assert names(folder / "images" / "*.png") == ["b.png"]
+    assert names(folder / "images" / "**" / "*") == ["a.jpg", "b.png", "c.PNG"]
+    (frame,) = opened(folder / "images" / "b.png")
     assert (frame.index, frame.video) == (0, None)
     assert frame.image.shape == (24, 32, 3) and frame.image[0, 0].tolist() == [0, 0, 2]  # RGB
 
 
 def test_text_list_keeps_its_order_and_sees_from_its_own_folder(folder: Path) -> None:
-    (folder / "list.txt").write_text(f"pictures/b.png\n\n{folder / 'pictures' / 'a.jpg'}\r\npictures/inner\n")
+    (folder / "list.txt").write_text(f"images/b.png\n\n{folder / 'images' / 'a.jpg'}\r\nimages/inner\n")
     assert names(folder / "list.txt") == ["b.png", "a.jpg", "c.PNG"]
 
 
 def test_text_list_names_the_wrong_line(folder: Path) -> None:
-    (folder / "list.txt").write_text("pictures/b.png\npictures/z.png\n")
+    (folder / "list.txt").write_text("images/b.png\nimages/z.png\n")
     with pytest.raises(UserError, match=r"list\.txt, line 2: .*z\.png: no such file"):
         open_source(str(folder / "list.txt"))
 
 
 def test_brackets_in_a_file_name_are_no_pattern(folder: Path) -> None:
-    cv2.imwrite(str(folder / "d[1].png"), picture(4))
+    cv2.imwrite(str(folder / "d[1].png"), image(4))
     assert names(folder / "d[1].png") == ["d[1].png"]
 
 
-def test_video_frames_are_the_pictures_written(tmp_path: Path) -> None:
+def test_video_frames_are_the_images_written(tmp_path: Path) -> None:
     source = opened(write_video(tmp_path / "a.avi", [10, 60, 110, 160, 210]))
     frames = list(source)
     assert source.expected_frames() == 5
@@ -92,9 +92,9 @@ def test_video_stride(tmp_path: Path) -> None:
 
 
 def test_unreadable_files_are_named_and_skipped(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    (folder / "pictures" / "a.jpg").write_bytes(b"broken")
-    (folder / "pictures" / "c.avi").write_bytes(b"no video")
-    source = opened(folder / "pictures")
+    (folder / "images" / "a.jpg").write_bytes(b"broken")
+    (folder / "images" / "c.avi").write_bytes(b"no video")
+    source = opened(folder / "images")
     assert [frame.path.name for frame in source] == ["b.png"]
     assert [name in line for name, line in zip(("a.jpg", "c.avi"), source.skipped, strict=True)] == [True, True]
     assert len([record for record in caplog.records if "skipped" in record.getMessage()]) == 2
@@ -114,8 +114,8 @@ def test_video_without_frames(tmp_path: Path) -> None:
 
 
 def test_groups_follow_the_order_across_files(folder: Path) -> None:
-    write_video(folder / "pictures" / "aa.avi", [10, 60, 110])
-    groups = list(opened(folder / "pictures").groups(2, lambda: False))
+    write_video(folder / "images" / "aa.avi", [10, 60, 110])
+    groups = list(opened(folder / "images").groups(2, lambda: False))
     order = [[(frame.path.name, frame.index) for frame in group] for group in groups]
     assert order == [[("a.jpg", 0), ("aa.avi", 0)], [("aa.avi", 1), ("aa.avi", 2)], [("b.png", 0)]]
 
@@ -148,13 +148,13 @@ def test_lines_of_a_pipe_are_read_as_they_come(folder: Path) -> None:
     reading, writing = os.pipe()
     source = ListedAsTheyCome(reading)
     frames = source.groups(8, lambda: False)
-    pictures = folder / "pictures"
-    os.write(writing, f"{pictures / 'b.png'}\n{pictures / 'none.png'}\n\n{pictures}".encode())
+    images = folder / "images"
+    os.write(writing, f"{images / 'b.png'}\n{images / 'none.png'}\n\n{images}".encode())
     assert [frame.path.name for frame in next(frames)] == ["b.png"]  # while the writer is still at work
     os.close(writing)
     assert [frame.path.name for group in frames for frame in group] == ["a.jpg", "b.png"]  # the last line has no end
     assert source.expected_frames() is None
-    assert source.skipped == [f"{pictures / 'none.png'}: no such file or folder"]
+    assert source.skipped == [f"{images / 'none.png'}: no such file or folder"]
     os.close(reading)
 
 
@@ -166,8 +166,8 @@ def test_a_silent_pipe_does_not_hold_up_the_end() -> None:
     os.close(writing)
 
 
-def test_a_picture_at_an_address_is_fetched_and_kept_until_the_end(folder: Path) -> None:
-    with loopback_server({"b.png?v=1": Served((folder / "pictures" / "b.png").read_bytes())}) as server:
+def test_an_image_at_an_address_is_fetched_and_kept_until_the_end(folder: Path) -> None:
+    with loopback_server({"b.png?v=1": Served((folder / "images" / "b.png").read_bytes())}) as server:
         source = opened(server.url("b.png?v=1"))
     (frame,) = source
     assert frame.path.name == "b.png" and frame.image.shape == (24, 32, 3)
@@ -178,10 +178,10 @@ def test_a_picture_at_an_address_is_fetched_and_kept_until_the_end(folder: Path)
 def test_nothing_there(tmp_path: Path) -> None:
     (tmp_path / "notes.md").write_text("text")
     for source, reason in (
-        (tmp_path, "no pictures or videos"),
-        (tmp_path / "*.png", "no pictures or videos"),
+        (tmp_path, "no images or videos"),
+        (tmp_path / "*.png", "no images or videos"),
         (tmp_path / "none", "no such file"),
-        (tmp_path / "notes.md", "neither a picture nor a video"),
+        (tmp_path / "notes.md", "neither an image nor a video"),
         (tmp_path / "none.streams", "no such file"),
         ("gopher://host/a", "not an address that can be read"),
         ("https://youtu.be/abc", "yt-dlp -g"),

@@ -56,7 +56,7 @@ def test_three_views_without_the_levels_left_out() -> None:
 
 def test_the_mirrored_view_is_led_back() -> None:
     class LeftEdge:
-        """Finds a box at the brightest column of the picture."""
+        """Finds a box at the brightest column of the image."""
 
         names, stride = ("a",), 32
 

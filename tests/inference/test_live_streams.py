@@ -71,13 +71,13 @@ def test_the_newest_frame_wins() -> None:
 
 
 def test_a_dropped_connection_is_sought_again(caplog: pytest.LogCaptureFixture) -> None:
-    camera = Camera([grey(100)], [-5, 7, -3])  # twice it breaks off in the middle of a picture
+    camera = Camera([grey(100)], [-5, 7, -3])  # twice it breaks off in the middle of an image
     with cameras_on_loopback(a=camera) as addresses:
         source = LiveSource([addresses["a"]], patience=SHORT)
         frames = [frame for group in source.groups(1, never) for frame in group]
         source.close()
     assert camera.sent == 15
-    assert 15 <= source.streams[0].frames <= 17  # a picture cut in two may still be decoded, in part
+    assert 15 <= source.streams[0].frames <= 17  # an image cut in two may still be decoded, in part
     assert frames[-1].index >= 13
     waits = [line for line in caplog.messages if "trying again" in line]
     assert [("the connection ended" in line, "no connection" in line) for line in waits[:3]] == [(True, False)] * 3
@@ -167,7 +167,7 @@ def test_list_of_streams(tmp_path: Path) -> None:
     file.write_text("# the yard\nrtsp://cam:554/1\n\n 0 \nhttps://host/a.mjpg\n")
     assert listed_streams(file) == ["rtsp://cam:554/1", "0", "https://host/a.mjpg"]
     assert isinstance(open_source(str(file)), LiveSource)
-    for text, line in (("rtsp://cam\npicture.jpg\n", "line 2: picture.jpg"), ("# none\n", "lists no stream")):
+    for text, line in (("rtsp://cam\nimage.jpg\n", "line 2: image.jpg"), ("# none\n", "lists no stream")):
         file.write_text(text)
         with pytest.raises(UserError, match=line):
             open_source(str(file))

@@ -16,8 +16,8 @@ from utils.inference.runtime_graph import RuntimeGraph
 from utils.user_error import UserError
 
 CPU = torch.device("cpu")
-# One place per picture: a box of 10 x 20 px around (50, 60), objectness 0.5; the two class probabilities are the
-# means of the picture's red and green.
+# One place per image: a box of 10 x 20 px around (50, 60), objectness 0.5; the two class probabilities are the
+# means of the image's red and green.
 ONNX_DETECTOR = """<ir_version: 8, opset_import: ["" : 17]>
 detector (float[{batch}, 3, {height}, {width}] images) => (float[{batch}, 1, 7] output0)
 <float[1, 1, 5] box = {{50.0, 60.0, 10.0, 20.0, 0.5}}, int64[1] zero = {{0}}, int64[1] one = {{1}},
@@ -54,18 +54,18 @@ def write_torchscript(path: Path, metadata: str) -> Path:
     return path
 
 
-def pictures(count: int) -> torch.Tensor:
+def images(count: int) -> torch.Tensor:
     """Images (count, 3, 64, 96), red 0.1, 0.2, ..., green 0.9."""
-    images = torch.zeros(count, 3, 64, 96)
-    images[:, 0] = torch.arange(1, count + 1).view(-1, 1, 1) / 10
-    images[:, 1] = 0.9
-    return images
+    batch = torch.zeros(count, 3, 64, 96)
+    batch[:, 0] = torch.arange(1, count + 1).view(-1, 1, 1) / 10
+    batch[:, 1] = 0.9
+    return batch
 
 
 def test_onnx_metadata_and_rows(tmp_path: Path) -> None:
     backend = load_backend(write_onnx(tmp_path / "a.onnx", {"stride": "16", "names": "{0: 'a', 1: 'b'}"}), CPU)
     assert (backend.names, backend.stride, backend.frame, backend.batch_size) == (("a", "b"), 16, (64, 96), 1)
-    found = backend.predict(pictures(3))  # the file takes one picture at a time
+    found = backend.predict(images(3))  # the file takes one image at a time
     torch.testing.assert_close(found.boxes, torch.tensor([45.0, 50, 55, 70]).expand(3, 1, 4))
     torch.testing.assert_close(found.objectness, torch.full((3, 1), 0.5))
     torch.testing.assert_close(found.class_probs[:, 0], torch.tensor([[0.1, 0.9], [0.2, 0.9], [0.3, 0.9]]))
@@ -82,7 +82,7 @@ def test_torchscript_metadata_and_rows(tmp_path: Path) -> None:
     text = json.dumps({"shape": [2, 3, 64, 96], "stride": 32, "names": {"1": "b", "0": "a"}})
     backend = load_backend(write_torchscript(tmp_path / "a.torchscript", text), CPU)
     assert (backend.names, backend.frame, backend.batch_size) == (("a", "b"), FrameSize(64, 96), 2)
-    found = backend.predict(pictures(3))
+    found = backend.predict(images(3))
     assert found.boxes.shape == (3, 1, 4)
     torch.testing.assert_close(found.class_probs[2, 0], torch.tensor([0.3, 0.9]))
 
@@ -100,17 +100,17 @@ def test_names_come_from_elsewhere_only_if_the_file_has_none(tmp_path: Path) -> 
     assert load_backend(named, CPU, fallback_names=lambda: ("x", "y")).names == ("a", "b")
     assert load_backend(bare, CPU, fallback_names=lambda: ("x", "y")).names == ("x", "y")
     unnamed = load_backend(bare, CPU)
-    unnamed.predict(pictures(1))
+    unnamed.predict(images(1))
     assert unnamed.names == ("class0", "class1")
 
 
 def test_wrong_number_of_names_is_an_error(tmp_path: Path) -> None:
     backend = load_backend(write_onnx(tmp_path / "a.onnx", {"names": "['a', 'b', 'c']"}), CPU)
     with pytest.raises(UserError, match=r"a\.onnx: gives 2 classes, but 3 names"):
-        backend.predict(pictures(1))
+        backend.predict(images(1))
 
 
-def test_wrong_picture_size_is_an_error(tmp_path: Path) -> None:
+def test_wrong_image_size_is_an_error(tmp_path: Path) -> None:
     backend = load_backend(write_onnx(tmp_path / "a.onnx", {"names": "['a', 'b']"}), CPU)
     with pytest.raises(UserError, match=r"64x96 px .* not 96x64"):
         backend.predict(torch.zeros(1, 3, 96, 64))
@@ -139,12 +139,12 @@ def test_names_are_read_as_data_only(tmp_path: Path, names: str) -> None:
 def test_incomplete_batch_is_filled_up_and_cut() -> None:
     seen: list[int] = []
 
-    def run(images: torch.Tensor) -> dict[str, torch.Tensor]:
-        seen.append(len(images))
-        return {"output0": images.mean((2, 3))[:, None, :1].expand(-1, 2, 6)}
+    def run(batch: torch.Tensor) -> dict[str, torch.Tensor]:
+        seen.append(len(batch))
+        return {"output0": batch.mean((2, 3))[:, None, :1].expand(-1, 2, 6)}
 
     graph = RuntimeGraph(run, ("a",), 32, None, 4)
-    found = GraphBackend(Path("a.onnx"), graph, graph.names).predict(pictures(6))
+    found = GraphBackend(Path("a.onnx"), graph, graph.names).predict(images(6))
     assert seen == [4, 4]
     torch.testing.assert_close(found.objectness[:, 0], torch.arange(1, 7) / 10)
 

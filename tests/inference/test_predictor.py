@@ -1,4 +1,4 @@
-"""Pictures of any size in, detections in their own pixels out."""
+"""Images of any size in, detections in their own pixels out."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NMS = NmsSettings(0.25, 0.45, 100)
 
 
 class BrightPatch:
-    """A detector that finds the bounding box of the white pixels of each picture, exactly."""
+    """A detector that finds the bounding box of the white pixels of each image, exactly."""
 
     names = ("patch",)
     stride = 32
@@ -40,21 +40,21 @@ class BrightPatch:
         return Predictions(torch.tensor(boxes, dtype=torch.float32)[:, None], ones, ones[..., None])
 
 
-def picture(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
-    image = np.zeros((height, width, 3), dtype=np.uint8)
-    image[box[1] : box[3], box[0] : box[2]] = 255
-    return image
+def image(height: int, width: int, box: tuple[int, int, int, int]) -> np.ndarray:
+    pixels = np.zeros((height, width, 3), dtype=np.uint8)
+    pixels[box[1] : box[3], box[0] : box[2]] = 255
+    return pixels
 
 
-def test_boxes_come_back_in_the_pixels_of_each_picture() -> None:
+def test_boxes_come_back_in_the_pixels_of_each_image() -> None:
     backend = BrightPatch()
     predictor = Predictor(backend, PredictorSettings(NMS, FrameSize(320, 320)), CPU)
     boxes = [(20, 40, 120, 160), (600, 200, 900, 500), (40, 100, 80, 140)]
-    images = [picture(320, 160, boxes[0]), picture(640, 1280, boxes[1]), picture(320, 160, boxes[2])]
-    found = predictor(images)
-    assert backend.batches == [(2, 3, 320, 160), (1, 3, 160, 320)]  # pictures of one frame go together
-    for detections, image, box in zip(found, images, boxes, strict=True):
-        assert detections.size == image.shape[:2]
+    given = [image(320, 160, boxes[0]), image(640, 1280, boxes[1]), image(320, 160, boxes[2])]
+    found = predictor(given)
+    assert backend.batches == [(2, 3, 320, 160), (1, 3, 160, 320)]  # images of one frame go together
+    for detections, one, box in zip(found, given, boxes, strict=True):
+        assert detections.size == one.shape[:2]
         # A quarter of the size: the edge of the patch is known to 4 pixels.
         np.testing.assert_allclose(detections.boxes.numpy(), [box], atol=4)
 
@@ -62,7 +62,7 @@ def test_boxes_come_back_in_the_pixels_of_each_picture() -> None:
 def test_file_of_fixed_size_gets_its_frame() -> None:
     backend = BrightPatch(FrameSize(96, 224))
     predictor = Predictor(backend, PredictorSettings(NMS, FrameSize(640, 640)), CPU)
-    (detections,) = predictor([picture(96, 96, (10, 20, 50, 60))])
+    (detections,) = predictor([image(96, 96, (10, 20, 50, 60))])
     assert backend.batches == [(1, 3, 96, 224)]
     np.testing.assert_allclose(detections.boxes.numpy(), [[10, 20, 50, 60]], atol=1e-4)
 
@@ -90,7 +90,7 @@ def test_network_frame_is_a_multiple_within_the_limits(height: int, width: int, 
     assert 0 < frame.height <= limits.height and 0 < frame.width <= limits.width
 
 
-def test_no_pictures() -> None:
+def test_no_images() -> None:
     assert Predictor(BrightPatch(), PredictorSettings(NMS, FrameSize(64, 64)), CPU)([]) == []
 
 
@@ -108,13 +108,13 @@ def test_rows_of_the_original_program(agnostic: bool) -> None:
     reference = np.load(SHARED / "reference" / "yolov5n_forward.npz")
     backend = load_backend(SHARED / "weights" / "yolov5n.pt", CPU)
     settings = PredictorSettings(NmsSettings(0.25, 0.45, 1000, agnostic=agnostic), FrameSize(320, 320))
-    # The reference's pictures are letterboxed already: at their own size nothing is scaled or padded.
+    # The reference's images are letterboxed already: at their own size nothing is scaled or padded.
     images = [np.ascontiguousarray(image.transpose(1, 2, 0)) for image in reference["images"]]
     for number, found in enumerate(Predictor(backend, settings, CPU)(images)):
         rows = reference[f"nms_detect_{'agnostic_' if agnostic else ''}{number}"]
         assert len(found) == len(rows)
         order, expected = np.argsort(-found.scores.numpy()), rows[np.argsort(-rows[:, 4])]
-        # The reference's boxes may reach out of the picture; detections never do.
+        # The reference's boxes may reach out of the image; detections never do.
         np.testing.assert_allclose(found.boxes.numpy()[order], expected[:, :4].clip(0, 320), atol=5e-3)
         np.testing.assert_allclose(found.scores.numpy()[order], expected[:, 4], atol=2e-5)
         assert found.classes.numpy()[order].tolist() == expected[:, 5].astype(int).tolist()

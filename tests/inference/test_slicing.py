@@ -1,4 +1,4 @@
-"""Tiles cover every picture; what they find is joined without repeats and without pieces."""
+"""Tiles cover every image; what they find is joined without repeats and without pieces."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ SIZE = FrameSize(400, 600)
     size=st.integers(64, 900),
     overlap=st.floats(0, 0.8),
 )
-def test_tiles_cover_the_picture_with_the_overlap_asked_for(height: int, width: int, size: int, overlap: float) -> None:
+def test_tiles_cover_the_image_with_the_overlap_asked_for(height: int, width: int, size: int, overlap: float) -> None:
     tiles = tiles_of(FrameSize(height, width), size, overlap)
     if max(height, width) <= size:
         assert tiles == []
@@ -141,7 +141,7 @@ def look(image: np.ndarray, detector: BrightSpots, merge: str = "nms", batch_siz
 
 
 def spots(places: Sequence[tuple[int, int, int]]) -> np.ndarray:
-    """A dark picture of 256 x 512 with squares (x, y, side), each of its own brightness."""
+    """A dark image of 256 x 512 with squares (x, y, side), each of its own brightness."""
     image = np.zeros((256, 512, 3), dtype=np.uint8)
     for number, (x, y, side) in enumerate(places):
         image[y : y + side, x : x + side] = 255 - 4 * number
@@ -167,7 +167,7 @@ def test_tiles_go_through_in_batches() -> None:
     assert sum(detector.batches) == 16 and max(detector.batches) == 4
 
 
-def test_a_picture_that_fits_has_no_tiles() -> None:
+def test_an_image_that_fits_has_no_tiles() -> None:
     detector = BrightSpots()
     look(spots([(10, 10, 10)])[:100, :128], detector)
     assert detector.batches == [1]

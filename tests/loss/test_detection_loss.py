@@ -128,9 +128,9 @@ def reference_batch() -> Batch:
     file = np.load(SHARED / "reference" / "yolov5n_forward.npz")
     images, rows = file["images"], file["targets"]
     boxes = cxcywh_to_xyxy(torch.from_numpy(rows[:, 2:].astype(np.float32)) * 320).numpy()
-    per_picture = [boxes[rows[:, 0] == i] for i in range(len(images))]
+    per_image = [boxes[rows[:, 0] == i] for i in range(len(images))]
     classes = [rows[rows[:, 0] == i, 1].astype(int).tolist() for i in range(len(images))]
-    batch = batch_of(per_picture, classes, height=320, width=320)
+    batch = batch_of(per_image, classes, height=320, width=320)
     return replace(batch, images=torch.from_numpy(images).float() / 255)
 
 
@@ -181,22 +181,22 @@ def test_gradients_positives_and_groups_equal_the_original() -> None:
     assert groups == [(group["n"], group["numel"]) for group in figures["optimizer_groups"]]
 
 
-@pytest.mark.parametrize("pictures", [1, 3])
-def test_the_memory_order_of_the_maps_changes_nothing(pictures: int) -> None:
+@pytest.mark.parametrize("images", [1, 3])
+def test_the_memory_order_of_the_maps_changes_nothing(images: int) -> None:
     """In training a map is a view of a channels_last convolution's output."""
     torch.manual_seed(0)
     loss = DetectionLoss(torch.tensor([[[16.0, 16.0], [8.0, 10.0]]]), (8,), 2, GAINS)
     loss.balance = (1.0,)
-    batch = batch_of([np.array([[4, 4, 20, 28], [12.0, 12, 28, 28]])] * pictures, height=32, width=32)
-    dense = torch.randn(pictures, 2, 4, 4, 7, requires_grad=True)
-    convolved = dense.detach().permute(0, 1, 4, 2, 3).reshape(pictures, 14, 4, 4)
+    batch = batch_of([np.array([[4, 4, 20, 28], [12.0, 12, 28, 28]])] * images, height=32, width=32)
+    dense = torch.randn(images, 2, 4, 4, 7, requires_grad=True)
+    convolved = dense.detach().permute(0, 1, 4, 2, 3).reshape(images, 14, 4, 4)
     convolved = convolved.contiguous(memory_format=torch.channels_last).requires_grad_()
-    view = convolved.view(pictures, 2, 7, 4, 4).permute(0, 1, 3, 4, 2)
+    view = convolved.view(images, 2, 7, 4, 4).permute(0, 1, 3, 4, 2)
     totals = [loss(HeadMaps((maps,)), batch).total for maps in (dense, view)]
     for total in totals:
         total.backward()  # type: ignore[no-untyped-call]
     assert totals[0].item() == pytest.approx(totals[1].item(), rel=1e-6)
     assert dense.grad is not None and convolved.grad is not None
-    expected = dense.grad.permute(0, 1, 4, 2, 3).reshape(pictures, 14, 4, 4)
+    expected = dense.grad.permute(0, 1, 4, 2, 3).reshape(images, 14, 4, 4)
     torch.testing.assert_close(convolved.grad, expected)
     assert convolved.grad.abs().sum() > 0

@@ -16,7 +16,7 @@ ANCHORS = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
 
 
 def places(boxes: Sequence[Sequence[float]], anchors: torch.Tensor = ANCHORS) -> list[tuple[int, int, int]]:
-    """(anchor, row, column) of one 80 x 64 picture at stride 8."""
+    """(anchor, row, column) of one 80 x 64 image at stride 8."""
     batch = batch_of([np.array(boxes, dtype=np.float32)], height=64, width=80)
     targets = assign_targets(batch, anchors, stride=8, grid=(8, 10), anchor_threshold=4.0)
     return list(zip(targets.anchor.tolist(), targets.cell_y.tolist(), targets.cell_x.tolist(), strict=True))

@@ -84,7 +84,7 @@ def test_the_names_of_the_parameters_are_yolov5s() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18-spd", "yolov5n-spd-cls", "mobilenet_v3_small", "resnet34-spd"])
-def test_logits_of_pictures_of_two_sizes(name: str) -> None:
+def test_logits_of_images_of_two_sizes(name: str) -> None:
     model = classifier(name)
     for side in (32, 64):
         assert model(torch.randn(2, 3, side, side)).shape == (2, 3)
@@ -114,7 +114,7 @@ def test_a_size_that_a_network_does_not_take() -> None:
     for name, side in (("alexnet", 32), ("vit_b_16", 32)):
         with (
             torch.device("meta"),
-            pytest.raises(UserError, match=rf"{name}: does not take pictures of 32 x 32 px \(") as caught,
+            pytest.raises(UserError, match=rf"{name}: does not take images of 32 x 32 px \(") as caught,
         ):
             check_takes(Classifier(ClassifierPlan(name=name), NAMES), side)
         assert "\n" not in str(caught.value)

@@ -46,7 +46,7 @@ def architectures() -> list[object]:
 
 
 def filled(model: nn.Module, seed: int) -> nn.Module:
-    """``model`` in evaluation mode with numbers that carry the picture through to the logits, batch norms included."""
+    """``model`` in evaluation mode with numbers that carry the image through to the logits, batch norms included."""
     generator = torch.Generator().manual_seed(seed)
     for name, tensor in model.state_dict().items():
         if not tensor.is_floating_point():
@@ -78,8 +78,8 @@ def with_average_pools(model: nn.Module) -> nn.Module:
     return model
 
 
-def pictures(height: int, width: int) -> Tensor:
-    """Two pictures (2, 3, height, width) of a few smooth patches; noise would look alike to a net that averages."""
+def images(height: int, width: int) -> Tensor:
+    """Two images (2, 3, height, width) of a few smooth patches; noise would look alike to a net that averages."""
     patches = torch.rand(2, 3, 4, 4, generator=torch.Generator().manual_seed(height * width))
     return functional.interpolate(patches, (height, width), mode="bilinear")
 
@@ -108,13 +108,13 @@ def test_torchvision_nets_compute_the_same(name: str) -> None:
     assert len(report.replaced) == ARCHITECTURES[name][0] and report.exact
     assert list(report.replaced) == strided_layers(model) and strided_layers(converted) == []
     for height, width in ((64, 64), (75, 67)):
-        x = pictures(height, width)
+        x = images(height, width)
         before, after = model(x), converted(x)
         assert before.shape == (2, 10)
-        difference, effect_of_picture = largest_difference(before, after), largest_difference(before[0], before[1])
+        difference, effect_of_image = largest_difference(before, after), largest_difference(before[0], before[1])
         assert difference <= 1e-4
-        # Saturated nets damp what differs between pictures: that must be there, and agree, too.
-        assert effect_of_picture > 1e-4 and difference <= 0.01 * effect_of_picture
+        # Saturated nets damp what differs between images: that must be there, and agree, too.
+        assert effect_of_image > 1e-4 and difference <= 0.01 * effect_of_image
 
 
 @torch.inference_mode()
@@ -122,7 +122,7 @@ def test_torchvision_nets_compute_the_same(name: str) -> None:
 def test_torchvision_nets_with_max_pools_keep_every_shape(name: str) -> None:
     model = torchvision_net(name)
     converted = copy.deepcopy(model)
-    report = replace_downsampling(converted, pictures(64, 64))
+    report = replace_downsampling(converted, images(64, 64))
     assert len(report.replaced) == ARCHITECTURES[name][0] and len(report.approximated) == ARCHITECTURES[name][1]
     assert strided_layers(converted) == [] and not report.exact
     for height, width in ((64, 64), (75, 67)):
@@ -134,7 +134,7 @@ def test_torchvision_nets_with_max_pools_keep_every_shape(name: str) -> None:
                 for path, part in net.named_modules()
                 if path in report.replaced
             ]
-            assert net(pictures(height, width)).isfinite().all()
+            assert net(images(height, width)).isfinite().all()
             for handle in handles:
                 handle.remove()
             shapes.append(found)
@@ -151,7 +151,7 @@ def test_our_baseline_becomes_spd_without_a_change() -> None:
         f"stages.{stage}.0.{part}.0" for stage in (1, 2, 3) for part in ("residual", "shortcut")
     )
     assert report.exact and not report.left
-    assert largest_difference(model(pictures(31, 33)), converted(pictures(31, 33))) <= 1e-4
+    assert largest_difference(model(images(31, 33)), converted(images(31, 33))) <= 1e-4
 
 
 # --- single layers --------------------------------------------------------------------------------------------------
@@ -274,7 +274,7 @@ def small_net() -> nn.Sequential:
 
 def test_names_stay_and_a_second_call_finds_nothing() -> None:
     model = small_net()
-    report = replace_downsampling(model, pictures(16, 16))
+    report = replace_downsampling(model, images(16, 16))
     assert report.replaced == ("0", "2", "4") and report.approximated == ("4",) and not report.left
     assert set(dict(model.named_parameters())) >= {"0.weight", "0.bias", "2.weight", "4.weight", "3.weight"}
     assert isinstance(model[3], nn.Conv2d)
@@ -287,7 +287,7 @@ def test_the_example_changes_neither_mode_nor_statistics() -> None:
     model = small_net().train()
     model[1].eval()
     before = copy.deepcopy(model[1].state_dict())
-    replace_downsampling(model, pictures(16, 16))
+    replace_downsampling(model, images(16, 16))
     assert [part.training for part in model] == [True, False, True, True, True]
     assert all(torch.equal(value, before[key]) for key, value in model[1].state_dict().items())
     assert model[1].num_batches_tracked == 0
@@ -295,15 +295,15 @@ def test_the_example_changes_neither_mode_nor_statistics() -> None:
 
 def test_without_an_example_pools_size_themselves_and_load_weights() -> None:
     ready, waiting = small_net(), small_net()
-    replace_downsampling(ready, pictures(16, 16))
+    replace_downsampling(ready, images(16, 16))
     replace_downsampling(waiting)
     with torch.no_grad():
         ready.get_parameter("4.weight").mul_(2)
     waiting.load_state_dict(ready.state_dict())
-    assert torch.equal(waiting.eval()(pictures(17, 16)), ready.eval()(pictures(17, 16)))
+    assert torch.equal(waiting.eval()(images(17, 16)), ready.eval()(images(17, 16)))
     fresh = small_net().eval()
     replace_downsampling(fresh)
-    assert fresh(pictures(16, 16)).shape == (2, 4, 2, 2)
+    assert fresh(images(16, 16)).shape == (2, 4, 2, 2)
     assert fresh.get_parameter("4.weight").shape == (4, 16, 1, 1)
 
 
@@ -311,7 +311,7 @@ def test_type_mode_and_frozen_weights_stay() -> None:
     model = small_net().double().eval()
     model[0].weight.requires_grad_(False)
     bias = model[0].bias
-    replace_downsampling(model, pictures(16, 16).double())
+    replace_downsampling(model, images(16, 16).double())
     assert all(parameter.dtype == torch.float64 for parameter in model.parameters())
     assert not model[0].weight.requires_grad and model[0].bias is bias
     assert not any(part.training for part in model.modules())
@@ -320,10 +320,10 @@ def test_type_mode_and_frozen_weights_stay() -> None:
 def test_one_layer_under_two_names_stays_one_layer() -> None:
     shared = nn.Conv2d(3, 3, 3, 2, 1)
     model = nn.Sequential(shared, nn.Sequential(shared))
-    before = model(pictures(16, 16))
+    before = model(images(16, 16))
     assert replace_downsampling(model).replaced == ("0", "1.0")
     assert model.get_submodule("0") is model.get_submodule("1.0")
-    torch.testing.assert_close(model(pictures(16, 16)), before)
+    torch.testing.assert_close(model(images(16, 16)), before)
 
 
 class _OwnCode(nn.Conv2d):
@@ -383,12 +383,12 @@ def test_layers_that_do_not_downsample_are_not_mentioned() -> None:
 
 def test_a_valid_padding_is_none() -> None:
     layer = nn.Conv2d(3, 4, 5, 3, "valid")
-    torch.testing.assert_close(SPDConv2d(layer)(pictures(17, 20)), layer(pictures(17, 20)))
+    torch.testing.assert_close(SPDConv2d(layer)(images(17, 20)), layer(images(17, 20)))
 
 
 @pytest.mark.filterwarnings("ignore::torch.jit.TracerWarning", "ignore::FutureWarning")
 def test_a_converted_net_can_be_traced() -> None:
     model = small_net().eval()
-    replace_downsampling(model, pictures(16, 16))
-    traced = torch.jit.trace(model, pictures(16, 16))  # type: ignore[no-untyped-call]
-    torch.testing.assert_close(traced(pictures(16, 16) / 2), model(pictures(16, 16) / 2))
+    replace_downsampling(model, images(16, 16))
+    traced = torch.jit.trace(model, images(16, 16))  # type: ignore[no-untyped-call]
+    torch.testing.assert_close(traced(images(16, 16) / 2), model(images(16, 16) / 2))

@@ -188,7 +188,7 @@ def test_class_rows() -> None:
 
 
 @pytest.mark.parametrize("end", ["yolov5n", "yolov5n-spd", "yolov5n-spd-released"])
-def test_grey_pictures_give_what_grey_rgb_gave(end: str) -> None:
+def test_grey_images_give_what_grey_rgb_gave(end: str) -> None:
     source, model = trained("yolov5n"), target(end, channels=1)
     report = transfer_weights(model, weights_of(source))
     assert "input channels 3 -> 1" in report.lines()[1] and report.left == () and not report.exact

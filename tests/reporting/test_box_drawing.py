@@ -26,10 +26,10 @@ def found(*boxes: tuple[float, float, float, float], height: int, width: int) ->
 
 
 def changed(height: int, width: int, box: tuple[int, int, int, int], style: DrawingStyle = BARE) -> np.ndarray:
-    """Which pixels (H, W) of a grey picture the drawing of one box changes."""
+    """Which pixels (H, W) of a grey image the drawing of one box changes."""
     image = np.full((height, width, 3), 128, np.uint8)
     drawn = draw_detections(image, found(box, height=height, width=width), ("vehicle",), style)
-    assert (image == 128).all(), "the picture itself is left alone"
+    assert (image == 128).all(), "the image itself is left alone"
     mask: np.ndarray = (drawn != image).any(axis=2)
     return mask
 
@@ -44,12 +44,12 @@ def test_nothing_of_the_object_is_covered(side: int, size: int) -> None:
 
 
 def line_width(size: int, side: int) -> int:
-    """Pixels of the line and its dark seam above a square object in the middle of a picture."""
+    """Pixels of the line and its dark seam above a square object in the middle of an image."""
     top = size // 2 - side // 2
     return int(changed(size, size, (top, top, top + side, top + side))[:top, size // 2].sum())
 
 
-def test_lines_follow_the_sizes_of_picture_and_object() -> None:
+def test_lines_follow_the_sizes_of_image_and_object() -> None:
     assert line_width(320, 8) == line_width(2000, 8) == 2  # one pixel and its seam: more would hide what is beside it
     assert line_width(2000, 200) > line_width(640, 200) >= line_width(320, 200) > 1
     widths = [line_width(2000, side) for side in (8, 24, 60, 120, 400)]
@@ -59,8 +59,8 @@ def test_lines_follow_the_sizes_of_picture_and_object() -> None:
     )
 
 
-def test_captions_follow_the_sizes_of_picture_and_object() -> None:
-    # A picture of 2200 px has letters of 28 at most, worked by hand: 2200 / 55 = 40; one of 640 px 12, one of 320 px 9.
+def test_captions_follow_the_sizes_of_image_and_object() -> None:
+    # An image of 2200 px has letters of 28 at most, worked by hand: 2200 / 55 = 40; one of 640 px 12, one of 320 px 9.
     assert [caption_size(side, 2200) for side in (8, 20, 30, 40, 300)] == [12, 12, 18, 24, 28]
     assert [caption_size(side, 640) for side in (8, 40, 300)] == [12, 12, 12]
     assert [caption_size(side, 320) for side in (8, 40, 300)] == [9, 9, 9]
@@ -88,7 +88,7 @@ def test_a_caption_never_covers_its_box_where_there_is_room(
     x1, y1, x2, y2 = box(corners)
     placer = LabelPlacer(np.array([box(parts) for parts in (corners, *others)]), width, height)
     left, top = placer.place((x1, y1, x2, y2), *text)
-    assert 0 <= left <= width - text[0] and 0 <= top <= height - text[1], "a caption stays in the picture"
+    assert 0 <= left <= width - text[0] and 0 <= top <= height - text[1], "a caption stays in the image"
     room = max(y1, height - y2) >= text[1] or max(x1, width - x2) >= text[0]
     apart = left + text[0] <= x1 or left >= x2 or top + text[1] <= y1 or top >= y2
     assert apart or not room

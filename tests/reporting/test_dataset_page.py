@@ -24,7 +24,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "utils.dataset.inspect", "--data", "set.yaml"]
     result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert "train: 9 pictures, 13 objects, 2 without labels, 1 unreadable files left out" in result.stdout
+    assert "train: 9 images, 13 objects, 2 without labels, 1 unreadable files left out" in result.stdout
     assert result.stdout.rstrip().endswith("page: runs/inspect/exp/report.html")
     return folder / "runs" / "inspect" / "exp"
 
@@ -47,9 +47,9 @@ def test_nothing_comes_from_outside(run: Path) -> None:
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
-def test_a_browser_shows_tables_and_pictures(run: Path, tmp_path: Path) -> None:
-    pictures, tables = shown_in_a_browser(run / "report.html", tmp_path)
-    assert len(pictures) == 5 and min(pictures) >= 300
+def test_a_browser_shows_tables_and_images(run: Path, tmp_path: Path) -> None:
+    images, tables = shown_in_a_browser(run / "report.html", tmp_path)
+    assert len(images) == 5 and min(images) >= 300
     # What is there, sizes, three classes, three problems; each below its head.
     assert tables == [13, 7, 4, 4]
 

@@ -1,4 +1,4 @@
-"""A detection run: each flag's effect on the files of the run folder, on pictures and video."""
+"""A detection run: each flag's effect on the files of the run folder, on images and video."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ from utils.user_error import UserError
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A working folder with weights, three pictures, one that is broken, and a video of two of them."""
+    """A working folder with weights, three images, one that is broken, and a video of two of them."""
     folder = tmp_path_factory.mktemp("detect")
     write_small_checkpoint(folder / "small.pt")
-    (folder / "pictures").mkdir()
+    (folder / "images").mkdir()
     rng = np.random.default_rng(0)
-    pictures = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(3)]
-    for name, picture in zip(("a.png", "b.png", "a.jpg"), pictures, strict=True):
-        cv2.imwrite(str(folder / "pictures" / name), picture)
-    (folder / "pictures" / "broken.jpg").write_bytes(b"no picture")
+    images = [rng.integers(0, 256, (64, 96, 3), dtype=np.uint8) for _ in range(3)]
+    for name, image in zip(("a.png", "b.png", "a.jpg"), images, strict=True):
+        cv2.imwrite(str(folder / "images" / name), image)
+    (folder / "images" / "broken.jpg").write_bytes(b"no image")
     writer = cv2.VideoWriter(str(folder / "v.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (96, 64))
-    for picture in (pictures[0], pictures[1], pictures[0]):
-        writer.write(picture)
+    for image in (images[0], images[1], images[0]):
+        writer.write(image)
     writer.release()
     return folder
 
@@ -47,11 +47,11 @@ def rows(file: Path) -> np.ndarray:
 
 @pytest.fixture(scope="module")
 def labelled(folder: Path) -> Path:
-    return detect(folder, "--source", folder / "pictures", "--save-txt", "--save-conf", "--save-crop").folder
+    return detect(folder, "--source", folder / "images", "--save-txt", "--save-conf", "--save-crop").folder
 
 
-def test_annotated_pictures_labels_and_crops(folder: Path, labelled: Path) -> None:
-    # Two pictures share a stem: neither's files overwrite the other's.
+def test_annotated_images_labels_and_crops(folder: Path, labelled: Path) -> None:
+    # Two images share a stem: neither's files overwrite the other's.
     assert sorted(path.name for path in labelled.glob("*.*")) == ["a.jpg", "a2.png", "b.png"]
     assert sorted(path.name for path in (labelled / "labels").iterdir()) == ["a.txt", "a2.txt", "b.txt"]
     found = rows(labelled / "labels" / "b.txt")
@@ -59,14 +59,14 @@ def test_annotated_pictures_labels_and_crops(folder: Path, labelled: Path) -> No
     assert (found[:, 5] > 0.5).all() and (np.diff(found[:, 5]) <= 0).all()
     crops = Counter(path.parent.name for path in (labelled / "crops").glob("*/b*.jpg"))
     assert sum(crops.values()) == len(found)
-    original, drawn = cv2.imread(str(folder / "pictures" / "b.png")), cv2.imread(str(labelled / "b.png"))
+    original, drawn = cv2.imread(str(folder / "images" / "b.png")), cv2.imread(str(labelled / "b.png"))
     assert original is not None and drawn is not None
     assert drawn.shape == original.shape and (drawn != original).any()
 
 
 def test_summary_and_skipped_file(folder: Path, labelled: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
-    summary = detect(folder, "--source", folder / "pictures", "--nosave")
+    summary = detect(folder, "--source", folder / "images", "--nosave")
     assert summary.frames == 3
     assert len(summary.skipped) == 1 and "broken.jpg" in summary.skipped[0]
     assert sum(count for _, count in summary.objects) == sum(len(rows(f)) for f in (labelled / "labels").iterdir())
@@ -75,13 +75,13 @@ def test_summary_and_skipped_file(folder: Path, labelled: Path, caplog: pytest.L
 
 
 def test_scores_stay_out_of_label_files_unless_asked_for(folder: Path, labelled: Path) -> None:
-    run = detect(folder, "--source", folder / "pictures" / "b.png", "--save-txt", "--nosave").folder
+    run = detect(folder, "--source", folder / "images" / "b.png", "--save-txt", "--nosave").folder
     np.testing.assert_array_equal(rows(run / "labels" / "b.txt"), rows(labelled / "labels" / "b.txt")[:, :5])
 
 
 def test_thresholds_and_filters_reach_suppression(folder: Path, labelled: Path) -> None:
     everything = rows(labelled / "labels" / "b.txt")
-    common = ("--source", folder / "pictures" / "b.png", "--save-txt", "--save-conf", "--nosave", "--iou", 0.01)
+    common = ("--source", folder / "images" / "b.png", "--save-txt", "--save-conf", "--nosave", "--iou", 0.01)
     kind = int(everything[0, 0])
     run = detect(folder, *common, "--classes", kind, "--max-det", 2).folder
     found = rows(run / "labels" / "b.txt")
@@ -92,19 +92,19 @@ def test_thresholds_and_filters_reach_suppression(folder: Path, labelled: Path) 
 
 
 def test_what_is_drawn(folder: Path) -> None:
-    common = ("--source", folder / "pictures" / "b.png", "--max-det", 1)
+    common = ("--source", folder / "images" / "b.png", "--max-det", 1)
     plain, bare, thick = (
         cv2.imread(str(detect(folder, *common, *flags).folder / "b.png"))
         for flags in ((), ("--hide-labels", "--hide-conf"), ("--hide-labels", "--hide-conf", "--line-thickness", 6))
     )
-    original = cv2.imread(str(folder / "pictures" / "b.png"))
+    original = cv2.imread(str(folder / "images" / "b.png"))
     assert original is not None and plain is not None and bare is not None and thick is not None
-    changed = [(picture != original).any(axis=2).sum() for picture in (plain, bare, thick)]
+    changed = [(image != original).any(axis=2).sum() for image in (plain, bare, thick)]
     assert changed[0] > changed[1] > 0, "a label covers more than the box alone"
     assert changed[2] > changed[1], "a thick line covers more than a thin one"
 
 
-def test_video_gives_the_boxes_of_its_pictures(folder: Path, labelled: Path) -> None:
+def test_video_gives_the_boxes_of_its_images(folder: Path, labelled: Path) -> None:
     run = detect(folder, "--source", folder / "v.avi", "--save-txt", "--save-conf").folder
     assert sorted(path.name for path in (run / "labels").iterdir()) == ["v_0.txt", "v_1.txt", "v_2.txt"]
     np.testing.assert_array_equal(rows(run / "labels" / "v_1.txt"), rows(labelled / "labels" / "b.txt"))
@@ -116,7 +116,7 @@ def test_video_gives_the_boxes_of_its_pictures(folder: Path, labelled: Path) -> 
 
 
 def test_size_is_rounded_to_the_stride(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
-    detect(folder, "--source", folder / "pictures" / "b.png", "--img", 90, 99, "--nosave")
+    detect(folder, "--source", folder / "images" / "b.png", "--img", 90, 99, "--nosave")
     assert any("taking 96x104 px, multiples of the stride 8" in line for line in caplog.messages)
 
 
@@ -125,9 +125,9 @@ def test_size_is_rounded_to_the_stride(folder: Path, caplog: pytest.LogCaptureFi
     [
         (("--source", "nowhere"), 1, "nowhere: no such file or folder"),
         (("--source", "0"), 1, "0: cannot be opened or gives no frame"),
-        (("--source", "{folder}/pictures/broken.jpg"), 1, "broken.jpg: none of 1 files could be read"),
-        (("--source", "{folder}/pictures", "--classes", 3), 2, "--classes 3: the model has classes 0 to 2"),
-        (("--source", "{folder}/pictures", "--weights", "none.pt"), 1, "none.pt: no such weights file"),
+        (("--source", "{folder}/images/broken.jpg"), 1, "broken.jpg: none of 1 files could be read"),
+        (("--source", "{folder}/images", "--classes", 3), 2, "--classes 3: the model has classes 0 to 2"),
+        (("--source", "{folder}/images", "--weights", "none.pt"), 1, "none.pt: no such weights file"),
     ],
 )
 def test_mistakes_are_one_line(folder: Path, flags: tuple[object, ...], code: int, line: str) -> None:

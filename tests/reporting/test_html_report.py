@@ -1,4 +1,4 @@
-"""report.html in a browser: its tables and pictures are there, and it needs nothing from outside."""
+"""report.html in a browser: its tables and images are there, and it needs nothing from outside."""
 
 from __future__ import annotations
 
@@ -41,9 +41,9 @@ def test_nothing_comes_from_outside(page: Path) -> None:
 
 
 def shown_in_a_browser(page: Path, folder: Path) -> tuple[list[int], list[int]]:
-    """Widths of the page's pictures as headless Chromium decodes them, and rows of its tables."""
+    """Widths of the page's images as headless Chromium decodes them, and rows of its tables."""
     probe = """<script>window.onload = () => { document.title = JSON.stringify({
-        pictures: [...document.images].map(i => i.naturalWidth),
+        images: [...document.images].map(i => i.naturalWidth),
         tables: [...document.querySelectorAll('table')].map(t => t.rows.length)}); }</script></body>"""
     probed = folder / "probed.html"
     probed.write_text(page.read_text(encoding="utf-8").replace("</body>", probe), encoding="utf-8")
@@ -53,12 +53,12 @@ def shown_in_a_browser(page: Path, folder: Path) -> tuple[list[int], list[int]]:
     title = re.search(r"<title>(.*?)</title>", result.stdout)
     assert title is not None, result.stderr[-2000:]
     found = json.loads(title[1].replace("&quot;", '"'))
-    return found["pictures"], found["tables"]
+    return found["images"], found["tables"]
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
-def test_tables_and_pictures_are_there_in_a_browser(page: Path, tmp_path: Path) -> None:
-    pictures, tables = shown_in_a_browser(page, tmp_path)
-    assert len(pictures) >= 10 and min(pictures) >= 200
+def test_tables_and_images_are_there_in_a_browser(page: Path, tmp_path: Path) -> None:
+    images, tables = shown_in_a_browser(page, tmp_path)
+    assert len(images) >= 10 and min(images) >= 200
     # Figures of YOLOv5 and of COCO: a head, the whole, three classes; four areas; errors of the sizes that occur.
     assert tables[:3] == [5, 5, 5] and tables[3] >= 3

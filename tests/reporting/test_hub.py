@@ -32,7 +32,7 @@ def load(name: str, **arguments: Any) -> Any:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Weights, and a lossless picture ``a.png`` of 64 x 96."""
+    """Weights, and a lossless image ``a.png`` of 64 x 96."""
     folder = tmp_path_factory.mktemp("hub")
     write_small_checkpoint(folder / "small.pt")
     Image.fromarray(pixels(0)).save(folder / "a.png")
@@ -48,7 +48,7 @@ def model(folder: Path) -> HubDetector:
 
 
 def pixels(seed: int, height: int = 64, width: int = 96) -> np.ndarray:
-    """Picture (H, W, 3) uint8 RGB."""
+    """Image (H, W, 3) uint8 RGB."""
     return np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8)
 
 
@@ -112,7 +112,7 @@ def test_a_tensor_gives_the_rows_of_the_network(model: HubDetector) -> None:
         (7, "a int"),
     ],
 )
-def test_what_is_no_picture(model: HubDetector, source: Any, line: str) -> None:
+def test_what_is_no_image(model: HubDetector, source: Any, line: str) -> None:
     with pytest.raises(UserError, match=line):
         model([source])
 
@@ -120,14 +120,14 @@ def test_what_is_no_picture(model: HubDetector, source: Any, line: str) -> None:
 def test_forms_of_results(model: HubDetector) -> None:
     results = call(model, [pixels(0), pixels(1, 96, 64)])
     assert len(results) == results.n == 2 and results.names == dict(enumerate(NAMES))
-    for picture, (width, height) in enumerate(((96, 64), (64, 96))):
-        corners, centres = results.xyxy[picture], results.xywh[picture]
+    for image, (width, height) in enumerate(((96, 64), (64, 96))):
+        corners, centres = results.xyxy[image], results.xywh[image]
         assert corners.shape[1] == 6 and len(corners) > 3
         torch.testing.assert_close(centres[:, 0], (corners[:, 0] + corners[:, 2]) / 2)
         torch.testing.assert_close(centres[:, 3], corners[:, 3] - corners[:, 1])
-        torch.testing.assert_close(results.xyxyn[picture][:, 2] * width, corners[:, 2])
-        torch.testing.assert_close(results.xywhn[picture][:, 1] * height, centres[:, 1])
-        assert torch.equal(results.xywhn[picture][:, 4:], corners[:, 4:])
+        torch.testing.assert_close(results.xyxyn[image][:, 2] * width, corners[:, 2])
+        torch.testing.assert_close(results.xywhn[image][:, 1] * height, centres[:, 1])
+        assert torch.equal(results.xywhn[image][:, 4:], corners[:, 4:])
     assert results.pred is results.xyxy
     assert [one.xyxy[0].shape for one in results.tolist()] == [rows.shape for rows in results.xyxy]
     assert results.s == (1, 3, 64, 96) or results.s == (1, 3, 96, 64)
@@ -187,13 +187,13 @@ def test_crop(model: HubDetector, tmp_path: Path) -> None:
 
 def test_show(model: HubDetector, monkeypatch: pytest.MonkeyPatch) -> None:
     shown: list[Image.Image] = []
-    monkeypatch.setattr(Image.Image, "show", lambda picture: shown.append(picture))
+    monkeypatch.setattr(Image.Image, "show", lambda seen: shown.append(seen))
     results = call(model, [pixels(0), pixels(1)])
     monkeypatch.setattr(hub_results, "has_display", lambda: True)
     results.show()
     assert len(shown) == 2
-    for picture, image in zip(shown, results.ims, strict=True):
-        np.testing.assert_array_equal(np.asarray(picture), image)
+    for seen, image in zip(shown, results.ims, strict=True):
+        np.testing.assert_array_equal(np.asarray(seen), image)
     monkeypatch.setattr(hub_results, "has_display", lambda: False)
     lines: list[str] = []
     monkeypatch.setattr(hub_results.LOGGER, "warning", lines.append)
@@ -250,14 +250,14 @@ def test_named_models() -> None:
 
 
 def test_threads_get_what_one_thread_gets(model: HubDetector) -> None:
-    pictures = [pixels(seed, 64 + 8 * (seed % 3), 96) for seed in range(12)]
-    expected = [call(model, picture).xyxy[0] for picture in pictures]
+    images = [pixels(seed, 64 + 8 * (seed % 3), 96) for seed in range(12)]
+    expected = [call(model, image).xyxy[0] for image in images]
     together = threading.Barrier(2)
 
     def detect(seeds: range) -> list[torch.Tensor]:
         torch.set_num_threads(1)
         together.wait(10)
-        return [call(model, pictures[seed]).xyxy[0] for seed in seeds]
+        return [call(model, images[seed]).xyxy[0] for seed in seeds]
 
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(detect, (range(12), range(12))))
@@ -292,17 +292,17 @@ def test_official_weights_through_the_hub_and_detect_py(
     from utils.reporting.detection_run import run_detection
 
     weights = SHARED / "weights" / "yolov5n.pt"
-    pictures = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:count]
-    assert len(pictures) == count
-    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in pictures))
+    images = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:count]
+    assert len(images) == count
+    (tmp_path / "list.txt").write_text("".join(f"{path}\n" for path in images))
     words = ("--weights", weights, "--source", tmp_path / "list.txt", "--save-txt", "--save-conf", "--nosave")
     flags = list(map(str, (*words, "--project", tmp_path)))
     run = run_detection(parse_command_line(DetectConfig, flags, prog="detect.py", description=""))
     monkeypatch.chdir(SHARED / "weights")  # where `yolov5n.pt` is found by its name
     spd = load("yolov5n_spd")
     plain = load("custom", path=weights)
-    results = plain([str(path) for path in pictures])
-    for path, rows, spd_rows in zip(pictures, results.xywhn, spd([str(path) for path in pictures]).xywhn, strict=True):
+    results = plain([str(path) for path in images])
+    for path, rows, spd_rows in zip(images, results.xywhn, spd([str(path) for path in images]).xywhn, strict=True):
         file = run.folder / "labels" / f"{path.stem}.txt"
         written = np.loadtxt(file, ndmin=2) if file.exists() else np.zeros((0, 6))
         ours = torch.cat((rows[:, 5:], rows[:, :5]), dim=1).numpy()

@@ -19,12 +19,12 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def onnx(weights: Path) -> Path:
-    """The same, exported for one picture of 64 x 64."""
+    """The same, exported for one image of 64 x 64."""
     succeeds("export", "--weights", weights, "--include", "onnx", "--img", 64, folder=weights.parent)
     return weights.with_suffix(".onnx")
 
 
 @pytest.fixture(scope="session")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A data set of three classes with 4 training and 2 validation pictures."""
+    """A data set of three classes with 4 training and 2 validation images."""
     return write_small_dataset(tmp_path_factory.mktemp("data") / "small", train=4, val=2)

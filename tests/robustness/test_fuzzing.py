@@ -199,7 +199,7 @@ FRAMES = st.tuples(SIDES, st.integers(1, 12), st.integers(1, 12), st.integers(1,
 
 
 def check_letterbox(case: tuple[int, int, int, int, bool, bool], folder: Path) -> None:
-    """Pictures of extreme proportions: the frame comes out, and boxes return to where they were."""
+    """Images of extreme proportions: the frame comes out, and boxes return to where they were."""
     long_side, short_side, rows, columns, upright, enlarge = case
     shape = (long_side, short_side) if upright else (short_side, long_side)
     network = FrameSize(rows * 32, columns * 32)

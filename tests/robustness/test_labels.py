@@ -44,7 +44,7 @@ FILES: tuple[tuple[str, str | bytes, int, str], ...] = (
     ("Windows line ends beside a mistake", GOOD.replace("\n", "\r\n") + "0 0.5\r\n", 1, "0.txt:2: 2 columns"),
     ("byte order mark", b"\xef\xbb\xbf" + GOOD.encode(), 1, ""),
     ("UTF-16", GOOD.encode("utf-16"), 0, "0.txt: not a text file"),
-    ("a picture called .txt", b"\x89PNG\r\n\x1a\n\x00\xff", 0, "0.txt: not a text file"),
+    ("an image called .txt", b"\x89PNG\r\n\x1a\n\x00\xff", 0, "0.txt: not a text file"),
     ("zero bytes", bytes(50), 0, "0.txt:1: 1 columns"),
     ("tabs between numbers", GOOD.replace(" ", "\t"), 1, ""),
     ("box and outline rows in one file", GOOD + "0 0.1 0.1 0.4 0.1 0.4 0.4\n", 2, ""),
@@ -56,7 +56,7 @@ FILES: tuple[tuple[str, str | bytes, int, str], ...] = (
 
 
 def write_set(folder: Path, content: str | bytes) -> None:
-    """Two pictures, of which the second has one sound label."""
+    """Two images, of which the second has one sound label."""
     for kind in ("images", "labels"):
         (folder / "set" / kind).mkdir(parents=True)
     for name in ("0", "1"):
@@ -134,7 +134,7 @@ def test_a_folder_named_like_a_label_file(tmp_path: Path, weights: Path) -> None
     assert objects == 1 and "0.txt: cannot be read: Is a directory" in problems.read_text(encoding="utf-8")
 
 
-@pytest.mark.case(AREA, "no label files at all", "background pictures; the log says how many")
+@pytest.mark.case(AREA, "no label files at all", "background images; the log says how many")
 def test_no_labels(tmp_path: Path, weights: Path) -> None:
     write_set(tmp_path, GOOD)
     for name in ("0", "1"):

@@ -182,9 +182,9 @@ def test_a_killed_worker(tmp_path: Path, dataset: Path) -> None:
     assert epochs_in(folder / "weights" / "last.pt") >= 1
 
 
-@pytest.mark.case(AREA, "pictures deleted in the middle of a run", "one line names the file; finished epochs are kept")
+@pytest.mark.case(AREA, "images deleted in the middle of a run", "one line names the file; finished epochs are kept")
 @pytest.mark.parametrize("workers", [0, 1])
-def test_pictures_deleted_in_mid_run(workers: int, tmp_path: Path, dataset: Path) -> None:
+def test_images_deleted_in_mid_run(workers: int, tmp_path: Path, dataset: Path) -> None:
     folder = tmp_path / "runs" / "train" / "exp"
     flags = ("--cache", "none", "--workers", workers, "--epochs", 10000, "--patience", 0, "--noval")
     with start(tmp_path, dataset, *flags) as process:

@@ -22,7 +22,7 @@ CASES = (
     usage("detect.py: unknown flag", "detect --save-text", "did you mean --save-txt?"),
     usage("export.py: unknown flag", "export --dynamik", "did you mean --dynamic?"),
     usage("a flag like no other", "detect --zzzzzzzzzzzzzz", "unknown flag --zzzzzzzzzzzzzz"),
-    usage("a word that belongs to no flag", "detect picture.jpg", "unexpected argument 'picture.jpg'"),
+    usage("a word that belongs to no flag", "detect image.jpg", "unexpected argument 'image.jpg'"),
     usage("an ambiguous prefix", "detect --sa", "ambiguous option: --sa could match"),
     usage("a flag without its value", "train --epochs", "expected one argument"),
     usage("a switch with a value", "detect --nosave=yes", "ignored explicit argument 'yes'"),
@@ -44,7 +44,7 @@ CASES = (
     usage("detect.py: absurd size", "detect --imgsz 640 10000000", "--imgsz 640 10000000: must be at most"),
     usage("export.py: absurd size", "export --imgsz 10000000", "--imgsz 10000000: must be at most"),
     usage("val.py: absurd size", "val --imgsz 10000000", "--imgsz 10000000: must be at most"),
-    usage("three sides of a picture", "detect --imgsz 640 640 3", "takes at most 2 values"),
+    usage("three sides of an image", "detect --imgsz 640 640 3", "takes at most 2 values"),
     usage("a size that is no number", "detect --imgsz big", "invalid int value: 'big'"),
     usage("confidence above 1", "detect --conf-thres 25", "--conf-thres 25.0: must be at most 1"),
     usage("confidence below 0", "val --conf-thres -0.1", "--conf-thres -0.1: must be at least 0"),
@@ -70,7 +70,7 @@ CASES = (
     usage("several devices", "detect --weights {weights} --device 0,1", "start with torchrun"),
     usage("a negative device", "detect --weights {weights} --device -1", "--device -1: not a device"),
     usage("a device in other digits", "detect --weights {weights} --device ²", "--device ²: not a device"),
-    usage("a class that the model has not", "detect --weights {weights} --source {pictures} --classes 3", "0 to 2"),
+    usage("a class that the model has not", "detect --weights {weights} --source {images} --classes 3", "0 to 2"),
     usage("export.py: unknown format", "export --weights {weights} --include onxn", "--include onxn"),
     usage("export.py: unknown operator set", "export --opset 5", "--opset 5: must be at least"),
     usage("export.py: absurd operator set", "export --opset 999", "--opset 999: must be at most"),
@@ -79,11 +79,11 @@ CASES = (
     Refusal(AREA, "an architecture name too long", "train --weights '' --cfg {long} --data {data}", "name too long"),
     Refusal(AREA, "a hyp name too long", "train --weights {weights} --hyp {long} --data {data}", "File name too long"),
     Refusal(AREA, "a source too long", "detect --weights {weights} --source {long}", "File name too long"),
-    Refusal(AREA, "a project too long", "detect --weights {weights} --source {pictures} --project {long}", "too long"),
+    Refusal(AREA, "a project too long", "detect --weights {weights} --source {images} --project {long}", "too long"),
     Refusal(
         AREA,
         "a project that is a file",
-        "detect --weights {weights} --source {pictures} --project {data}",
+        "detect --weights {weights} --source {images} --project {data}",
         "run's folder",
     ),
     usage("fp16 on a CPU", "train --weights {weights} --data {data} --device cpu --precision fp16", "--precision fp16"),
@@ -92,4 +92,4 @@ CASES = (
 
 @pytest.mark.parametrize("refusal", [case.param() for case in CASES])
 def test_wrong_usage(refusal: Refusal, tmp_path: Path, weights: Path, data: Path) -> None:
-    refusal.check(tmp_path, weights=weights, data=data, long="x" * 300, pictures=data.parent / "images" / "val")
+    refusal.check(tmp_path, weights=weights, data=data, long="x" * 300, images=data.parent / "images" / "val")

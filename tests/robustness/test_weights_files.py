@@ -23,7 +23,7 @@ from tests.small_dataset import write_small_dataset
 from utils.dataset.label_cache import FORMAT_VERSION
 
 pytestmark = pytest.mark.slow
-DETECT = "detect --weights {name} --source {pictures}"
+DETECT = "detect --weights {name} --source {images}"
 
 
 def weights(
@@ -163,7 +163,7 @@ FILES = (
 
 @pytest.mark.parametrize("refusal", [case.param() for case in FILES])
 def test_a_wrong_model_file(refusal: Refusal, tmp_path: Path, weights: Path, data: Path) -> None:
-    refusal.check(tmp_path, weights=weights, data=data, pictures=data.parent / "images" / "val")
+    refusal.check(tmp_path, weights=weights, data=data, images=data.parent / "images" / "val")
     assert not (tmp_path / "ran").exists()
 
 

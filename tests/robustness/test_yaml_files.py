@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from models.architecture import find_architecture
-from tests.dataset.pictures import write_picture
+from tests.dataset.images import write_image
 from tests.robustness.running import Refusal, succeeds, write
 
 pytestmark = pytest.mark.slow
@@ -24,9 +24,9 @@ NAMES = "names: [a, b, c]\n"
 SPLITS = "train: .\nval: .\n"
 
 
-def two_classes_and_a_picture(folder: Path) -> None:
+def two_classes_and_an_image(folder: Path) -> None:
     (folder / "d.yaml").write_text(SPLITS + "names: [a, b]\n")
-    write_picture(folder / "a.png", np.zeros((32, 32, 3), np.uint8))
+    write_image(folder / "a.png", np.zeros((32, 32, 3), np.uint8))
 
 
 DATASETS = (
@@ -36,7 +36,7 @@ DATASETS = (
     dataset("empty file", "", "a dataset YAML is a table of keys"),
     dataset("a list", "- train\n- val\n", "a dataset YAML is a table of keys"),
     dataset("one word", "hello", "a dataset YAML is a table of keys"),
-    dataset("a picture called .yaml", b"\x89PNG\r\n\x1a\n\x00\x00", "d.yaml:"),
+    dataset("an image called .yaml", b"\x89PNG\r\n\x1a\n\x00\x00", "d.yaml:"),
     dataset("text in UTF-16", "names: [ä]".encode("utf-16"), "d.yaml:"),
     dataset("broken syntax", SPLITS + "names: [a, b\n", "d.yaml: line 4: not valid YAML"),
     dataset("tabs", "train:\n\t- x\n", "d.yaml: line 2: not valid YAML"),
@@ -72,9 +72,9 @@ DATASETS = (
         "val --weights {weights} --data d.yaml",
         "has 3 classes, but d.yaml names 2",
         1,
-        two_classes_and_a_picture,
+        two_classes_and_an_image,
     ),
-    dataset("a split without pictures", SPLITS + NAMES, "no pictures found"),
+    dataset("a split without images", SPLITS + NAMES, "no images found"),
     Refusal(
         "Dataset YAML",
         "--task test without a test: part",
@@ -129,7 +129,7 @@ ARCHITECTURES = (
     architecture("broken syntax", write("a.yaml", "backbone: ["), "not a YAML file"),
     architecture("nested too deeply", write("a.yaml", "x: " + "[" * 1000), "a.yaml:"),
     architecture("a date that is none", write("a.yaml", "x: 2024-99-99\n"), "not a YAML file"),
-    architecture("a picture called .yaml", write("a.yaml", b"\x89PNG\r\n\x1a\n\x00\xff"), "a.yaml:"),
+    architecture("an image called .yaml", write("a.yaml", b"\x89PNG\r\n\x1a\n\x00\xff"), "a.yaml:"),
     architecture(
         "a python tag", write("a.yaml", "nc: !!python/object/apply:os.system ['touch ran']"), "not a YAML file"
     ),

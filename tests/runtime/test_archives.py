@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from utils.runtime.archives import UnpackLimits, unpack
 from utils.user_error import UserError
 
-TREE = {"coco/images/ä b.jpg": b"picture", "coco/labels/a.txt": b"0 0.5 0.5 1 1\n" * 99, "coco/empty.txt": b""}
+TREE = {"coco/images/ä b.jpg": b"image", "coco/labels/a.txt": b"0 0.5 0.5 1 1\n" * 99, "coco/empty.txt": b""}
 
 
 def member(name: str, kind: bytes = tarfile.REGTYPE, link: str = "", size: int = 0) -> tarfile.TarInfo:

@@ -39,8 +39,8 @@ def test_results_of_a_study(tmp_path: Path) -> None:
     )
     assert best["fl_gamma"] == 1.5  # what is not searched stays as it was given
     Hyperparameters(**best)
-    picture = cv2.imread(str(tmp_path / "evolve.png"))
-    assert picture is not None and picture.shape[1] > 1000  # history and importance side by side
+    image = cv2.imread(str(tmp_path / "evolve.png"))
+    assert image is not None and image.shape[1] > 1000  # history and importance side by side
 
 
 def test_a_run_behind_the_median_is_pruned() -> None:

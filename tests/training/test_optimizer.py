@@ -58,12 +58,12 @@ def test_sgd_is_nesterov() -> None:
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW", "RMSProp"])
 def test_steps_and_states_are_those_of_torch(name: str) -> None:
     torch.manual_seed(0)
-    network, pictures = small_network(), torch.randn(3, 2, 3, 8, 8)
+    network, batches = small_network(), torch.randn(3, 2, 3, 8, 8)
     twin = copy.deepcopy(network)
     own = build_optimizer(network, name, lr=0.01, momentum=0.9, decay=0.1)
     kind = type(own).__mro__[1]
     theirs = kind([{**group, "params": own_to_twin(group["params"], network, twin)} for group in own.param_groups])
-    for images in pictures:
+    for images in batches:
         for model, optimizer in ((network, own), (twin, theirs)):
             model(images).square().mean().backward()
             optimizer.step()

@@ -20,7 +20,7 @@ FLAGS = ("batch_size", "epochs", "optimizer", "lr0", "decay", "label_smoothing")
 class ClassificationRecipe:
     """What a recipe YAML holds. The defaults are those of ``data/hyps/hyp.classify.yaml``, which are YOLOv5's."""
 
-    batch_size: int = number(64, 1, 65_536, "pictures per batch over all processes")
+    batch_size: int = number(64, 1, 65_536, "images per batch over all processes")
     epochs: int = number(10, 0, 1_000_000, "epochs")
     optimizer: str = "Adam"
     lr0: float = number(0.001, 1e-7, 10.0, "learning rate at the start")
@@ -31,7 +31,7 @@ class ClassificationRecipe:
     momentum: float = number(0.9, 0.0, 0.9999, "SGD momentum or Adam beta1")
     decay: float = number(5e-5, 0.0, 1.0, "weight decay; not of biases and norm layers")
     label_smoothing: float = number(0.1, 0.0, 0.5, "label smoothing epsilon")
-    crop_area: float = number(0.08, 0.01, 1.0, "smallest part of the picture's area in a crop; 1 takes no crops")
+    crop_area: float = number(0.08, 0.01, 1.0, "smallest part of the image's area in a crop; 1 takes no crops")
     shift: float = number(0.0, 0.0, 0.5, "shift by up to this part of the side, black beyond the border")
     fliplr: float = number(0.5, 0.0, 1.0, "probability of a left-right flip")
     flipud: float = number(0.0, 0.0, 1.0, "probability of an upside-down flip")

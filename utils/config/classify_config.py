@@ -10,7 +10,7 @@ from utils.user_error import UsageError
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
 DATA_HELP = (
-    "folder with train/ and val/ or test/, one folder of pictures per class in each; or cifar10, cifar100, "
+    "folder with train/ and val/ or test/, one folder of images per class in each; or cifar10, cifar100, "
     "tiny-imagenet, imagenette160, ..., fetched if it is not in datasets/"
 )
 
@@ -58,14 +58,14 @@ class ClassifyTrainConfig(RunConfig):
     data: str = flag("imagenette160", DATA_HELP, group="Data")
     imgsz: int = flag(
         224,
-        "side of the square pictures, pixels",
+        "side of the square images, pixels",
         group="Data",
         aliases=IMGSZ_ALIASES,
         at_least=SMALLEST_SIDE,
         at_most=LONGEST_SIDE,
     )
-    batch_size: int = flag(64, "pictures per batch over all processes", group="Data", at_least=1, at_most=LARGEST_BATCH)
-    cache: str | None = flag(None, "keep decoded pictures in memory", group="Data", choices=("ram",), lone_value="ram")
+    batch_size: int = flag(64, "images per batch over all processes", group="Data", at_least=1, at_most=LARGEST_BATCH)
+    cache: str | None = flag(None, "keep decoded images in memory", group="Data", choices=("ram",), lone_value="ram")
 
     hyp: str = flag(
         "data/hyps/hyp.classify.yaml",
@@ -93,7 +93,7 @@ class _EvaluatedModel:
 
     imgsz: int | None = flag(
         None,
-        "side of the square pictures, pixels; left out, that of the file, else 224",
+        "side of the square images, pixels; left out, that of the file, else 224",
         group="Data",
         aliases=IMGSZ_ALIASES,
         at_least=SMALLEST_SIDE,
@@ -112,8 +112,8 @@ class ClassifyValConfig(_EvaluatedModel):
 
     weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
     data: str = flag("imagenette160", DATA_HELP, group="Data")
-    batch_size: int = flag(128, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
-    workers: int = flag(8, "threads that load pictures; 0 loads between the batches", group="Data", at_least=0)
+    batch_size: int = flag(128, "images per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
+    workers: int = flag(8, "threads that load images; 0 loads between the batches", group="Data", at_least=0)
     verbose: str = flag(
         "True", "whether to print the accuracy of every class", group="Output", choices=("True", "False"),
         lone_value="True",
@@ -126,18 +126,18 @@ class ClassifyPredictConfig(_EvaluatedModel):
     """Settings of ``classify/predict.py``."""
 
     weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
-    source: str = flag("data/images", "picture, video, folder, glob, or text list of them", group="Data")
+    source: str = flag("data/images", "image, video, folder, glob, or text list of them", group="Data")
     vid_stride: int = flag(1, "take every n-th frame of a video", group="Data", at_least=1)
-    save_txt: bool = flag(False, "write the five likeliest classes of each picture as a text file", group="Output")
-    nosave: bool = flag(False, "write no pictures", group="Output")
+    save_txt: bool = flag(False, "write the five likeliest classes of each image as a text file", group="Output")
+    nosave: bool = flag(False, "write no images", group="Output")
     project: str = flag("runs/predict-cls", "folder of runs", group="Output")
 
 
 # Flags of YOLOv5's classify/predict.py that do nothing there, or belong to what is not here.
 REFUSED_PREDICT_FLAGS = {
-    "--augment": "a classifier looks at the middle square of each picture once; YOLOv5 ignores the flag",
+    "--augment": "a classifier looks at the middle square of each image once; YOLOv5 ignores the flag",
     "--visualize": "feature maps of classifiers are not drawn; YOLOv5 ignores the flag",
     "--update": "weights files are never rewritten",
-    "--view-img": "there is no window; the pictures are in the run's folder",
+    "--view-img": "there is no window; the images are in the run's folder",
     "--data": "the classes are in the weights file",
 }

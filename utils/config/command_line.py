@@ -2,7 +2,7 @@
 
     @dataclass(frozen=True, slots=True, kw_only=True)
     class ValConfig:
-        batch_size: int = flag(32, "pictures per batch", group="Data", at_least=1)
+        batch_size: int = flag(32, "images per batch", group="Data", at_least=1)
 
     config = parse_command_line(ValConfig, sys.argv[1:], prog="val.py", description="...")
 

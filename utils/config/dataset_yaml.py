@@ -1,4 +1,4 @@
-"""Dataset YAML: where the pictures of each split lie and what the classes are called. Data only; nothing in it runs."""
+"""Dataset YAML: where the images of each split lie and what the classes are called. Data only; nothing in it runs."""
 
 from __future__ import annotations
 
@@ -38,13 +38,13 @@ class DatasetSpec:
 
     file: Path
     root: Path
-    train: tuple[Path, ...]  # folders of pictures or .txt lists of pictures
+    train: tuple[Path, ...]  # folders of images or .txt lists of images
     val: tuple[Path, ...]
     test: tuple[Path, ...]  # empty when the YAML names none
     names: tuple[str, ...]  # names[i] is class i
     download: tuple[Download, ...]
     annotations: Mapping[str, Path]  # COCO annotation file of a split, where one is named; it need not exist
-    tile: int | None  # side of the windows that pictures are cut into for training, pixels
+    tile: int | None  # side of the windows that images are cut into for training, pixels
     convert: str | None  # format of the annotations as published, of which label files have to be made
     obtain: str  # where to get what cannot be fetched, '' for nothing
 

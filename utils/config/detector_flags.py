@@ -11,13 +11,13 @@ LARGEST_TILE = 8192  # pixels
 
 
 def augment() -> Any:
-    return flag(False, "look at every picture at three sizes, once mirrored (.pt files)", group="Detections")
+    return flag(False, "look at every image at three sizes, once mirrored (.pt files)", group="Detections")
 
 
 def tile_size() -> Any:
     return flag(
         None,
-        "look at pictures in overlapping tiles of so many pixels and as a whole",
+        "look at images in overlapping tiles of so many pixels and as a whole",
         group="Detections",
         lone_value=640,
         at_least=32,

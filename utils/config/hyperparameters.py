@@ -52,12 +52,12 @@ class Hyperparameters:
     flipud: float = number(0.0, 0.0, 1.0, "probability of an upside-down flip")
     fliplr: float = number(0.5, 0.0, 1.0, "probability of a left-right flip")
     mosaic: float = number(1.0, 0.0, 1.0, "probability of a mosaic")
-    mosaic9: float = number(0.0, 0.0, 1.0, "share of the mosaics made of nine pictures instead of four")
+    mosaic9: float = number(0.0, 0.0, 1.0, "share of the mosaics made of nine images instead of four")
     mixup: float = number(0.0, 0.0, 1.0, "probability of mixing a second mosaic in")
     copy_paste: float = number(0.0, 0.0, 1.0, "share of the outlined objects pasted mirrored")
     label_smoothing: float = number(0.0, 0.0, 0.5, "label smoothing epsilon of the class targets")
     anchors: float = number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
-    nominal_batch: int = number(64, 1, 65536, "pictures to which gradients are accumulated per step")
+    nominal_batch: int = number(64, 1, 65536, "images to which gradients are accumulated per step")
 
     def __post_init__(self) -> None:
         for entry in fields(self):

@@ -9,12 +9,12 @@ from utils.config.command_line import flag
 from utils.user_error import UsageError
 
 IMGSZ_ALIASES = ("--img", "--img-size")
-QUAD = 4  # pictures that --quad puts into one image
+QUAD = 4  # images that --quad puts into one image
 # Above these a value is a slip of the finger; refused at once rather than by running out of memory hours later.
 LONGEST_SIDE = 8192  # pixels
 SMALLEST_TILE = 32  # pixels
 LARGEST_BATCH = 65_536
-MOST_DETECTIONS = 30_000  # per picture: what suppression looks at
+MOST_DETECTIONS = 30_000  # per image: what suppression looks at
 MOST_EPOCHS = 1_000_000
 LARGEST_SEED = 2**31 - 1
 
@@ -23,12 +23,10 @@ LARGEST_SEED = 2**31 - 1
 class RunConfig:
     """Settings that every training run has, whatever is learned."""
 
-    imgsz: int = flag(
-        640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
-    )
+    imgsz: int = flag(640, "image size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE)
     batch_size: int = flag(
         16,
-        "pictures per batch over all processes; -1 takes what the GPU holds",
+        "images per batch over all processes; -1 takes what the GPU holds",
         group="Data",
         at_least=-1,
         at_most=LARGEST_BATCH,
@@ -53,7 +51,7 @@ class RunConfig:
     )
 
     device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
-    sync_bn: bool = flag(False, "batch norm over the pictures of all processes (CUDA, torchrun)", group="Run")
+    sync_bn: bool = flag(False, "batch norm over the images of all processes (CUDA, torchrun)", group="Run")
     local_rank: int = flag(
         -1,
         "place among this machine's processes, as older launchers pass it; torchrun needs none",
@@ -72,7 +70,7 @@ class RunConfig:
     save_period: int = flag(
         -1, "also keep the weights of every n-th epoch, as weights/epochN.pt; below 1 none", group="Output", at_least=-1
     )
-    noplots: bool = flag(False, "draw no pictures", group="Output")
+    noplots: bool = flag(False, "draw no images", group="Output")
     loggers: tuple[str, ...] | None = flag(
         None,
         "where figures go besides results.csv: tensorboard mlflow none; left out, TensorBoard if it is installed",
@@ -111,21 +109,21 @@ class TrainConfig(RunConfig):
     )
     cache: str | None = flag(
         None,
-        "keep decoded pictures: in memory (ram, also when the value is left out), in one file (disk), or not (none); "
-        "without the flag, training pictures that take up to 64 MiB are kept in memory",
+        "keep decoded images: in memory (ram, also when the value is left out), in one file (disk), or not (none); "
+        "without the flag, training images that take up to 64 MiB are kept in memory",
         group="Data",
         choices=("ram", "disk", "none"),
         lone_value="ram",
     )
     single_cls: bool = flag(False, "train all classes as one", group="Data")
     rect: bool = flag(
-        False, "batches of pictures of like shape, padded no further than to a rectangle; no mosaic", group="Data"
+        False, "batches of images of like shape, padded no further than to a rectangle; no mosaic", group="Data"
     )
     image_weights: bool = flag(
-        False, "draw pictures by how badly their classes were found in the last evaluation", group="Data"
+        False, "draw images by how badly their classes were found in the last evaluation", group="Data"
     )
-    quad: bool = flag(False, "four pictures, or one enlarged, per image of twice the size", group="Data")
-    multi_scale: bool = flag(False, "vary the picture size by half from batch to batch", group="Data")
+    quad: bool = flag(False, "four images, or one enlarged, per image of twice the size", group="Data")
+    multi_scale: bool = flag(False, "vary the image size by half from batch to batch", group="Data")
 
     hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
     optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
@@ -154,7 +152,7 @@ class TrainConfig(RunConfig):
         if self.evolve is not None and self.resume:
             raise UsageError("--resume --evolve: to go on with a study use --resume-evolve FOLDER")
         if self.tile is not None and 0 < self.tile < SMALLEST_TILE:
-            raise UsageError(f"--tile {self.tile}: must be at least {SMALLEST_TILE}, or 0 for whole pictures")
+            raise UsageError(f"--tile {self.tile}: must be at least {SMALLEST_TILE}, or 0 for whole images")
         if self.rect and self.image_weights:
             raise UsageError("--rect --image-weights: one fixes the order by shape, the other draws it; leave one out")
         if self.quad and self.batch_size % QUAD and self.batch_size != -1:
@@ -187,35 +185,33 @@ class ValConfig:
         "model file: .pt, .torchscript, .onnx, .engine, *_openvino_model; several are asked together, as an ensemble",
         group="Model",
     )
-    batch_size: int = flag(32, "pictures per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
-    imgsz: int = flag(
-        640, "picture size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE
-    )
+    batch_size: int = flag(32, "images per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
+    imgsz: int = flag(640, "image size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE)
     square: bool = flag(
-        False, "every picture in the whole square of --img, as an exported file of fixed size sees it", group="Data"
+        False, "every image in the whole square of --img, as an exported file of fixed size sees it", group="Data"
     )
     task: str = flag(
         "val",
         "part of the data set to evaluate on; or speed: times with detect.py's thresholds; "
-        "or study: figures and times over picture sizes",
+        "or study: figures and times over image sizes",
         group="Data",
         choices=("train", "val", "test", "speed", "study"),
     )
     study_sizes: tuple[int, ...] = flag(
         tuple(range(256, 1536 + 1, 128)),
-        "picture sizes of --task study, pixels",
+        "image sizes of --task study, pixels",
         group="Data",
         at_least=32,
         at_most=LONGEST_SIDE,
     )
-    workers: int = flag(8, "threads that load pictures; 0 loads between the batches", group="Data", at_least=0)
+    workers: int = flag(8, "threads that load images; 0 loads between the batches", group="Data", at_least=0)
     single_cls: bool = flag(False, "evaluate all classes as one", group="Data")
 
     conf_thres: float = flag(0.001, "lowest score of a detection", group="Detections", at_least=0, at_most=1)
     iou_thres: float = flag(
         0.6, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )
-    max_det: int = flag(300, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
+    max_det: int = flag(300, "most detections per image", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
     augment: bool = detector_flags.augment()
     slice: int | None = detector_flags.tile_size()
     slice_overlap: float = detector_flags.tile_overlap()
@@ -268,14 +264,14 @@ class DetectConfig:
     )
     source: str = flag(
         "data/images",
-        "picture, video, folder, glob, or .txt list of them; - for a list on standard input; address of a file or a "
+        "image, video, folder, glob, or .txt list of them; - for a list on standard input; address of a file or a "
         "stream (rtsp:// http://); number of a camera; .streams list of those; screen [number] [left top width height]",
         group="Data",
     )
     data: str = flag("data/coco128.yaml", "dataset YAML that names the classes of a file without names", group="Data")
     imgsz: tuple[int, ...] = flag(
         (640,),
-        "picture size, pixels: one side or height width",
+        "image size, pixels: one side or height width",
         group="Data",
         aliases=IMGSZ_ALIASES,
         at_least=32,
@@ -284,14 +280,14 @@ class DetectConfig:
     )
     vid_stride: int = flag(1, "take every n-th frame of a video or stream", group="Data", at_least=1)
     batch_size: int = flag(
-        1, "pictures, frames or tiles that go through the network together", group="Data", at_least=1, at_most=4096
+        1, "images, frames or tiles that go through the network together", group="Data", at_least=1, at_most=4096
     )
 
     conf_thres: float = flag(0.25, "lowest score of a detection", group="Detections", at_least=0, at_most=1)
     iou_thres: float = flag(
         0.45, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )
-    max_det: int = flag(1000, "most detections per picture", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
+    max_det: int = flag(1000, "most detections per image", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
     classes: tuple[int, ...] | None = flag(None, "keep these class ids only", group="Detections", at_least=0)
     agnostic_nms: bool = flag(False, "suppress across classes", group="Detections")
     augment: bool = detector_flags.augment()
@@ -307,7 +303,7 @@ class DetectConfig:
         False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
     )
 
-    view_img: bool = flag(False, "show the annotated pictures in a window; q ends", group="Output")
+    view_img: bool = flag(False, "show the annotated images in a window; q ends", group="Output")
     save_txt: bool = flag(False, "write detections as label files, labels/*.txt", group="Output")
     save_format: int = flag(
         0,
@@ -320,14 +316,14 @@ class DetectConfig:
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
     save_json: bool = flag(False, "write detections as COCO results, predictions.json", group="Output")
     save_coco: bool = flag(
-        False, "write pictures and detections as a COCO data set, coco.json, to correct by hand", group="Output"
+        False, "write images and detections as a COCO data set, coco.json, to correct by hand", group="Output"
     )
-    save_crop: bool = flag(False, "write every detection as a picture of its own, crops/CLASS/*.jpg", group="Output")
-    nosave: bool = flag(False, "write no annotated pictures or videos", group="Output")
+    save_crop: bool = flag(False, "write every detection as an image of its own, crops/CLASS/*.jpg", group="Output")
+    nosave: bool = flag(False, "write no annotated images or videos", group="Output")
     visualize: bool = flag(False, "draw and write the feature maps of each layer (.pt files)", group="Output")
     line_thickness: int | None = flag(
         None,
-        "line width of boxes, pixels; left out, from the sizes of picture and box",
+        "line width of boxes, pixels; left out, from the sizes of image and box",
         group="Output",
         at_least=1,
         at_most=100,
@@ -341,7 +337,7 @@ class DetectConfig:
     def __post_init__(self) -> None:
         detector_flags.check_arithmetic(self.half, self.precision)
         if self.visualize and (self.augment or self.slice is not None or len(self.weights) > 1):
-            raise UsageError("--visualize: shows one network on whole pictures; leave out --augment and --slice")
+            raise UsageError("--visualize: shows one network on whole images; leave out --augment and --slice")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -359,7 +355,7 @@ class ExportConfig:
         at_most=LONGEST_SIDE,
         max_values=2,
     )
-    batch_size: int = flag(1, "pictures per batch", group="Model", at_least=1, at_most=LARGEST_BATCH)
+    batch_size: int = flag(1, "images per batch", group="Model", at_least=1, at_most=LARGEST_BATCH)
     device: str = flag("cpu", "cpu, 0, cuda:0", group="Run")
     dynamic: bool = flag(False, "let batch, height and width of the exported input vary", group="Output")
     simplify: bool = flag(False, "simplify the ONNX graph", group="Output")

@@ -93,7 +93,7 @@ def warp_labels(labels: Labels, warp: Warp) -> Labels:
     for i, (box, polygon) in enumerate(zip(labels.boxes, labels.polygons, strict=True)):
         outline = polygon if polygon is not None else box[[0, 1, 2, 1, 2, 3, 0, 3]].reshape(4, 2)
         points, depth = warp.apply(outline)
-        in_front[i] = bool((depth > 0.01).all())  # what lies behind the eye has no place in the picture
+        in_front[i] = bool((depth > 0.01).all())  # what lies behind the eye has no place in the image
         boxes[i] = (*points.min(axis=0), *points.max(axis=0))
         polygons.append(points if polygon is not None else None)
     whole = box_area(labels.boxes) * warp.zoom**2

@@ -14,7 +14,7 @@ import numpy as np
 from utils.dataset.label_index import LabelIndex
 
 MIN_SIDE = 2.0  # pixels; a smaller object does not take part in a fit
-_SIZE_JITTER = 0.1  # of training pictures, to be expected from augmentation
+_SIZE_JITTER = 0.1  # of training images, to be expected from augmentation
 _GENERATIONS = 1000
 _LLOYD_STEPS = 30
 _STARTS = 10
@@ -36,9 +36,9 @@ class FitSettings:
 
 
 def object_sizes(index: LabelIndex, image_size: int, rng: np.random.Generator | None = None) -> np.ndarray:
-    """Width and height (N, 2) of every object, pixels, its picture scaled to ``image_size`` on the longer side.
+    """Width and height (N, 2) of every object, pixels, its image scaled to ``image_size`` on the longer side.
 
-    With ``rng``, each picture is also zoomed by up to +/- 10 %, as training will do.
+    With ``rng``, each image is also zoomed by up to +/- 10 %, as training will do.
     """
     scale = image_size / index.sizes.max(axis=1)
     if rng is not None:

@@ -1,4 +1,4 @@
-"""One augmented training picture: mosaic or letterbox, copy-paste, warp, mixup, colour, flips, rare pixel changes."""
+"""One augmented training image: mosaic or letterbox, copy-paste, warp, mixup, colour, flips, rare pixel changes."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from utils.dataset.copy_paste import paste_mirrored
 from utils.dataset.flips import flip_image, flip_labels
 from utils.dataset.mixup import mix
 from utils.dataset.mosaic import (
-    PictureSource,
+    ImageSource,
     Tile,
     View,
     draw_tiles,
@@ -25,14 +25,14 @@ from utils.geometry.records import Labels
 
 
 class Augmentation:
-    """The recipe of `Hyperparameters` for square pictures of ``side`` pixels, or for frames of any shape.
+    """The recipe of `Hyperparameters` for square images of ``side`` pixels, or for frames of any shape.
 
     All randomness of a call comes from the generator given to it.
     """
 
-    def __init__(self, source: PictureSource, picture_count: int, side: int, hyp: Hyperparameters) -> None:
+    def __init__(self, source: ImageSource, image_count: int, side: int, hyp: Hyperparameters) -> None:
         self._source = source
-        self._picture_count = picture_count
+        self._image_count = image_count
         self._side = side
         self._hyp = hyp
         self._ranges = WarpRanges(hyp.degrees, hyp.translate, hyp.scale, hyp.shear, hyp.perspective)
@@ -40,16 +40,16 @@ class Augmentation:
     def __call__(
         self, index: int, rng: np.random.Generator, frame: FrameSize | None = None
     ) -> tuple[np.ndarray, Labels]:
-        """Picture ``index`` (side, side, 3) uint8 RGB, augmented, and the objects left in it.
+        """Image ``index`` (side, side, 3) uint8 RGB, augmented, and the objects left in it.
 
-        With ``frame`` the picture alone fills a frame of that size (height, width): no mosaic, no mixup.
+        With ``frame`` the image alone fills a frame of that size (height, width): no mosaic, no mixup.
         """
         hyp = self._hyp
         square = FrameSize(self._side, self._side)
         if frame is None and rng.random() < hyp.mosaic:
             image, labels = self._mosaic(index, square, rng)
             if rng.random() < hyp.mixup:
-                partner = int(rng.integers(self._picture_count))
+                partner = int(rng.integers(self._image_count))
                 image, labels = mix((image, labels), self._mosaic(partner, square, rng), rng)
         else:
             frame = frame or square
@@ -63,7 +63,7 @@ class Augmentation:
     def _mosaic(self, index: int, output: FrameSize, rng: np.random.Generator) -> tuple[np.ndarray, Labels]:
         """A mosaic that holds ``index``, its tiles in a random order, on a canvas of twice the side, warped."""
         nine = bool(rng.random() < self._hyp.mosaic9)
-        partners = rng.integers(self._picture_count, size=8 if nine else 3).tolist()
+        partners = rng.integers(self._image_count, size=8 if nine else 3).tolist()
         members = rng.permutation([index, *partners]).tolist()
         layout = mosaic9_tiles if nine else mosaic_tiles
         canvas = FrameSize(2 * self._side, 2 * self._side)

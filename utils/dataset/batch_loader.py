@@ -39,7 +39,7 @@ DatasetType = TypeVar("DatasetType")
 class LoaderSettings:
     """How batches are made, of either kind."""
 
-    batch_size: int  # pictures per batch of this process
+    batch_size: int  # images per batch of this process
     workers: int = 0  # threads or processes that load; never changes what is loaded
     pin_memory: bool = False  # for copies to CUDA
     rank: int = 0
@@ -146,7 +146,7 @@ class TrainingLoader(BatchLoader[DatasetType, BatchType]):
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
         """Choose the order and the augmentation of the iterations to come.
 
-        With ``weights`` (F,) pictures are drawn in proportion to them.
+        With ``weights`` (F,) images are drawn in proportion to them.
         """
         self._epochs.set_epoch(epoch, weights)
 

@@ -1,4 +1,4 @@
-"""Pictures of one class each: where the parts of a data set are, and what is in them."""
+"""Images of one class each: where the parts of a data set are, and what is in them."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.dataset.image_files import ImageReadError, image_size, list_images, read_image
-from utils.dataset.named_classification_sets import CIFARS, DATASETS, FOLDERS, NAMES, ArrayPictures, cifar_pictures
+from utils.dataset.named_classification_sets import CIFARS, DATASETS, FOLDERS, NAMES, ArrayImages, cifar_images
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -24,28 +24,28 @@ SCAN_THREADS = 8
 
 @dataclass(frozen=True, slots=True)
 class ClassificationDataset:
-    """The pictures of one part, files or an array of them."""
+    """The images of one part, files or an array of them."""
 
     part: str  # train, val or test
     names: tuple[str, ...]
     classes: np.ndarray  # (N,) int64
-    pictures: Sequence[Path] | np.ndarray  # files, or (N, H, W, 3) uint8 RGB
+    images: Sequence[Path] | np.ndarray  # files, or (N, H, W, 3) uint8 RGB
     problems: tuple[str, ...] = ()  # one line for each file that cannot be read and is left out
-    memory: tuple[np.ndarray, ...] = ()  # decoded pictures, if they are kept
+    memory: tuple[np.ndarray, ...] = ()  # decoded images, if they are kept
 
     def __len__(self) -> int:
         return len(self.classes)
 
     def image(self, index: int) -> np.ndarray:
-        """Picture (H, W, 3) uint8 RGB."""
+        """Image (H, W, 3) uint8 RGB."""
         if self.memory:
             return self.memory[index]
-        picture = self.pictures[index]
-        return read_image(picture) if isinstance(picture, Path) else np.asarray(picture)
+        entry = self.images[index]
+        return read_image(entry) if isinstance(entry, Path) else np.asarray(entry)
 
     def kept_in_memory(self) -> ClassificationDataset:
-        """The same part with every picture decoded; an array is in memory already."""
-        if isinstance(self.pictures, np.ndarray) or self.memory:
+        """The same part with every image decoded; an array is in memory already."""
+        if isinstance(self.images, np.ndarray) or self.memory:
             return self
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             decoded = pool.map(self.image, range(len(self)))
@@ -78,13 +78,13 @@ def open_part(data: str, part: str) -> ClassificationDataset:
     """One part of ``--data``: ``train``, or ``judged``, which is test or val, whichever is there first.
 
     Raises:
-        UserError: no such data set or part, or a part without readable pictures.
+        UserError: no such data set or part, or a part without readable images.
     """
     named = data.strip("/")
     if named in CIFARS and not Path(data).is_dir():
         archive, kind = CIFARS[named]
         archive.fetched(DATASETS)
-        return from_array(cifar_pictures(kind, DATASETS, train=part == "train"), "train" if part == "train" else "test")
+        return from_array(cifar_images(kind, DATASETS, train=part == "train"), "train" if part == "train" else "test")
     return from_folder(data_folder(data), part)
 
 
@@ -105,21 +105,21 @@ def data_folder(data: str) -> Path:
     )
 
 
-def from_array(pictures: ArrayPictures, part: str) -> ClassificationDataset:
-    """A part whose pictures are in memory."""
-    return ClassificationDataset(part, pictures.names, pictures.classes, pictures.images)
+def from_array(images: ArrayImages, part: str) -> ClassificationDataset:
+    """A part whose images are in memory."""
+    return ClassificationDataset(part, images.names, images.classes, images.images)
 
 
 def from_folder(folder: Path, part: str) -> ClassificationDataset:
     """A part of a folder with ``train`` and ``val`` or ``test``, each with a folder per class; or Tiny ImageNet's.
 
     Raises:
-        UserError: the part or its classes are missing, or none of its pictures can be read.
+        UserError: the part or its classes are missing, or none of its images can be read.
     """
     annotations = folder / "val" / TINY_IMAGENET_LABELS
     if annotations.is_file() and part != "train":  # its test part has no labels
         names = class_folders(folder / "train")
-        files, classes = tiny_imagenet_pictures(annotations, names)
+        files, classes = tiny_imagenet_images(annotations, names)
         return scanned("val", names, files, classes)
     wanted = ("train",) if part == "train" else JUDGED_PARTS
     found = next((name for name in wanted if (folder / name).is_dir()), None)
@@ -147,7 +147,7 @@ def class_folders(folder: Path) -> tuple[str, ...]:
     return tuple(names)
 
 
-def tiny_imagenet_pictures(annotations: Path, names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
+def tiny_imagenet_images(annotations: Path, names: tuple[str, ...]) -> tuple[list[Path], np.ndarray]:
     """Files and classes out of ``val_annotations.txt``: file, class, box, between tabs.
 
     Raises:
@@ -179,8 +179,8 @@ def scanned(part: str, names: tuple[str, ...], files: Sequence[Path], classes: n
     for line in problems[:5]:
         LOGGER.warning("%s", line)
     if not good:
-        raise UserError(f"{part}: none of {len(files)} pictures can be read{'; ' + problems[0] if problems else ''}")
-    LOGGER.info("%s: %d pictures of %d classes, %d unreadable", part, len(good), len(names), len(problems))
+        raise UserError(f"{part}: none of {len(files)} images can be read{'; ' + problems[0] if problems else ''}")
+    LOGGER.info("%s: %d images of %d classes, %d unreadable", part, len(good), len(names), len(problems))
     kept = classes[good].astype(np.int64)
     return ClassificationDataset(part, names, kept, [files[index] for index in good], problems)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from utils.config.classification_recipe import ClassificationRecipe
 from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings, TrainingLoader
 from utils.dataset.classification_dataset import ClassificationDataset
-from utils.dataset.classification_samples import AugmentedPictures, CentredPictures, collate
+from utils.dataset.classification_samples import AugmentedImages, CentredImages, collate
 from utils.dataset.samplers import TrainingSampler
 from utils.geometry.records import ClassificationBatch
 
@@ -18,16 +18,16 @@ def classification_training_loader(
 ) -> ClassificationTrainingLoader:
     """Augmented batches; call ``set_epoch`` before each epoch."""
     sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
-    samples = AugmentedPictures(dataset, side, recipe, seed)
+    samples = AugmentedImages(dataset, side, recipe, seed)
     return ClassificationTrainingLoader(dataset, BatchPlan(samples, sampler, collate), settings, sampler)
 
 
 def classification_evaluation_loader(
     dataset: ClassificationDataset, side: int, settings: LoaderSettings
 ) -> ClassificationLoader:
-    """Middle squares, every picture once over all ranks."""
+    """Middle squares, every image once over all ranks."""
     size = settings.batch_size
     batches = [list(range(start, min(start + size, len(dataset)))) for start in range(0, len(dataset), size)]
-    samples = CentredPictures(dataset, side)
+    samples = CentredImages(dataset, side)
     own = batches[settings.rank :: settings.world]
     return ClassificationLoader(dataset, BatchPlan(samples, own, collate), settings)

@@ -1,4 +1,4 @@
-"""How a classifier sees a picture: changed at random to learn from it, its middle square to be judged by it."""
+"""How a classifier sees an image: changed at random to learn from it, its middle square to be judged by it."""
 
 from __future__ import annotations
 
@@ -20,15 +20,15 @@ CROP_ASPECT = (3 / 4, 4 / 3)  # width / height
 
 
 @dataclass(frozen=True, slots=True)
-class ClassifiedPicture:
-    """A picture as the network's batch takes it."""
+class ClassifiedImage:
+    """An image as the network's batch takes it."""
 
     image: np.ndarray  # (S, S, 3) uint8 RGB
     label: int
     index: int  # row of the data set
 
 
-class AugmentedPictures(Dataset):
+class AugmentedImages(Dataset):
     """Training samples; item (epoch, position, index) is the same in every process."""
 
     def __init__(self, dataset: ClassificationDataset, side: int, recipe: ClassificationRecipe, seed: int) -> None:
@@ -37,15 +37,15 @@ class AugmentedPictures(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, key: SampleKey) -> ClassifiedPicture:
+    def __getitem__(self, key: SampleKey) -> ClassifiedImage:
         epoch, position, index = key
         rng = np.random.default_rng((self.seed, epoch, position))
         image = augmented(self.dataset.image(index), self.side, self.recipe, rng)
-        return ClassifiedPicture(image, int(self.dataset.classes[index]), index)
+        return ClassifiedImage(image, int(self.dataset.classes[index]), index)
 
 
-class CentredPictures(Dataset):
-    """Evaluation samples: the middle square of picture ``index``."""
+class CentredImages(Dataset):
+    """Evaluation samples: the middle square of image ``index``."""
 
     def __init__(self, dataset: ClassificationDataset, side: int) -> None:
         self.dataset, self.side = dataset, side
@@ -53,12 +53,12 @@ class CentredPictures(Dataset):
     def __len__(self) -> int:
         return len(self.dataset)
 
-    def __getitem__(self, index: int) -> ClassifiedPicture:
+    def __getitem__(self, index: int) -> ClassifiedImage:
         image = middle_square(self.dataset.image(index), self.side)
-        return ClassifiedPicture(image, int(self.dataset.classes[index]), index)
+        return ClassifiedImage(image, int(self.dataset.classes[index]), index)
 
 
-def collate(samples: Sequence[ClassifiedPicture]) -> ClassificationBatch:
+def collate(samples: Sequence[ClassifiedImage]) -> ClassificationBatch:
     """A batch of samples of one size, channels last in memory."""
     return ClassificationBatch(
         images=torch.from_numpy(np.stack([sample.image for sample in samples])).permute(0, 3, 1, 2),
@@ -78,7 +78,7 @@ def middle_square(image: np.ndarray, side: int) -> np.ndarray:
 def augmented(image: np.ndarray, side: int, recipe: ClassificationRecipe, rng: np.random.Generator) -> np.ndarray:
     """A square of ``side`` pixels out of ``image`` (H, W, 3) uint8 RGB, changed as the recipe says.
 
-    The generator is drawn from equally often whatever the picture, so that samples do not depend on each other.
+    The generator is drawn from equally often whatever the image, so that samples do not depend on each other.
     """
     area, aspect, across, down = rng.random(4)
     if recipe.crop_area < 1:
@@ -96,7 +96,7 @@ def augmented(image: np.ndarray, side: int, recipe: ClassificationRecipe, rng: n
 
 
 def random_crop(image: np.ndarray, area: float, aspect: float, place: tuple[float, float]) -> np.ndarray:
-    """A rectangle of about ``area`` of the picture, 3:4 to 4:3 as ``aspect`` goes from 0 to 1, at ``place`` 0-1."""
+    """A rectangle of about ``area`` of the image, 3:4 to 4:3 as ``aspect`` goes from 0 to 1, at ``place`` 0-1."""
     height, width = image.shape[:2]
     ratio = CROP_ASPECT[0] * (CROP_ASPECT[1] / CROP_ASPECT[0]) ** aspect
     wide = min(max(round((height * width * area * ratio) ** 0.5), 1), width)
@@ -106,7 +106,7 @@ def random_crop(image: np.ndarray, area: float, aspect: float, place: tuple[floa
 
 
 def shifted(image: np.ndarray, right: int, down: int) -> np.ndarray:
-    """The picture moved by whole pixels, black where nothing was."""
+    """The image moved by whole pixels, black where nothing was."""
     if not (right or down):
         return image
     out = np.zeros_like(image)
@@ -118,7 +118,7 @@ def shifted(image: np.ndarray, right: int, down: int) -> np.ndarray:
 
 
 def resized(image: np.ndarray, side: int) -> np.ndarray:
-    """The picture scaled to a square of ``side`` pixels."""
+    """The image scaled to a square of ``side`` pixels."""
     if image.shape[:2] == (side, side):
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)

@@ -1,4 +1,4 @@
-"""COCO annotation files: images, categories, objects with areas and crowd regions, and how they fit a split's pictures.
+"""COCO annotation files: images, categories, objects with areas and crowd regions, and how they fit a split's images.
 
 A file of image infos only, such as COCO's ``image_info_test-dev2017.json``, is read too: it has no objects.
 """
@@ -63,16 +63,16 @@ class CocoAnnotations:
 
 
 @dataclass(frozen=True, slots=True)
-class PictureAnnotations:
-    """An annotation file seen from a split and a model: its pictures in their order, its classes by their index."""
+class ImageAnnotations:
+    """An annotation file seen from a split and a model: its images in their order, its classes by their index."""
 
     file: Path
     truth: CocoTruth  # a category that is no class of the data set is numbered after the last class
-    image_ids: tuple[int, ...]  # of each picture; its place as a negative number (-1, -2, ...) if the file lacks it
+    image_ids: tuple[int, ...]  # of each image; its place as a negative number (-1, -2, ...) if the file lacks it
     category_ids: tuple[int, ...]  # of each class; -1 if the file lacks it
 
     def listed(self) -> np.ndarray:
-        """Places (F',) of the pictures that the file has."""
+        """Places (F',) of the images that the file has."""
         return np.flatnonzero(np.array(self.image_ids, dtype=np.int64) >= 0)
 
 
@@ -122,23 +122,23 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file}: not JSON: {error}") from error
 
 
-def fit_to_pictures(annotations: CocoAnnotations, paths: Sequence[Path], names: Sequence[str]) -> PictureAnnotations:
-    """The annotations of these pictures, with classes numbered as in ``names``.
+def fit_to_images(annotations: CocoAnnotations, paths: Sequence[Path], names: Sequence[str]) -> ImageAnnotations:
+    """The annotations of these images, with classes numbered as in ``names``.
 
-    Pictures are found by file name, with as many folders as the file gives; categories by name. Where no name is
+    Images are found by file name, with as many folders as the file gives; categories by name. Where no name is
     the same but there are as many categories as classes, they are taken in order of their ids.
 
     Raises:
-        UserError: no picture is in the file, a name fits several images, or no category fits a class.
+        UserError: no image is in the file, a name fits several images, or no category fits a class.
     """
     image_of = _images_of(annotations, paths)
     if (image_of < 0).all():
-        raise UserError(f"{annotations.file}: none of its images is a picture of the data set, such as {paths[0].name}")
+        raise UserError(f"{annotations.file}: none of its images is an image of the data set, such as {paths[0].name}")
     missing, more = int((image_of < 0).sum()), len(annotations.image_ids) - int((image_of >= 0).sum())
     if missing:
-        LOGGER.warning("%s: has no entry for %d of %d pictures", annotations.file, missing, len(paths))
+        LOGGER.warning("%s: has no entry for %d of %d images", annotations.file, missing, len(paths))
     if more and annotations.has_objects:
-        LOGGER.warning("%s: %d of its images are not among the pictures evaluated", annotations.file, more)
+        LOGGER.warning("%s: %d of its images are not among the images evaluated", annotations.file, more)
     class_of = classes_of(annotations, names)
     place_of = np.full(len(annotations.image_ids), -1)
     place_of[image_of[image_of >= 0]] = np.flatnonzero(image_of >= 0)
@@ -153,7 +153,7 @@ def fit_to_pictures(annotations: CocoAnnotations, paths: Sequence[Path], names: 
     )
     ids = annotations.image_ids.tolist()
     category_of = {int(index): int(annotations.category_ids[place]) for place, index in enumerate(class_of)}
-    return PictureAnnotations(
+    return ImageAnnotations(
         file=annotations.file,
         truth=truth,
         image_ids=tuple(ids[image] if image >= 0 else -1 - place for place, image in enumerate(image_of.tolist())),
@@ -162,10 +162,10 @@ def fit_to_pictures(annotations: CocoAnnotations, paths: Sequence[Path], names: 
 
 
 def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, names: Sequence[str]) -> LabelIndex:
-    """The index of the same pictures with the file's objects as their labels.
+    """The index of the same images with the file's objects as their labels.
 
     Crowd regions are no objects and are left out, as COCO's own tools do for training. A box without area or
-    outside its picture, and a category that is no class, is a problem in the result.
+    outside its image, and a category that is no class, is a problem in the result.
     """
     paths = [index.paths[place] for place in range(len(index))]
     image_of, class_of = _images_of(annotations, paths), classes_of(annotations, names)
@@ -182,7 +182,7 @@ def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, name
             x, y, w, h = annotations.boxes[row].tolist()
             left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
             kind = int(class_of[annotations.categories[row]])
-            problem = "the box lies outside its picture or has no area" if right <= left or bottom <= top else ""
+            problem = "the box lies outside its image or has no area" if right <= left or bottom <= top else ""
             if kind >= len(names):
                 problem = f"{annotations.category_names[annotations.categories[row]]!r} is no class of the data set"
             if problem:
@@ -215,8 +215,8 @@ def truth_with_ignored(index: LabelIndex) -> CocoTruth | None:
     if not len(index.ignored):
         return None
     rows = np.concatenate((index.rows, index.ignored))
-    pictures = np.arange(len(index))
-    images = np.concatenate([np.repeat(pictures, np.diff(e, prepend=0)) for e in (index.row_ends, index.ignored_ends)])
+    places = np.arange(len(index))
+    images = np.concatenate([np.repeat(places, np.diff(e, prepend=0)) for e in (index.row_ends, index.ignored_ends)])
     scale = np.tile(index.sizes[images][:, ::-1].astype(np.float64), 2)
     corners = cxcywh_to_xyxy(rows[:, 1:].astype(np.float64)).clip(0, 1) * scale
     boxes = xyxy_to_xywh(corners)
@@ -231,7 +231,7 @@ def truth_with_ignored(index: LabelIndex) -> CocoTruth | None:
 
 
 def _images_of(annotations: CocoAnnotations, paths: Sequence[Path]) -> np.ndarray:
-    """Place (F,) in the file of each picture's image, -1 where there is none."""
+    """Place (F,) in the file of each image's image, -1 where there is none."""
     by_name: dict[str, list[int]] = {}
     for place, name in enumerate(annotations.image_names):
         by_name.setdefault(PurePosixPath(name).name, []).append(place)

@@ -27,7 +27,7 @@ def draw_jitter(rng: np.random.Generator, hue: float, saturation: float, value: 
 def jitter_color(image: np.ndarray, gains: JitterGains) -> np.ndarray:
     """Image (H, W, 3) uint8 RGB with its hue, saturation and value multiplied; hue goes round, the others saturate.
 
-    The image is overwritten: at a training picture's size, taking fresh memory costs more than the arithmetic.
+    The image is overwritten: at a training image's size, taking fresh memory costs more than the arithmetic.
     """
     if gains == JitterGains(1, 1, 1):
         return image

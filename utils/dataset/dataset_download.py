@@ -21,7 +21,7 @@ from utils.user_error import UserError
 LOGGER = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished-download"  # folder in the data set's own while it is fetched; has what is fetched so far
-LOOKED_AT = 50  # pictures of the training part that are looked at for label files
+LOOKED_AT = 50  # images of the training part that are looked at for label files
 
 
 def available_dataset(name: str | Path, *, patience: Patience | None = None) -> DatasetSpec:

@@ -12,11 +12,11 @@ from models.yolo import load_architecture
 from utils.config.dataset_yaml import SPLITS, DatasetSpec
 from utils.dataset.anchor_fitting import AnchorFit, anchor_fit, object_sizes
 from utils.dataset.detection_dataset import DetectionDataset
+from utils.dataset.image_checks import ImageChecks, ImagePair, alike, check_images, labels_without_images
 from utils.dataset.image_files import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
 from utils.dataset.loaders import open_dataset
-from utils.dataset.picture_checks import PictureChecks, PicturePair, alike, check_pictures, labels_without_pictures
 from utils.user_error import UserError
 
 AP_S_BORDER = 32  # pixels on disk: COCO's small objects have less area than its square
@@ -30,7 +30,7 @@ class InspectionSettings:
 
     imgsz: int = 640  # pixels of the longer side at training
     architecture: str = "yolov5s.yaml"  # whose anchors are measured
-    look_at_pictures: bool = True  # decode every one; without it only labels and headers are read
+    look_at_images: bool = True  # decode every one; without it only labels and headers are read
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,11 +39,11 @@ class PartInspection:
 
     name: str
     dataset: DetectionDataset
-    checks: PictureChecks | None  # None if pictures were not looked at
+    checks: ImageChecks | None  # None if images were not looked at
     sides: np.ndarray  # (N,) square root of each object's area, pixels at the training size
     fit: AnchorFit
-    orphans: tuple[Path, ...]  # label files without a picture
-    near_copies: tuple[PicturePair, ...]
+    orphans: tuple[Path, ...]  # label files without an image
+    near_copies: tuple[ImagePair, ...]
 
     @property
     def index(self) -> LabelIndex:
@@ -63,11 +63,11 @@ class PartInspection:
 
     @property
     def out_of_range(self) -> int:
-        """Rows with a coordinate outside the picture."""
-        return sum("is outside 0 to 1" in p.text or "leaves the picture" in p.text for p in self.problems)
+        """Rows with a coordinate outside the image."""
+        return sum("is outside 0 to 1" in p.text or "leaves the image" in p.text for p in self.problems)
 
     @property
-    def objects_per_picture(self) -> np.ndarray:
+    def objects_per_image(self) -> np.ndarray:
         return np.diff(self.index.row_ends, prepend=0)
 
     def class_counts(self) -> np.ndarray:
@@ -91,16 +91,16 @@ class Inspection:
     spec: DatasetSpec
     settings: InspectionSettings
     parts: Mapping[str, PartInspection]
-    leak: tuple[PicturePair, ...]  # of train and val
-    same_pictures: bool  # train and val name the same files
+    leak: tuple[ImagePair, ...]  # of train and val
+    same_images: bool  # train and val name the same files
     advice: tuple[str, ...] = field(default=())
 
 
 def inspect_dataset(spec: DatasetSpec, settings: InspectionSettings, *, progress: bool = True) -> Inspection:
-    """Read every label and picture of a data set.
+    """Read every label and image of a data set.
 
     Raises:
-        UserError: a part without any picture that can be read, an unknown architecture.
+        UserError: a part without any image that can be read, an unknown architecture.
     """
     anchors = _anchors(settings.architecture)
     parts = {
@@ -110,7 +110,7 @@ def inspect_dataset(spec: DatasetSpec, settings: InspectionSettings, *, progress
     }
     train, val = parts["train"], parts["val"]
     same = set(map(str, train.index.paths)) == set(map(str, val.index.paths))
-    leak: list[PicturePair] = []
+    leak: list[ImagePair] = []
     if train.checks is not None and val.checks is not None and not same:
         leak = alike(train.checks, val.checks)
     found = Inspection(spec, settings, parts, tuple(leak), same)
@@ -130,7 +130,7 @@ def _inspect_part(
     title = f"{name}: labels" if progress else ""
     dataset = open_dataset(spec.split(name), spec.names, title=title, annotations=spec.annotations.get(name))
     index = dataset.index
-    checks = check_pictures(index, title=f"{name}: pictures" if progress else "") if settings.look_at_pictures else None
+    checks = check_images(index, title=f"{name}: images" if progress else "") if settings.look_at_images else None
     sizes = object_sizes(index, settings.imgsz)
     labels = [label_path(index.paths[row]) for row in range(len(index))]
     return PartInspection(
@@ -139,7 +139,7 @@ def _inspect_part(
         checks=checks,
         sides=np.sqrt(sizes.prod(axis=1)),
         fit=anchor_fit(sizes, anchors, ANCHOR_THRESHOLD),
-        orphans=tuple(labels_without_pictures(index, labels)),
+        orphans=tuple(labels_without_images(index, labels)),
         near_copies=tuple(alike(checks)) if checks is not None else (),
     )
 
@@ -165,17 +165,17 @@ def _what_is_broken(found: Inspection) -> list[str]:
         if part.broken_files:
             said.append(f"{part.name}: {_count(part.broken_files, 'file')} cannot be read and will be left out.")
         if part.bad_rows:
-            outside = f", {part.out_of_range} of them for reaching out of the picture" if part.out_of_range else ""
+            outside = f", {part.out_of_range} of them for reaching out of the image" if part.out_of_range else ""
             said.append(f"{part.name}: {_count(part.bad_rows, 'label row')} will be left out{outside}.")
         if part.orphans:
             said.append(
-                f"{part.name}: {_count(len(part.orphans), 'label file')} without a picture, such as "
-                f"{part.orphans[0].name}: pictures may have been lost or renamed."
+                f"{part.name}: {_count(len(part.orphans), 'label file')} without an image, such as "
+                f"{part.orphans[0].name}: images may have been lost or renamed."
             )
         if part.index.unlabelled > 0.1 * len(part.index):
             share = part.index.unlabelled / len(part.index)
             said.append(
-                f"{part.name}: {_count(part.index.unlabelled, 'picture')} ({share:.0%}) without a label file count as "
+                f"{part.name}: {_count(part.index.unlabelled, 'image')} ({share:.0%}) without a label file count as "
                 "background; where they show objects, the model learns to overlook these."
             )
     return said
@@ -184,19 +184,19 @@ def _what_is_broken(found: Inspection) -> list[str]:
 def _what_is_twice(found: Inspection) -> list[str]:
     said = []
     train, val = found.parts["train"], found.parts["val"]
-    if found.same_pictures:
-        said.append("val has the same pictures as train: its figures say how well they are remembered, no more.")
+    if found.same_images:
+        said.append("val has the same images as train: its figures say how well they are remembered, no more.")
     elif found.leak:
         seen = len({pair.second for pair in found.leak})
         said.append(
-            f"{seen} of {len(val.index)} val pictures ({seen / len(val.index):.1%}) look the same as a train picture: "
-            "val's figures will be too good; take these pictures out of one of the parts."
+            f"{seen} of {len(val.index)} val images ({seen / len(val.index):.1%}) look the same as a train image: "
+            "val's figures will be too good; take these images out of one of the parts."
         )
     copies = sum(len(group) - 1 for group in train.checks.copies()) if train.checks else 0
     near = len({pair.second for pair in train.near_copies}) - copies
     if copies or near > 0:
         said.append(
-            f"train: {_count(copies, 'picture')} more than once byte for byte, {max(near, 0)} more that look the same "
+            f"train: {_count(copies, 'image')} more than once byte for byte, {max(near, 0)} more that look the same "
             "as another."
         )
     if train.index.duplicates:
@@ -216,7 +216,7 @@ def _what_is_small(found: Inspection) -> list[str]:
         better = round(size * factor / 32) * 32
         ways = [f"train at {better}", "use a P2 model (--cfg yolov5s-spd-p2.yaml)"]
         if longest > 1.5 * size:
-            ways.append(f"cut pictures into windows (--tile {size}) and look at them in tiles (--slice {size})")
+            ways.append(f"cut images into windows (--tile {size}) and look at them in tiles (--slice {size})")
     said = []
     if ways:
         said.append(f"{share:.0%} of your objects are under 16 px at {size}, two cells of the P3 grid: {_or(ways)}.")
@@ -224,7 +224,7 @@ def _what_is_small(found: Inspection) -> list[str]:
         said.append(f"{share:.0%} of your objects are under 16 px at {size}: this size shows them well.")
         if longest > 2 * size and part.share_below(32) >= 0.25:
             said.append(
-                f"Half of the pictures have {longest:.0f} px or more a side: windows (--tile {size}) would show "
+                f"Half of the images have {longest:.0f} px or more a side: windows (--tile {size}) would show "
                 "objects in full size."
             )
     small = int(found.parts["val"].small_on_disk().sum())
@@ -254,18 +254,16 @@ def _what_is_rare(found: Inspection) -> list[str]:
     if len(present) > 1 and present.max() >= 50 * present.min():
         said.append(
             f"{names[int(counts.argmax())]} occurs {present.max() / present.min():.0f} times as often as the rarest "
-            "class: --image-weights draws pictures of classes that are found badly more often."
+            "class: --image-weights draws images of classes that are found badly more often."
         )
     return said
 
 
 def _what_is_crowded(found: Inspection) -> list[str]:
-    most = max(int(part.objects_per_picture.max(initial=0)) for part in found.parts.values())
+    most = max(int(part.objects_per_image.max(initial=0)) for part in found.parts.values())
     if most <= 300:
         return []
-    return [
-        f"A picture has {most} objects, val.py keeps 300 detections per picture: evaluate with --max-det {most * 2}."
-    ]
+    return [f"An image has {most} objects, val.py keeps 300 detections per image: evaluate with --max-det {most * 2}."]
 
 
 def _count(number: int, one: str, many: str = "") -> str:

@@ -1,9 +1,9 @@
-"""Generated pictures of small objects: ground seen from above with vehicles, boats and people of 6 to 40 pixels.
+"""Generated images of small objects: ground seen from above with vehicles, boats and people of 6 to 40 pixels.
 
     python -m utils.dataset.demo_scenes                 write datasets/demo-scenes once
     python -m utils.dataset.demo_scenes --train 1000    a larger one into a folder of your choice: --root
 
-Every picture is a function of (seed, split, number). Ground truth is the outline of what was drawn, so it is exact.
+Every image is a function of (seed, split, number). Ground truth is the outline of what was drawn, so it is exact.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ LEAST_VISIBLE = 0.5  # share of an object that must stay uncovered
 SUBPIXEL_BITS = 4  # coordinates are drawn in 1/16 pixels
 
 ROOT = Path("datasets/demo-scenes")
-TRAIN_PICTURES, VAL_PICTURES, SEED = 240, 60, 0
+TRAIN_IMAGES, VAL_IMAGES, SEED = 240, 60, 0
 
 VEHICLE_COLOURS = (
     (225, 225, 228),
@@ -44,17 +44,17 @@ SHIRT_COLOURS = ((200, 40, 50), (240, 220, 60), (40, 70, 160), (245, 245, 245), 
 
 @dataclass(frozen=True, slots=True)
 class SceneSize:
-    """How many pictures of a data set are written, from which seed, and whether labels are outlines or boxes."""
+    """How many images of a data set are written, from which seed, and whether labels are outlines or boxes."""
 
-    train: int = TRAIN_PICTURES
-    val: int = VAL_PICTURES
+    train: int = TRAIN_IMAGES
+    val: int = VAL_IMAGES
     seed: int = SEED
     outlines: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class SceneObjects:
-    """Sizes and numbers of what stands in a picture; the demo's own unless given."""
+    """Sizes and numbers of what stands in an image; the demo's own unless given."""
 
     lengths: tuple[float, float] | None = None  # of objects, pixels from and to, any one as likely
     per_kind: int | None = None  # vehicles, boats and people each, as far as there is room
@@ -63,13 +63,13 @@ class SceneObjects:
 
 @dataclass(slots=True)
 class Scene:
-    """A picture in the making: float RGB 0-255, where water and roads lie, what is taken, and the ground truth."""
+    """An image in the making: float RGB 0-255, where water and roads lie, what is taken, and the ground truth."""
 
     image: np.ndarray  # (H, W, 3) float32
     water: np.ndarray  # (H, W) bool
     road: np.ndarray  # (H, W) bool
     taken: np.ndarray  # (H, W) bool, where something stands
-    scale: float  # pixels per pixel of a picture taken from the usual height
+    scale: float  # pixels per pixel of an image taken from the usual height
     light: tuple[float, float]  # direction in which shadows fall, of length 1
     outlines: list[tuple[int, np.ndarray]]  # class and polygon (K, 2) in pixels
     lengths: tuple[float, float] | None = None  # of objects, pixels, in place of their usual ones
@@ -92,13 +92,13 @@ def write_demo_scenes(root: Path, size: SceneSize | None = None) -> Path:
             image, rows, quality = draw_scene(
                 np.random.default_rng((size.seed, split_number, number)), outlines=size.outlines
             )
-            write_picture(unfinished / "images" / split / f"{number:04d}.jpg", image, quality)
+            write_image(unfinished / "images" / split / f"{number:04d}.jpg", image, quality)
             (unfinished / "labels" / split / f"{number:04d}.txt").write_text("".join(rows), encoding="utf-8")
     unfinished.rename(root)
     return root
 
 
-def write_picture(path: Path, image: np.ndarray, quality: int) -> None:
+def write_image(path: Path, image: np.ndarray, quality: int) -> None:
     """Write RGB ``image`` (H, W, 3) uint8 as a JPEG."""
     encoded = cv2.imencode(".jpg", cv2.cvtColor(image, cv2.COLOR_RGB2BGR), [cv2.IMWRITE_JPEG_QUALITY, quality])[1]
     path.write_bytes(encoded.tobytes())
@@ -111,7 +111,7 @@ def draw_scene(
     outlines: bool = False,
     objects: SceneObjects = SceneObjects(),
 ) -> tuple[np.ndarray, list[str], int]:
-    """One picture: RGB (H, W, 3) uint8, its YOLO label rows, and the JPEG quality it is to be written with.
+    """One image: RGB (H, W, 3) uint8, its YOLO label rows, and the JPEG quality it is to be written with.
 
     ``frame`` is (height, width); without it both are drawn from 416 to 640. With ``outlines``
     the rows are polygons instead of boxes.
@@ -160,7 +160,7 @@ def _noise(rng: np.random.Generator, height: int, width: int, octaves: Sequence[
 
 
 def _ground(rng: np.random.Generator, height: int, width: int) -> Scene:
-    """Fields, one or two roads and, in most pictures, water."""
+    """Fields, one or two roads and, in most images, water."""
     base = np.array(((96, 110, 66), (132, 118, 84), (86, 100, 72), (150, 140, 110))[rng.integers(4)], np.float32)
     relief = _noise(rng, height, width, (96, 32, 8, 2))[..., None]
     image = base + relief * rng.uniform(7, 13)
@@ -303,7 +303,7 @@ def _shape(rng: np.random.Generator, kind: int, scale: float) -> tuple[np.ndarra
 
 
 def _place(scene: Scene, rng: np.random.Generator, kind: int) -> None:
-    """Draw one object at a free place of its ground; none if the picture has no such place."""
+    """Draw one object at a free place of its ground; none if the image has no such place."""
     height, width = scene.taken.shape
     for _ in range(30):
         outline, length = _shape(rng, kind, scene.scale)
@@ -403,7 +403,7 @@ def _axes(
 
 
 def _houses(scene: Scene, rng: np.random.Generator, count: int) -> None:
-    """Roofs with two slopes and a shadow: large, unlabelled, like buildings in real pictures."""
+    """Roofs with two slopes and a shadow: large, unlabelled, like buildings in real images."""
     height, width = scene.taken.shape
     for _ in range(count * 4):
         if count == 0:
@@ -475,8 +475,8 @@ def main() -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--root", type=Path, default=ROOT, help=f"folder to write (default: {ROOT})")
-    parser.add_argument("--train", type=int, default=TRAIN_PICTURES, help="training pictures")
-    parser.add_argument("--val", type=int, default=VAL_PICTURES, help="validation pictures")
+    parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images")
+    parser.add_argument("--val", type=int, default=VAL_IMAGES, help="validation images")
     parser.add_argument("--seed", type=int, default=SEED)
     options = parser.parse_args()
     there = options.root.exists()

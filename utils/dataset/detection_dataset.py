@@ -1,4 +1,4 @@
-"""A split as pictures with objects, and the two ways a model is fed from it: augmented or letterboxed."""
+"""A split as images with objects, and the two ways a model is fed from it: augmented or letterboxed."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from torch.utils.data import Dataset
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
-from utils.dataset.coco_annotations import CocoTruth, PictureAnnotations, truth_with_ignored
+from utils.dataset.coco_annotations import CocoTruth, ImageAnnotations, truth_with_ignored
+from utils.dataset.image_cache import CacheKind, ImageCache, cache_images, image_layout
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex
-from utils.dataset.picture_cache import CacheKind, PictureCache, cache_pictures, picture_layout
 from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, resize_to_long_side
 from utils.geometry.records import Labels, Sample
 
@@ -24,11 +24,11 @@ class SampleKey(NamedTuple):
 
     epoch: int
     position: int  # place in the epoch's order over all ranks
-    picture: int  # row of the data set
+    image: int  # row of the data set
 
 
 class DetectionDataset:
-    """Pictures and ground truth of one split, as they are on disk.
+    """Images and ground truth of one split, as they are on disk.
 
     ``annotations``, if the data set names a COCO annotation file, is what COCO's figures are computed against.
     """
@@ -37,8 +37,8 @@ class DetectionDataset:
         self,
         index: LabelIndex,
         names: tuple[str, ...],
-        cache: PictureCache | None = None,
-        annotations: PictureAnnotations | None = None,
+        cache: ImageCache | None = None,
+        annotations: ImageAnnotations | None = None,
     ) -> None:
         self.index = index
         self.names = names
@@ -46,36 +46,36 @@ class DetectionDataset:
         self._cache = cache
 
     def cached(self, kind: CacheKind, *, long_side: int | None = None, title: str = "") -> DetectionDataset:
-        """The same split with its pictures decoded once and kept; see `cache_pictures`."""
+        """The same split with its images decoded once and kept; see `cache_images`."""
         folder = cache_folder_of(self.index.paths[0])
-        cache = cache_pictures(self.index, kind, folder, long_side=long_side, title=title)
+        cache = cache_images(self.index, kind, folder, long_side=long_side, title=title)
         return DetectionDataset(self.index, self.names, cache, self.annotations)
 
     def decoded_bytes(self, long_side: int) -> int:
         """What ``cached`` would keep with this ``long_side``."""
-        return picture_layout(self.index.sizes, long_side).total
+        return image_layout(self.index.sizes, long_side).total
 
     def __len__(self) -> int:
         return len(self.index)
 
     @property
     def coco_truth(self) -> CocoTruth | None:
-        """What COCO's figures are computed against where that is more than the labels, images numbered as pictures."""
+        """What COCO's figures are computed against where that is more than the labels, images numbered as images."""
         return truth_with_ignored(self.index) if self.annotations is None else self.annotations.truth
 
     def source_size(self, index: int) -> FrameSize:
-        """Size of picture ``index`` on disk, pixels."""
+        """Size of image ``index`` on disk, pixels."""
         height, width = self.index.sizes[index].tolist()
         return FrameSize(height, width)
 
     def source_labels(self, index: int) -> Labels:
-        """Ground truth of picture ``index``, in pixels of the picture on disk."""
+        """Ground truth of image ``index``, in pixels of the image on disk."""
         return self.index.labels(index)
 
     def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
-        """Picture ``index`` (H, W, 3) uint8 RGB, reduced by 2, 4 or 8 where that leaves ``scale`` of its size.
+        """Image ``index`` (H, W, 3) uint8 RGB, reduced by 2, 4 or 8 where that leaves ``scale`` of its size.
 
-        A cached picture comes as it was cached, whatever the scale.
+        A cached image comes as it was cached, whatever the scale.
 
         Raises:
             ImageReadError: it is gone, or has another size than when it was indexed.
@@ -91,10 +91,10 @@ class DetectionDataset:
         return image
 
 
-class AugmentedPictures(Dataset):
+class AugmentedImages(Dataset):
     """Training samples, augmented; item (epoch, position, index) is the same in every process.
 
-    They are squares of ``side`` pixels, or fill ``frames`` (F, 2), height and width for each picture.
+    They are squares of ``side`` pixels, or fill ``frames`` (F, 2), height and width for each image.
     """
 
     def __init__(
@@ -116,13 +116,13 @@ class AugmentedPictures(Dataset):
         return Sample(image, labels, None, self._dataset.index.paths[index], index)
 
 
-class LetterboxedPictures(Dataset):
-    """Evaluation samples: picture ``i`` letterboxed into ``frames[i]``, never enlarged beyond ``long_side``."""
+class LetterboxedImages(Dataset):
+    """Evaluation samples: image ``i`` letterboxed into ``frames[i]``, never enlarged beyond ``long_side``."""
 
     def __init__(self, dataset: DetectionDataset, long_side: int, frames: np.ndarray) -> None:
         self._dataset = dataset
         self._long_side = long_side
-        self._frames = frames  # (F, 2) height, width of each picture's network frame
+        self._frames = frames  # (F, 2) height, width of each image's network frame
 
     def __len__(self) -> int:
         return len(self._dataset)

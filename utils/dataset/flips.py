@@ -1,4 +1,4 @@
-"""Mirror images of pictures and their labels."""
+"""Mirrored images and their labels."""
 
 from __future__ import annotations
 

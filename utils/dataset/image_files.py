@@ -1,4 +1,4 @@
-"""Picture files: which ones a split has, where their labels lie, their size without decoding, their pixels."""
+"""Image files: which ones a split has, where their labels lie, their size without decoding, their pixels."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _JPEG_START = b"\xff\xd8"
 
 
 class ImageReadError(UserError):
-    """A picture that is missing, cut short, or no picture: one line naming the file."""
+    """An image that is missing, cut short, or no image: one line naming the file."""
 
 
 def list_images(sources: Sequence[Path]) -> list[Path]:
-    """Pictures of folders (recursive) and ``.txt`` lists, sorted, each once.
+    """Images of folders (recursive) and ``.txt`` lists, sorted, each once.
 
     A list holds one path per line, relative to the list's folder when it is not absolute. A list in a folder of
-    Pascal VOC's ``ImageSets`` may hold names without a suffix, of pictures in ``JPEGImages``.
+    Pascal VOC's ``ImageSets`` may hold names without a suffix, of images in ``JPEGImages``.
 
     Raises:
-        UserError: a source that does not exist or sources without any picture.
+        UserError: a source that does not exist or sources without any image.
     """
     found: set[str] = set()
     for source in sources:
@@ -50,9 +50,9 @@ def list_images(sources: Sequence[Path]) -> list[Path]:
         elif source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES:
             found.add(str(source))
         else:
-            raise UserError(f"{source}: neither a folder, a .txt list nor a picture")
+            raise UserError(f"{source}: neither a folder, a .txt list nor an image")
     if not found:
-        raise UserError(f"{', '.join(map(str, sources))}: no pictures found")
+        raise UserError(f"{', '.join(map(str, sources))}: no images found")
     return [Path(path) for path in sorted(found)]
 
 
@@ -73,23 +73,23 @@ def _listed(source: Path) -> Iterator[str]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{source}: cannot be read as a list of pictures: {error}") from error
+        raise UserError(f"{source}: cannot be read as a list of images: {error}") from error
     is_voc = source.parent.parent.name == "ImageSets"
     for line in lines:
         name = line.strip()
         if name and is_voc and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
-            yield _voc_picture(source.parents[2] / "JPEGImages" / name)
+            yield _voc_image(source.parents[2] / "JPEGImages" / name)
         elif name:
             yield os.path.normpath(source.parent / name)
 
 
-def _voc_picture(without_suffix: Path) -> str:
+def _voc_image(without_suffix: Path) -> str:
     candidates = [f"{without_suffix}{suffix}" for suffix in (".jpg", *sorted(IMAGE_SUFFIXES))]
     return os.path.normpath(next((file for file in candidates if Path(file).is_file()), candidates[0]))
 
 
 def label_path(image: Path) -> Path:
-    """Where the labels of a picture lie: the last ``images`` folder of its path becomes ``labels``, suffix ``.txt``."""
+    """Where the labels of an image lie: the last ``images`` folder of its path becomes ``labels``, suffix ``.txt``."""
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
         if parts[i] == "images":
@@ -99,7 +99,7 @@ def label_path(image: Path) -> Path:
 
 
 def voc_path(image: Path) -> Path | None:
-    """The Pascal VOC file of a picture, where there is one: in the place of its label file, or in ``Annotations``."""
+    """The Pascal VOC file of an image, where there is one: in the place of its label file, or in ``Annotations``."""
     candidates = [label_path(image).with_suffix(".xml"), image.with_suffix(".xml")]
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
@@ -114,7 +114,7 @@ def image_size(path: Path) -> FrameSize:
     """Height and width in pixels as `read_image` gives them, from the file's header where the format permits.
 
     Raises:
-        ImageReadError: not a readable picture, or cut short, or a PNG with a wrong check sum.
+        ImageReadError: not a readable image, or cut short, or a PNG with a wrong check sum.
     """
     try:
         with path.open("rb") as file, Image.open(file) as image:
@@ -136,13 +136,13 @@ def _as_read_error(path: Path, error: Exception) -> ImageReadError:
     if isinstance(error, ImageReadError):
         return error
     if isinstance(error, UnidentifiedImageError):
-        return ImageReadError(f"{path}: not a picture that can be read")
+        return ImageReadError(f"{path}: not an image that can be read")
     reason = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
     return ImageReadError(f"{path}: cannot be read: {' '.join(reason.split()) or type(error).__name__}")
 
 
 def _swaps_sides(exif: bytes | None) -> bool:
-    """Whether the orientation tag turns the picture by 90 or 270 degrees."""
+    """Whether the orientation tag turns the image by 90 or 270 degrees."""
     if not exif:
         return False
     tags = Image.Exif()
@@ -181,7 +181,7 @@ def _jpeg_scan_start(content: bytes) -> int:
 def read_image(path: Path, reduction: int = 1) -> np.ndarray:
     """Pixels (H, W, 3) uint8 RGB with the orientation tag applied; grey, alpha, palette and 16 bit become RGB.
 
-    ``reduction`` 2, 4 or 8 gives a picture of that fraction of the size (rounded up): a JPEG then skips most of its
+    ``reduction`` 2, 4 or 8 gives an image of that fraction of the size (rounded up): a JPEG then skips most of its
     inverse transform, and every pixel is the mean of those it stands for.
 
     Raises:
@@ -195,7 +195,7 @@ def read_image(path: Path, reduction: int = 1) -> np.ndarray:
     except (OSError, cv2.error) as error:
         raise _as_read_error(path, error) from error
     if image is None:
-        raise ImageReadError(f"{path}: not a picture that can be read")
+        raise ImageReadError(f"{path}: not an image that can be read")
     if image.dtype != np.uint8:  # floating point formats (PFM, some TIFF), 0-1 by convention
         image = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
     if by_decoder > 1:  # OpenCV has no reduced reading to RGB

@@ -1,4 +1,4 @@
-"""Looks at every picture and label of a data set and writes a page about it.
+"""Looks at every image and label of a data set and writes a page about it.
 
     python -m utils.dataset.inspect --data my.yaml
     python -m utils.dataset.inspect --data VisDrone.yaml --img 1280 --cfg yolov5s-spd-p2.yaml
@@ -29,16 +29,16 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", required=True, help="dataset YAML")
-    parser.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="picture size of the training")
+    parser.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size of the training")
     parser.add_argument("--cfg", default="yolov5s.yaml", help="architecture whose anchors are measured")
-    parser.add_argument("--labels-only", action="store_true", help="do not decode pictures: no copies, no leak")
+    parser.add_argument("--labels-only", action="store_true", help="do not decode images: no copies, no leak")
     parser.add_argument("--project", default="runs/inspect", help="folder of runs")
     parser.add_argument("--name", default="exp", help="name of this run's folder")
     parser.add_argument("--exist-ok", action="store_true", help="use the folder even if it is there")
     flags = parser.parse_args()
     if not 32 <= flags.imgsz <= LONGEST_SIDE:
         raise UsageError(f"--imgsz {flags.imgsz}: must be 32 to {LONGEST_SIDE}")
-    settings = InspectionSettings(flags.imgsz, flags.cfg, look_at_pictures=not flags.labels_only)
+    settings = InspectionSettings(flags.imgsz, flags.cfg, look_at_images=not flags.labels_only)
     found = inspect_dataset(available_dataset(flags.data), settings)
     folder = new_run_directory(flags.project, flags.name, exist_ok=flags.exist_ok)
     for line in write_inspection(folder, found):

@@ -1,7 +1,7 @@
 """Builds the `LabelIndex` of a split; what was read once is kept in an ``.npz`` and only changed files are read again.
 
 The cache is arrays and text (``allow_pickle=False``). Nothing in it is believed unless size, modification time,
-change time and inode of both the picture and its label file are those of the day it was written, and, where the
+change time and inode of both the image and its label file are those of the day it was written, and, where the
 label file is Pascal VOC's XML, the class names too.
 """
 
@@ -38,7 +38,7 @@ _NOWHERE = (0, 0, 0, 0)  # signature of a file that is not there
 
 
 class _Scanned(NamedTuple):
-    """What one picture and its label file gave."""
+    """What one image and its label file gave."""
 
     size: tuple[int, int]  # (0, 0): not readable
     labels: LabelRows
@@ -51,7 +51,7 @@ class _Records:
     """Scan results of F files as arrays, as they lie in the cache."""
 
     images: tuple[str, ...]
-    signatures: np.ndarray  # (F, 9) int64: picture, label file (zeros where there is none), class names if it has any
+    signatures: np.ndarray  # (F, 9) int64: image, label file (zeros where there is none), class names if it has any
     sizes: np.ndarray  # (F, 2) int32
     labelled: np.ndarray  # (F,) bool
     duplicates: np.ndarray  # (F,) int32
@@ -68,9 +68,9 @@ class _Records:
 def read_label_index(
     sources: Sequence[Path], names: Sequence[str], *, title: str = "", cache_folder: Path | None = None
 ) -> LabelIndex:
-    """Index of all pictures and labels of ``sources`` (folders or ``.txt`` lists).
+    """Index of all images and labels of ``sources`` (folders or ``.txt`` lists).
 
-    The labels of a picture are a YOLO label file or, where there is none, a Pascal VOC file.
+    The labels of an image are a YOLO label file or, where there is none, a Pascal VOC file.
 
     Args:
         names: of the classes; a row of another class is a problem.
@@ -78,7 +78,7 @@ def read_label_index(
         cache_folder: where the cache lies; beside the labels folder, or the user's cache where that is read-only.
 
     Raises:
-        UserError: a source that does not exist, no picture in it, or none that can be read.
+        UserError: a source that does not exist, no image in it, or none that can be read.
     """
     images = [str(path) for path in list_images(sources)]
     cache = _cache_file(sources, Path(images[0]), cache_folder)
@@ -106,7 +106,7 @@ def read_label_index(
 
 
 def _label_files(images: Sequence[str], names: Sequence[str]) -> tuple[list[str], np.ndarray]:
-    """The label file of each picture, '' for none, and the signatures (F, 9) of both."""
+    """The label file of each image, '' for none, and the signatures (F, 9) of both."""
     of_names = zlib.crc32(json.dumps(list(names)).encode())
     labels: list[str] = []
     signatures = np.zeros((len(images), 9), dtype=np.int64)
@@ -206,7 +206,7 @@ def _index(records: _Records, class_count: int, sources: Sequence[Path]) -> Labe
         text = f"class {int(records.rows[row, 0])}, but the classes are 0 to {class_count - 1}"
         problems.append(LabelProblem(file, int(records.lines[row]), text))
     if not readable.any():
-        raise UserError(f"{', '.join(map(str, sources))}: none of {len(readable)} pictures can be read: {problems[0]}")
+        raise UserError(f"{', '.join(map(str, sources))}: none of {len(readable)} images can be read: {problems[0]}")
 
     kept_rows = ~unknown & readable[file_of_row]
     point_counts = np.diff(records.point_ends, prepend=0)
@@ -219,7 +219,7 @@ def _index(records: _Records, class_count: int, sources: Sequence[Path]) -> Labe
         row_ends=np.cumsum(new_counts, dtype=np.int64),
         points=records.points[kept_points],
         point_ends=np.cumsum(point_counts[kept_rows], dtype=np.int64),
-        ignored=records.ignored,  # an unreadable picture has none: its XML needs the picture's size
+        ignored=records.ignored,  # an unreadable image has none: its XML needs the image's size
         ignored_ends=records.ignored_ends[readable],
         unlabelled=int((~records.labelled & readable).sum()),
         duplicates=int(records.duplicates[readable].sum()),

@@ -1,4 +1,4 @@
-"""YOLO label files: rows ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``, fractions of the picture's sides."""
+"""YOLO label files: rows ``class cx cy w h`` or ``class x1 y1 x2 y2 ...``, fractions of the image's sides."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class LabelProblem(NamedTuple):
 class LabelRows:
     """The usable rows of one label file."""
 
-    rows: np.ndarray  # (N, 5) float32 class cx cy w h, fractions of the picture
+    rows: np.ndarray  # (N, 5) float32 class cx cy w h, fractions of the image
     lines: np.ndarray  # (N,) int32 line in the file, from 1
     polygons: tuple[np.ndarray | None, ...]  # N outlines (K, 2) float32 x y, fractions; None for a plain box
     duplicates: int

@@ -1,4 +1,4 @@
-"""The labels of a whole split as flat arrays: tens of MB for a hundred thousand pictures, shared by workers."""
+"""The labels of a whole split as flat arrays: tens of MB for a hundred thousand images, shared by workers."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ class PathList(Sequence[Path]):
 
 @dataclass(frozen=True, slots=True)
 class LabelIndex:
-    """F readable pictures with N objects; object rows of picture i are ``rows[row_ends[i - 1]:row_ends[i]]``."""
+    """F readable images with N objects; object rows of image i are ``rows[row_ends[i - 1]:row_ends[i]]``."""
 
-    paths: PathList  # F pictures
+    paths: PathList  # F images
     sizes: np.ndarray  # (F, 2) int32 height, width, pixels
-    rows: np.ndarray  # (N, 5) float32 class cx cy w h, fractions of the picture
+    rows: np.ndarray  # (N, 5) float32 class cx cy w h, fractions of the image
     row_ends: np.ndarray  # (F,) int64
-    points: np.ndarray  # (P, 2) float32 outline points, fractions of the picture
+    points: np.ndarray  # (P, 2) float32 outline points, fractions of the image
     point_ends: np.ndarray  # (N,) int64; an object without an outline has no points
     ignored: np.ndarray  # (I, 5) float32 class cx cy w h: regions where nothing is learned and nothing found is wrong
     ignored_ends: np.ndarray  # (F,) int64
-    unlabelled: int  # pictures without a label file
+    unlabelled: int  # images without a label file
     duplicates: int  # rows dropped
     problems: tuple[LabelProblem, ...]  # files and rows that are not used
 
@@ -53,7 +53,7 @@ class LabelIndex:
         return len(self.paths)
 
     def unlabelled_part(self, places: Sequence[int]) -> LabelIndex:
-        """Some of the pictures, in the given order, without labels."""
+        """Some of the images, in the given order, without labels."""
         none = np.zeros(len(places), dtype=np.int64)
         return LabelIndex(
             paths=PathList([str(self.paths[place]) for place in places]),
@@ -70,7 +70,7 @@ class LabelIndex:
         )
 
     def labels(self, index: int) -> Labels:
-        """Ground truth of picture ``index`` in pixels of the picture on disk, boxes clipped to it."""
+        """Ground truth of image ``index`` in pixels of the image on disk, boxes clipped to it."""
         height, width = (int(side) for side in self.sizes[index])
         start, end = int(self.row_ends[index - 1]) if index else 0, int(self.row_ends[index])
         rows = self.rows[start:end]
@@ -84,14 +84,14 @@ class LabelIndex:
         return self.points[start:end] * scale if end > start else None
 
     def object_sizes(self) -> np.ndarray:
-        """Width and height (N, 2) float32 of every object, pixels of its picture on disk."""
+        """Width and height (N, 2) float32 of every object, pixels of its image on disk."""
         counts = np.diff(self.row_ends, prepend=0)
         return self.rows[:, 3:5] * np.repeat(self.sizes[:, ::-1], counts, axis=0).astype(np.float32)
 
     def summary(self) -> str:
         """One line for the log."""
         bad_files = sum(1 for problem in self.problems if problem.line == 0)
-        parts = [f"{len(self)} pictures", f"{len(self.rows)} objects", f"{self.unlabelled} without labels"]
+        parts = [f"{len(self)} images", f"{len(self.rows)} objects", f"{self.unlabelled} without labels"]
         if bad_files:
             parts.append(f"{bad_files} unreadable files left out")
         if len(self.problems) > bad_files:

@@ -8,11 +8,11 @@ from pathlib import Path
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings, TrainingLoader
-from utils.dataset.coco_annotations import fit_to_pictures, index_from_annotations, read_coco_annotations
+from utils.dataset.coco_annotations import fit_to_images, index_from_annotations, read_coco_annotations
 from utils.dataset.collate import collate
-from utils.dataset.detection_dataset import AugmentedPictures, DetectionDataset, LetterboxedPictures
+from utils.dataset.detection_dataset import AugmentedImages, DetectionDataset, LetterboxedImages
 from utils.dataset.label_cache import read_label_index
-from utils.dataset.quad import QuadBatches, QuadPictures
+from utils.dataset.quad import QuadBatches, QuadImages
 from utils.dataset.samplers import (
     RectangularSampler,
     SortKind,
@@ -49,7 +49,7 @@ def open_dataset(
 ) -> DetectionDataset:
     """The data set of a split (`DatasetSpec.split`); see `read_label_index`.
 
-    A COCO annotation file named by ``annotations`` is what COCO's figures are computed against. Where no picture has
+    A COCO annotation file named by ``annotations`` is what COCO's figures are computed against. Where no image has
     a label file, the labels are its objects too.
     """
     index = read_label_index(sources, names, title=title, cache_folder=cache_folder)
@@ -58,7 +58,7 @@ def open_dataset(
     content = read_coco_annotations(annotations)
     if index.unlabelled == len(index) and content.has_objects:
         index = index_from_annotations(index, content, names)
-    fitted = fit_to_pictures(content, [index.paths[place] for place in range(len(index))], names)
+    fitted = fit_to_images(content, [index.paths[place] for place in range(len(index))], names)
     return DetectionDataset(index, names, annotations=fitted)
 
 
@@ -66,8 +66,8 @@ def open_dataset(
 class TrainingShape:
     """What images a training batch is made of."""
 
-    rect: bool = False  # rectangles that suit the batch's pictures, instead of squares
-    quad: bool = False  # four pictures per image, see `QuadPictures`
+    rect: bool = False  # rectangles that suit the batch's images, instead of squares
+    quad: bool = False  # four images per image, see `QuadImages`
     stride: int = 32  # rectangles are multiples of it
 
 
@@ -89,12 +89,12 @@ def training_loader(
         batches = evaluation_batches(sizes, settings.batch_size * settings.world)
         frames = rectangular_frames(sizes, batches, image_size, shape.stride, pad=0.0)
         sampler = RectangularSampler(batches, seed, rank=settings.rank, world=settings.world)
-        samples = AugmentedPictures(dataset, image_size, hyp, seed, frames)
+        samples = AugmentedImages(dataset, image_size, hyp, seed, frames)
     else:
         sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
-        samples = AugmentedPictures(dataset, image_size, hyp, seed)
+        samples = AugmentedImages(dataset, image_size, hyp, seed)
     if shape.quad:
-        plan = BatchPlan(QuadPictures(samples, seed), QuadBatches(sampler), collate)
+        plan = BatchPlan(QuadImages(samples, seed), QuadBatches(sampler), collate)
     else:
         plan = BatchPlan(samples, sampler, collate)
     return DetectionTrainingLoader(dataset, plan, settings, sampler)
@@ -109,13 +109,13 @@ def evaluation_loader(
     frame: FrameSize | None = None,
     sort: SortKind = "stable",
 ) -> DetectionLoader:
-    """Letterboxed batches with their ``letterboxes``, every picture once over all ranks.
+    """Letterboxed batches with their ``letterboxes``, every image once over all ranks.
 
     Args:
-        image_size: pictures are scaled so that their longer side has this many pixels.
+        image_size: images are scaled so that their longer side has this many pixels.
         stride: rectangular frames are multiples of it.
-        frame: one frame for all pictures instead of rectangular ones (models with a fixed input size).
-        sort: of the pictures by shape, see `evaluation_batches`.
+        frame: one frame for all images instead of rectangular ones (models with a fixed input size).
+        sort: of the images by shape, see `evaluation_batches`.
     """
     sizes = dataset.index.sizes
     batches = evaluation_batches(sizes, settings.batch_size, sort)
@@ -124,5 +124,5 @@ def evaluation_loader(
     else:
         frames = fixed_frames(len(dataset), frame)
     own = [batch.tolist() for batch in batches[settings.rank :: settings.world]]
-    samples = LetterboxedPictures(dataset, image_size, frames)
+    samples = LetterboxedImages(dataset, image_size, frames)
     return DetectionLoader(dataset, BatchPlan(samples, own, collate), settings)

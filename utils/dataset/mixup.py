@@ -1,4 +1,4 @@
-"""Mixup: two training pictures blended, their objects united (Zhang et al., ICLR 2018)."""
+"""Mixup: two training images blended, their objects united (Zhang et al., ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ import numpy as np
 
 from utils.geometry.records import Labels
 
-_BETA = 32.0  # a narrow distribution about one half: both pictures stay visible
+_BETA = 32.0  # a narrow distribution about one half: both images stay visible
 
 
 def mix(
     first: tuple[np.ndarray, Labels], second: tuple[np.ndarray, Labels], rng: np.random.Generator
 ) -> tuple[np.ndarray, Labels]:
-    """Two pictures (H, W, 3) of one size blended with a weight from Beta(32, 32), and the objects of both."""
+    """Two images (H, W, 3) of one size blended with a weight from Beta(32, 32), and the objects of both."""
     weight = float(rng.beta(_BETA, _BETA))
     image = cv2.addWeighted(first[0], weight, second[0], 1 - weight, 0)
     return image, join_labels(first[1], second[1])

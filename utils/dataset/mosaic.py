@@ -1,7 +1,7 @@
-"""Canvases made of several pictures: where each picture goes, and the drawing of what a view of the canvas shows.
+"""Canvases made of several images: where each image goes, and the drawing of what a view of the canvas shows.
 
 A view that only zooms and shifts (the usual hyperparameters) is drawn from the files to the output at once: each
-picture is cropped to whole pixels and resized into a whole-pixel rectangle, and its labels follow exactly that
+image is cropped to whole pixels and resized into a whole-pixel rectangle, and its labels follow exactly that
 rectangle. No canvas of twice the size is filled, pasted and warped.
 """
 
@@ -23,25 +23,25 @@ from utils.geometry.records import Labels
 _SLIVER = 1e-3  # pixels; what the canvas's border leaves of an object
 
 
-class PictureSource(Protocol):
-    """Where tiles get their pictures from."""
+class ImageSource(Protocol):
+    """Where tiles get their images from."""
 
     def source_size(self, index: int) -> FrameSize:
-        """Size of the picture on disk, pixels."""
+        """Size of the image on disk, pixels."""
 
     def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
-        """Picture (H, W, 3) uint8 RGB, not smaller than ``scale`` times (at most 1) its size on disk."""
+        """Image (H, W, 3) uint8 RGB, not smaller than ``scale`` times (at most 1) its size on disk."""
 
     def source_labels(self, index: int) -> Labels:
-        """Its objects, in pixels of the picture on disk."""
+        """Its objects, in pixels of the image on disk."""
 
 
 class Tile(NamedTuple):
-    """A picture on a canvas."""
+    """An image on a canvas."""
 
-    picture: int  # row of the data set
-    scale: float  # canvas pixels per picture pixel
-    left: float  # of the picture's corner on the canvas, pixels
+    image: int  # row of the data set
+    scale: float  # canvas pixels per image pixel
+    left: float  # of the image's corner on the canvas, pixels
     top: float
 
 
@@ -54,15 +54,15 @@ class View(NamedTuple):
     size: FrameSize
 
 
-def letterbox_tile(source: PictureSource, index: int, canvas: FrameSize) -> Tile:
-    """One picture in the middle of a canvas that it fills in one direction."""
+def letterbox_tile(source: ImageSource, index: int, canvas: FrameSize) -> Tile:
+    """One image in the middle of a canvas that it fills in one direction."""
     height, width = source.source_size(index)
     scale = min(canvas.height / height, canvas.width / width)
     return Tile(index, scale, (canvas.width - width * scale) / 2, (canvas.height - height * scale) / 2)
 
 
-def mosaic_tiles(source: PictureSource, four: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:
-    """Four pictures that meet in a point drawn from the middle half of a canvas of twice ``side``."""
+def mosaic_tiles(source: ImageSource, four: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:
+    """Four images that meet in a point drawn from the middle half of a canvas of twice ``side``."""
     meet_x, meet_y = rng.uniform(0.5 * side, 1.5 * side, 2)
     tiles = []
     for place, index in enumerate(four):
@@ -74,15 +74,15 @@ def mosaic_tiles(source: PictureSource, four: Sequence[int], side: int, rng: np.
     return tiles
 
 
-def mosaic9_tiles(source: PictureSource, nine: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:
-    """Nine pictures on a canvas of twice ``side``: one in the middle of three times ``side``, eight around it
+def mosaic9_tiles(source: ImageSource, nine: Sequence[int], side: int, rng: np.random.Generator) -> list[Tile]:
+    """Nine images on a canvas of twice ``side``: one in the middle of three times ``side``, eight around it
     clockwise from the top, each against its forerunner; the canvas is a window drawn from that square."""
     window_x, window_y = rng.uniform(0, side, 2)
     scales = [side / max(source.source_size(index)) for index in nine]
     sizes = [source.source_size(i) for i in nine]
     w = [size.width * scale for size, scale in zip(sizes, scales, strict=True)]
     h = [size.height * scale for size, scale in zip(sizes, scales, strict=True)]
-    right, bottom = side + w[0], side + h[0]  # of the middle picture
+    right, bottom = side + w[0], side + h[0]  # of the middle image
     corners = [
         (side, side),
         (side, side - h[1]),
@@ -101,7 +101,7 @@ def mosaic9_tiles(source: PictureSource, nine: Sequence[int], side: int, rng: np
 
 
 def draw_tiles(
-    source: PictureSource, tiles: Sequence[Tile], canvas: FrameSize, view: View
+    source: ImageSource, tiles: Sequence[Tile], canvas: FrameSize, view: View
 ) -> tuple[np.ndarray, Labels, np.ndarray]:
     """What ``view`` shows of a canvas of tiles.
 
@@ -112,31 +112,31 @@ def draw_tiles(
     image = np.full((*view.size, 3), PAD_VALUE, dtype=np.uint8)
     drawn = [(tile, _draw_tile(source, tile, canvas, view, image)) for tile in tiles]
     labels = _labels_of_tiles(
-        view.size, [(source.source_labels(tile.picture), place) for tile, place in drawn if place is not None]
+        view.size, [(source.source_labels(tile.image), place) for tile, place in drawn if place is not None]
     )
     return image, labels, box_area(labels.boxes)
 
 
 class _Place(NamedTuple):
-    """Which part of a picture a canvas shows, and where it was drawn: output = gain * source pixel + shift."""
+    """Which part of an image a canvas shows, and where it was drawn: output = gain * source pixel + shift."""
 
     window: tuple[float, float, float, float]  # x1 y1 x2 y2, source pixels
     gain: tuple[float, float]
     shift: tuple[float, float]
 
 
-def _draw_tile(source: PictureSource, tile: Tile, canvas: FrameSize, view: View, image: np.ndarray) -> _Place | None:
+def _draw_tile(source: ImageSource, tile: Tile, canvas: FrameSize, view: View, image: np.ndarray) -> _Place | None:
     """Draw a tile into ``image``; None when it is out of sight."""
-    height, width = source.source_size(tile.picture)
+    height, width = source.source_size(tile.image)
     scale = tile.scale * view.zoom
     columns = _span(tile.left, width * tile.scale, canvas.width, view.zoom, view.shift_x, view.size.width)
     rows = _span(tile.top, height * tile.scale, canvas.height, view.zoom, view.shift_y, view.size.height)
     if columns is None or rows is None:
         return None
-    picture = source.source_image(tile.picture, min(scale, 1.0))
-    x = _axis(columns, tile.left * view.zoom + view.shift_x, scale, width, picture.shape[1])
-    y = _axis(rows, tile.top * view.zoom + view.shift_y, scale, height, picture.shape[0])
-    crop = picture[y.crop_start : y.crop_end, x.crop_start : x.crop_end]
+    pixels = source.source_image(tile.image, min(scale, 1.0))
+    x = _axis(columns, tile.left * view.zoom + view.shift_x, scale, width, pixels.shape[1])
+    y = _axis(rows, tile.top * view.zoom + view.shift_y, scale, height, pixels.shape[0])
+    crop = pixels[y.crop_start : y.crop_end, x.crop_start : x.crop_end]
     place = (columns[1] - columns[0], rows[1] - rows[0])
     cv2.resize(crop, place, dst=image[rows[0] : rows[1], columns[0] : columns[1]], interpolation=cv2.INTER_LINEAR)
     window = (
@@ -149,7 +149,7 @@ def _draw_tile(source: PictureSource, tile: Tile, canvas: FrameSize, view: View,
 
 
 def _labels_of_tiles(size: FrameSize, tiles: Sequence[tuple[Labels, _Place]]) -> Labels:
-    """The objects of drawn tiles, cut by what the canvas shows of their picture, in pixels of the output.
+    """The objects of drawn tiles, cut by what the canvas shows of their image, in pixels of the output.
 
     All tiles at once: most of the time that labels take is that of calls, not of arithmetic.
     """
@@ -192,7 +192,7 @@ def _axis(span: tuple[int, int], origin: float, scale: float, source: int, decod
     """The whole decoded pixels that best fill ``span`` of the output, and the mapping that this amounts to.
 
     Args:
-        origin: output coordinate of the picture's first pixel.
+        origin: output coordinate of the image's first pixel.
         scale: output pixels per source pixel.
     """
     per_source = decoded / source

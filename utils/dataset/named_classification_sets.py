@@ -65,8 +65,8 @@ class Archive:
 
 
 @dataclass(frozen=True, slots=True)
-class ArrayPictures:
-    """Pictures that a few files hold together: (N, H, W, 3) uint8 RGB, classes (N,) int64."""
+class ArrayImages:
+    """Images that a few files hold together: (N, H, W, 3) uint8 RGB, classes (N,) int64."""
 
     images: np.ndarray
     classes: np.ndarray
@@ -74,7 +74,7 @@ class ArrayPictures:
     origin: str  # for messages
 
 
-CifarReader = Callable[[Path, bool], ArrayPictures]  # folder above the archive's; whether the training part
+CifarReader = Callable[[Path, bool], ArrayImages]  # folder above the archive's; whether the training part
 TORONTO = "https://www.cs.toronto.edu/~kriz"
 CIFAR10_ARCHIVE = Archive(
     f"{TORONTO}/cifar-10-python.tar.gz",
@@ -102,7 +102,7 @@ FOLDERS = {
 NAMES = (*CIFARS, *FOLDERS)
 
 
-def cifar_pictures(kind: type[CIFAR10], datasets: Path, *, train: bool) -> ArrayPictures:
+def cifar_images(kind: type[CIFAR10], datasets: Path, *, train: bool) -> ArrayImages:
     """A part of CIFAR-10 or CIFAR-100 out of the unpacked archive below ``datasets``, by torchvision's reader.
 
     Its files are pickles; the reader opens them only if their checksums are those of the published ones.
@@ -116,4 +116,4 @@ def cifar_pictures(kind: type[CIFAR10], datasets: Path, *, train: bool) -> Array
     except RuntimeError:
         raise UserError(f"{folder}: files are missing or are not the published ones; remove the folder") from None
     classes = np.array(content.targets, dtype=np.int64)
-    return ArrayPictures(content.data, classes, tuple(content.classes), str(folder))
+    return ArrayImages(content.data, classes, tuple(content.classes), str(folder))

@@ -1,4 +1,4 @@
-"""Rare changes of a training picture's pixels: blur, grey, local contrast. They need albumentations and else stay away.
+"""Rare changes of a training image's pixels: blur, grey, local contrast. They need albumentations and else stay away.
 
     pip install --no-deps albumentations==2.0.8 albucore==0.0.24 simsimd stringzilla && pip install pydantic scipy
 
@@ -19,7 +19,7 @@ CHANGES = ("Blur", "MedianBlur", "ToGray", "CLAHE")  # names of albumentations' 
 
 
 class PixelChanges(NamedTuple):
-    """Which of `CHANGES` happen to a picture, and the seed of what they draw themselves."""
+    """Which of `CHANGES` happen to an image, and the seed of what they draw themselves."""
 
     chosen: tuple[str, ...]
     seed: int

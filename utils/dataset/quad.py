@@ -10,12 +10,12 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from utils.config.run_config import QUAD
-from utils.dataset.detection_dataset import AugmentedPictures, SampleKey
+from utils.dataset.detection_dataset import AugmentedImages, SampleKey
 from utils.dataset.mixup import join_labels
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels, Sample
 
-ENLARGED = 0.5  # share of the images that show one picture enlarged
+ENLARGED = 0.5  # share of the images that show one image enlarged
 _DRAW = 4  # tells this draw from those of the sample with the same epoch and position
 
 
@@ -36,10 +36,10 @@ class QuadBatches(Sampler[list[tuple[SampleKey, ...]]]):
             yield fours + [(key,) for key in batch[whole:]]
 
 
-class QuadPictures(Dataset):
+class QuadImages(Dataset):
     """Samples of twice the height and width: four side by side, or, in half of the cases, the first one enlarged."""
 
-    def __init__(self, samples: AugmentedPictures, seed: int) -> None:
+    def __init__(self, samples: AugmentedImages, seed: int) -> None:
         self._samples = samples
         self._seed = seed
 

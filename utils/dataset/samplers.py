@@ -1,4 +1,4 @@
-"""The order of an epoch, a function of (seed, epoch); the batches of an evaluation, a function of the pictures."""
+"""The order of an epoch, a function of (seed, epoch); the batches of an evaluation, a function of the images."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ class TrainingSampler(Sampler[list[SampleKey]]):
 
     One global order is drawn per epoch; rank r of w takes its positions r, r + w, ..., so that the batches of all
     ranks together are those of a single process with ``w`` times the batch. Where ``w`` does not divide the number
-    of pictures, the order goes on from its start.
+    of images, the order goes on from its start.
     """
 
-    def __init__(self, picture_count: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
+    def __init__(self, image_count: int, batch_size: int, seed: int, *, rank: int = 0, world: int = 1) -> None:
         super().__init__()
-        self._picture_count = picture_count
+        self._image_count = image_count
         self._batch_size = batch_size
         self._seed = seed
         self._rank = rank
@@ -32,7 +32,7 @@ class TrainingSampler(Sampler[list[SampleKey]]):
         self._shares: np.ndarray | None = None
 
     def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
-        """Choose the epoch; with ``weights`` (F,) pictures are drawn in proportion to them, with replacement."""
+        """Choose the epoch; with ``weights`` (F,) images are drawn in proportion to them, with replacement."""
         self._epoch = epoch
         self._shares = None if weights is None else weights / weights.sum()
 
@@ -42,15 +42,15 @@ class TrainingSampler(Sampler[list[SampleKey]]):
 
     @property
     def _positions(self) -> int:
-        return math.ceil(self._picture_count / self._world)
+        return math.ceil(self._image_count / self._world)
 
     def __iter__(self) -> Iterator[list[SampleKey]]:
         epoch = self._epoch
         rng = np.random.default_rng((self._seed, epoch))
         if self._shares is None:
-            order = rng.permutation(self._picture_count)
+            order = rng.permutation(self._image_count)
         else:
-            order = rng.choice(self._picture_count, self._picture_count, p=self._shares)
+            order = rng.choice(self._image_count, self._image_count, p=self._shares)
         positions = range(self._rank, self._positions * self._world, self._world)
         keys = [SampleKey(epoch, position, int(order[position % len(order)])) for position in positions]
         for start in range(0, len(keys), self._batch_size):
@@ -58,10 +58,10 @@ class TrainingSampler(Sampler[list[SampleKey]]):
 
 
 class RectangularSampler(Sampler[list[SampleKey]]):
-    """Fixed batches of pictures of like shape, in an order drawn per epoch (``--rect``).
+    """Fixed batches of images of like shape, in an order drawn per epoch (``--rect``).
 
     Args:
-        batches: pictures of each batch over all ranks, as from `evaluation_batches`.
+        batches: images of each batch over all ranks, as from `evaluation_batches`.
         seed: of the order.
     """
 
@@ -97,12 +97,12 @@ SortKind = Literal["stable", "quicksort"]
 
 
 def evaluation_batches(sizes: np.ndarray, batch_size: int, sort: SortKind = "stable") -> list[np.ndarray]:
-    """Rows of the data set per batch, pictures of like shape together: sorted by height / width.
+    """Rows of the data set per batch, images of like shape together: sorted by height / width.
 
     Args:
         sizes: (F, 2) height, width.
-        sort: NumPy's "quicksort", which YOLOv5 uses, leaves pictures of equal shape in an order that depends on the
-            processor; which batch such a picture falls in decides its frame.
+        sort: NumPy's "quicksort", which YOLOv5 uses, leaves images of equal shape in an order that depends on the
+            processor; which batch such an image falls in decides its frame.
     """
     order = np.argsort(sizes[:, 0] / sizes[:, 1], kind=sort)
     return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
@@ -111,9 +111,9 @@ def evaluation_batches(sizes: np.ndarray, batch_size: int, sort: SortKind = "sta
 def rectangular_frames(
     sizes: np.ndarray, batches: list[np.ndarray], long_side: int, stride: int, pad: float = 0.5
 ) -> np.ndarray:
-    """Network frame (F, 2) height, width for each picture: the smallest one for its batch, as in YOLOv5.
+    """Network frame (F, 2) height, width for each image: the smallest one for its batch, as in YOLOv5.
 
-    A batch takes the frame of its most extreme shape; one with both tall and wide pictures is square. ``pad`` is a
+    A batch takes the frame of its most extreme shape; one with both tall and wide images is square. ``pad`` is a
     margin in strides.
     """
     frames = np.zeros_like(sizes)
@@ -129,5 +129,5 @@ def rectangular_frames(
 
 
 def fixed_frames(count: int, frame: FrameSize) -> np.ndarray:
-    """The same network frame (count, 2) for every picture (exported models with a static input)."""
+    """The same network frame (count, 2) for every image (exported models with a static input)."""
     return np.tile(np.array(frame, dtype=np.int32), (count, 1))

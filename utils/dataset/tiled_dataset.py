@@ -1,4 +1,4 @@
-"""Large pictures as overlapping windows: each window is a picture of its own to whatever trains on the data set."""
+"""Large images as overlapping windows: each window is an image of its own to whatever trains on the data set."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ import numpy as np
 
 from utils.dataset.affine_warp import clip_polygon
 from utils.dataset.detection_dataset import DetectionDataset
+from utils.dataset.image_cache import CacheKind
 from utils.dataset.label_index import LabelIndex, PathList
-from utils.dataset.picture_cache import CacheKind
 from utils.geometry.boxes import box_area, xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
@@ -23,33 +23,33 @@ EMPTY_PER_FULL = 1.0  # windows without objects, at most so many for each window
 
 @dataclass(frozen=True, slots=True)
 class Windows:
-    """W windows of the pictures of a split, in the order of the pictures."""
+    """W windows of the images of a split, in the order of the images."""
 
-    pictures: np.ndarray  # (W,) int32, row of the split
-    corners: np.ndarray  # (W, 4) int32 xyxy, pixels of the picture on disk
+    images: np.ndarray  # (W,) int32, row of the split
+    corners: np.ndarray  # (W, 4) int32 xyxy, pixels of the image on disk
 
 
 class TiledDataset(DetectionDataset):
-    """The windows of a data set's pictures, cut when they are asked for.
+    """The windows of a data set's images, cut when they are asked for.
 
-    Pictures should be cached (`DetectionDataset.cached`), at best in a mapped file, of which a window reads only its
-    own part; otherwise every window decodes its whole picture.
+    Images should be cached (`DetectionDataset.cached`), at best in a mapped file, of which a window reads only its
+    own part; otherwise every window decodes its whole image.
     """
 
-    def __init__(self, pictures: DetectionDataset, size: int) -> None:
-        index, self.windows = tiled_index(pictures.index, size)
-        super().__init__(index, pictures.names)
-        self._pictures = pictures
+    def __init__(self, images: DetectionDataset, size: int) -> None:
+        index, self.windows = tiled_index(images.index, size)
+        super().__init__(index, images.names)
+        self._images = images
         self._size = size
 
     def cached(self, kind: CacheKind, *, long_side: int | None = None, title: str = "") -> DetectionDataset:
-        """The same windows of pictures kept at their size on disk, whatever ``long_side``."""
-        return TiledDataset(self._pictures.cached(kind, title=title), self._size)
+        """The same windows of images kept at their size on disk, whatever ``long_side``."""
+        return TiledDataset(self._images.cached(kind, title=title), self._size)
 
     def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
         """Window ``index`` (H, W, 3) uint8 RGB in full size, whatever the scale."""
         x1, y1, x2, y2 = self.windows.corners[index].tolist()
-        return self._pictures.source_image(int(self.windows.pictures[index]))[y1:y2, x1:x2]
+        return self._images.source_image(int(self.windows.images[index]))[y1:y2, x1:x2]
 
 
 def tiled_index(index: LabelIndex, size: int) -> tuple[LabelIndex, Windows]:
@@ -58,21 +58,21 @@ def tiled_index(index: LabelIndex, size: int) -> tuple[LabelIndex, Windows]:
     Objects are cut by their window; one of which less than `LEAST_VISIBLE` is in it is left out there. All windows
     with objects are taken, of those without at most `EMPTY_PER_FULL` times as many, spread over the split.
     """
-    pictures, corners, parts = [], [], []
-    for picture in range(len(index)):
-        labels = index.labels(picture)
+    images, corners, parts = [], [], []
+    for image in range(len(index)):
+        labels = index.labels(image)
         for tile, part in _cut(labels, size):
-            pictures.append(picture)
+            images.append(image)
             corners.append((tile.left, tile.top, tile.right, tile.bottom))
             parts.append(part)
     kept = _balanced(np.array([len(part) for part in parts]))
     chosen = [parts[i] for i in kept.tolist()]
-    windows = Windows(np.array(pictures, dtype=np.int32)[kept], np.array(corners, dtype=np.int32)[kept])
+    windows = Windows(np.array(images, dtype=np.int32)[kept], np.array(corners, dtype=np.int32)[kept])
     outlines = [polygon for part in chosen for polygon in part.polygons]
     points = [p / _sides(part.size) for part in chosen for p in part.polygons if p is not None]
     none = np.zeros(len(chosen), dtype=np.int64)
     tiled = LabelIndex(
-        paths=PathList([str(index.paths[picture]) for picture in windows.pictures.tolist()]),
+        paths=PathList([str(index.paths[image]) for image in windows.images.tolist()]),
         sizes=np.array([part.size for part in chosen], dtype=np.int32),
         rows=np.concatenate([_rows(part) for part in chosen]),
         row_ends=np.cumsum([len(part) for part in chosen], dtype=np.int64),
@@ -88,7 +88,7 @@ def tiled_index(index: LabelIndex, size: int) -> tuple[LabelIndex, Windows]:
 
 
 def _cut(labels: Labels, size: int) -> Iterator[tuple[Tile, Labels]]:
-    """Each window of a picture with what is visible in it, in pixels of the window."""
+    """Each window of an image with what is visible in it, in pixels of the window."""
     height, width = labels.size
     for tile in tiles_of(labels.size, size, OVERLAP) or [Tile(0, 0, width, height)]:
         window = np.array([tile.left, tile.top, tile.right, tile.bottom], dtype=np.float32)

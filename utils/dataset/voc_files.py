@@ -1,4 +1,4 @@
-"""Pascal VOC's XML annotation of one picture, read as label rows.
+"""Pascal VOC's XML annotation of one image, read as label rows.
 
 VOC counts pixels from 1 and its ``xmax``, ``ymax`` are the last pixels of the object, so that in continuous
 coordinates a box spans ``xmin - 1`` to ``xmax`` (VOC2011 development kit, section 4.2).
@@ -18,7 +18,7 @@ from utils.dataset.label_files import LabelProblem, LabelRows, plain_name
 from utils.geometry.letterbox import FrameSize
 
 _OBJECT = re.compile(r"<object[\s>/]")
-_MARGIN = 1.0  # pixels beyond the picture that are clipped without a word: tools disagree on where counting begins
+_MARGIN = 1.0  # pixels beyond the image that are clipped without a word: tools disagree on where counting begins
 
 
 class VocObject(NamedTuple):
@@ -33,8 +33,8 @@ class VocObject(NamedTuple):
 class VocFile(NamedTuple):
     """What an annotation file says."""
 
-    file_name: str  # of the picture, '' if it is not said
-    size: FrameSize | None  # of the picture, None if it is not said
+    file_name: str  # of the image, '' if it is not said
+    size: FrameSize | None  # of the image, None if it is not said
     objects: tuple[VocObject, ...]
     problems: tuple[LabelProblem, ...]  # objects that cannot be used
 
@@ -95,7 +95,7 @@ def read_voc_file(path: Path, class_of: Mapping[str, int], size: FrameSize) -> L
 
     Args:
         class_of: class of each `plain_name`; an object of another name is a problem.
-        size: of the picture on disk; a file that states another size is a problem as a whole.
+        size: of the image on disk; a file that states another size is a problem as a whole.
     """
     try:
         content = parse_voc(path.read_bytes().decode("utf-8-sig"), str(path))
@@ -107,7 +107,7 @@ def read_voc_file(path: Path, class_of: Mapping[str, int], size: FrameSize) -> L
         return LabelRows.nothing(content)
     if content.size is not None and content.size != size:
         (height, width), (own_height, own_width) = content.size, size
-        text = f"is for a picture of {width} x {height}, this one is {own_width} x {own_height}"
+        text = f"is for an image of {width} x {height}, this one is {own_width} x {own_height}"
         return LabelRows.nothing(LabelProblem(str(path), 0, text))
     problems = list(content.problems)
     rows: list[tuple[float, ...]] = []
@@ -126,13 +126,13 @@ def read_voc_file(path: Path, class_of: Mapping[str, int], size: FrameSize) -> L
 
 
 def _row(item: VocObject, class_of: Mapping[str, int], size: FrameSize) -> tuple[float, ...] | str:
-    """Class, centre, width and height as fractions of the picture, or what is wrong."""
+    """Class, centre, width and height as fractions of the image, or what is wrong."""
     kind = class_of.get(plain_name(item.name))
     if kind is None:
         return f"{item.name[:40]!r} is no class of the data set"
     x1, y1, x2, y2 = item.box
     if x1 < -_MARGIN or y1 < -_MARGIN or x2 > size.width + _MARGIN or y2 > size.height + _MARGIN:
-        return f"the box {x1 + 1:g} {y1 + 1:g} {x2:g} {y2:g} leaves the picture of {size.width} x {size.height}"
+        return f"the box {x1 + 1:g} {y1 + 1:g} {x2:g} {y2:g} leaves the image of {size.width} x {size.height}"
     x1, y1, x2, y2 = max(x1, 0), max(y1, 0), min(x2, size.width), min(y2, size.height)
     if x2 <= x1 or y2 <= y1:
         return f"xmax {item.box[2]:g}, ymax {item.box[3]:g}: the object has no area"

@@ -12,7 +12,7 @@ WITHOUT_END = 1e5**2  # square pixels; what COCO writes for no upper limit
 
 
 class AreaRange(NamedTuple):
-    """Objects of ``low`` to ``high`` square pixels of the source picture, both included, as COCO has it."""
+    """Objects of ``low`` to ``high`` square pixels of the source image, both included, as COCO has it."""
 
     name: str
     low: float

@@ -40,7 +40,7 @@ class PrecisionRecall:
 def precision_recall(
     correct: np.ndarray, scores: np.ndarray, classes: np.ndarray, label_classes: np.ndarray
 ) -> PrecisionRecall:
-    """Figures over all pictures.
+    """Figures over all images.
 
     Args:
         correct: (N, 10) bool, true positives at ten IoU thresholds (see ``match_detections``).

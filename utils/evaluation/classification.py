@@ -34,10 +34,10 @@ class ClassificationReport:
     """Figures of a classifier on one part of a data set; accuracies 0-1."""
 
     names: tuple[str, ...]
-    confusion: np.ndarray  # (C, C) int64 pictures: rows predicted, columns true
-    top5_hits: np.ndarray  # (C,) int64 pictures of each true class among whose five likeliest classes it is
-    loss: float  # mean per picture
-    milliseconds: float  # of the network, per picture
+    confusion: np.ndarray  # (C, C) int64 images: rows predicted, columns true
+    top5_hits: np.ndarray  # (C,) int64 images of each true class among whose five likeliest classes it is
+    loss: float  # mean per image
+    milliseconds: float  # of the network, per image
 
     @property
     def images(self) -> int:
@@ -45,7 +45,7 @@ class ClassificationReport:
 
     @property
     def class_images(self) -> np.ndarray:
-        """Pictures of each class (C,)."""
+        """Images of each class (C,)."""
         counts: np.ndarray = self.confusion.sum(axis=0)
         return counts
 
@@ -59,12 +59,12 @@ class ClassificationReport:
 
     @property
     def class_top1(self) -> np.ndarray:
-        """Accuracy of each class (C,), NaN for a class without pictures."""
+        """Accuracy of each class (C,), NaN for a class without images."""
         return _shares(self.confusion.diagonal(), self.class_images)
 
     @property
     def class_top5(self) -> np.ndarray:
-        """Part of each class's pictures (C,) that have it among the five likeliest; NaN without pictures."""
+        """Part of each class's images (C,) that have it among the five likeliest; NaN without images."""
         return _shares(self.top5_hits, self.class_images)
 
 
@@ -83,12 +83,12 @@ class ClassificationSettings:
 
 
 class Tally:
-    """Counts over the pictures seen so far; of several processes each has its own."""
+    """Counts over the images seen so far; of several processes each has its own."""
 
     def __init__(self, class_count: int) -> None:
         self.confusion = torch.zeros(class_count, class_count, dtype=torch.float64)
         self.top5_hits = torch.zeros(class_count, dtype=torch.float64)
-        self.sums = torch.zeros(2, dtype=torch.float64)  # loss over pictures, seconds of the network
+        self.sums = torch.zeros(2, dtype=torch.float64)  # loss over images, seconds of the network
 
     def add(self, logits: torch.Tensor, classes: torch.Tensor, loss: float, seconds: float) -> None:
         """Count a batch: logits (B, C), true classes (B,), mean loss."""
@@ -122,7 +122,7 @@ def evaluate_classifier(
     device: torch.device,
     ranks: ProcessRanks = ALONE,
 ) -> ClassificationReport:
-    """The figures of ``network``, in evaluation mode, on every picture of ``batches``."""
+    """The figures of ``network``, in evaluation mode, on every image of ``batches``."""
     tally = Tally(len(settings.names))
     for batch in batches:
         batch = batch.on(device)

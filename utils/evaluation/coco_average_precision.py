@@ -78,16 +78,16 @@ class CocoFigures:
     by_area: tuple[AreaFigures, ...]
 
 
-def truth_from_labels(pictures: Sequence[Labels]) -> CocoTruth:
+def truth_from_labels(images: Sequence[Labels]) -> CocoTruth:
     """Ground truth from box labels in source pixels: the area is width x height, repeated rows count once."""
     rows = []
-    for image, labels in enumerate(pictures):
+    for image, labels in enumerate(images):
         boxes = xyxy_to_xywh(labels.boxes.astype(np.float64)).reshape(-1, 4)
         columns = np.column_stack((np.full(len(labels), image), labels.classes, boxes))
         rows.append(np.unique(columns, axis=0))
     table = np.concatenate(rows) if rows else np.zeros((0, 6))
     return CocoTruth(
-        image_count=len(pictures),
+        image_count=len(images),
         images=table[:, 0].astype(np.int64),
         classes=table[:, 1].astype(np.int64),
         boxes=table[:, 2:],
@@ -96,22 +96,22 @@ def truth_from_labels(pictures: Sequence[Labels]) -> CocoTruth:
     )
 
 
-def findings_from_detections(pictures: Sequence[Detections]) -> CocoFindings:
-    """Columns from the detections of every picture, in source pixels on the CPU."""
-    counts = [len(found) for found in pictures]
-    boxes = [found.boxes.numpy().astype(np.float64) for found in pictures]
+def findings_from_detections(images: Sequence[Detections]) -> CocoFindings:
+    """Columns from the detections of every image, in source pixels on the CPU."""
+    counts = [len(found) for found in images]
+    boxes = [found.boxes.numpy().astype(np.float64) for found in images]
     return CocoFindings(
-        images=np.repeat(np.arange(len(pictures)), counts),
-        classes=np.concatenate([found.classes.numpy() for found in pictures] or [np.zeros(0, dtype=np.int64)]),
+        images=np.repeat(np.arange(len(images)), counts),
+        classes=np.concatenate([found.classes.numpy() for found in images] or [np.zeros(0, dtype=np.int64)]),
         boxes=xyxy_to_xywh(np.concatenate(boxes or [np.zeros((0, 4))])),
-        scores=np.concatenate([found.scores.numpy().astype(np.float64) for found in pictures] or [np.zeros(0)]),
+        scores=np.concatenate([found.scores.numpy().astype(np.float64) for found in images] or [np.zeros(0)]),
     )
 
 
 def coco_figures(
     truth: CocoTruth, findings: CocoFindings, engine: str | None = None, areas: Sequence[AreaRange] = ()
 ) -> CocoFigures:
-    """Evaluate with at most 100 detections per picture and class, as COCO does.
+    """Evaluate with at most 100 detections per image and class, as COCO does.
 
     Args:
         truth: ground truth.
@@ -171,7 +171,7 @@ def hotcoco_evaluator(truth: CocoTruth, findings: CocoFindings, areas: Sequence[
 def _summary(precision: np.ndarray, recall: np.ndarray) -> CocoSummary:
     """Summary of precision (10 IoU, 101 recalls, K, areas, 3 limits) and recall (10 IoU, K, areas, 3 limits).
 
-    The first areas are all, small, medium, large; limits are 1, 10 and 100 detections per picture and class.
+    The first areas are all, small, medium, large; limits are 1, 10 and 100 detections per image and class.
     """
     return CocoSummary(
         AP=_mean(precision[..., 0, 2]),

@@ -15,7 +15,7 @@ class ConfusionMatrix:
     """Counts (C + 1, C + 1): rows are predicted classes, columns true ones, the last of each is background.
 
     Pairs are formed regardless of class: a detection aims at the label that it overlaps most, and a label takes the
-    detection that overlaps it most. Unlike YOLOv5, which counts false positives only in pictures where at least one
+    detection that overlaps it most. Unlike YOLOv5, which counts false positives only in images where at least one
     detection hit, every unpaired detection above the confidence counts.
     """
 
@@ -23,7 +23,7 @@ class ConfusionMatrix:
         self.counts = np.zeros((class_count + 1, class_count + 1), dtype=np.int64)
 
     def add(self, detections: Detections, labels: Labels) -> None:
-        """Count one picture; both in source pixels."""
+        """Count one image; both in source pixels."""
         background = len(self.counts) - 1
         confident = (detections.scores > CONFIDENCE).cpu().numpy()
         predicted = detections.classes.cpu().numpy()[confident]

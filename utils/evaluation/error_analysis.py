@@ -144,10 +144,10 @@ def advice(analysis: ErrorAnalysis) -> list[str]:
 
 WORTH_SAYING = 0.02  # AP50
 REMEDIES = {
-    "classification": "look at the confusion matrix; merge or relabel classes that are mixed up, add pictures of both",
+    "classification": "look at the confusion matrix; merge or relabel classes that are mixed up, add images of both",
     "localization": "check how tightly the labels are drawn; train longer or at a larger --imgsz",
     "both": "these are mostly chance overlaps; mend the other kinds first",
     "duplicate": "lower --iou-thres",
-    "background": "add pictures without objects, and look whether what was found is missing in the labels",
+    "background": "add images without objects, and look whether what was found is missing in the labels",
     "missed": "add examples like the missed objects; for small ones raise --imgsz or use --slice",
 }

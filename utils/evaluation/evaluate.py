@@ -16,9 +16,9 @@ from tqdm import tqdm
 from utils.dataset.coco_annotations import CocoTruth
 from utils.dataset.label_index import LabelIndex
 from utils.evaluation.area_ranges import AreaRange
-from utils.evaluation.evaluated_pictures import EvaluatedPicture, LabelledPictures, pictures_of_all, true_labels
+from utils.evaluation.evaluated_images import EvaluatedImage, LabelledImages, images_of_all, true_labels
 from utils.evaluation.evaluation_report import EvaluationReport, LossFigures, RunFigures, SpeedFigures
-from utils.evaluation.report_on_pictures import report_on
+from utils.evaluation.report_on_images import report_on
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
@@ -80,21 +80,21 @@ class EvaluationLoader(Protocol):
     """Batches with letterboxes, and the data set they come from."""
 
     @property
-    def dataset(self) -> LabelledPictures: ...
+    def dataset(self) -> LabelledImages: ...
 
     def __iter__(self) -> Iterator[Batch]: ...
 
     def __len__(self) -> int: ...
 
 
-class PicturePredictor(NamedClasses, Protocol):
-    """Whole pictures in, detections in their pixels out."""
+class ImagePredictor(NamedClasses, Protocol):
+    """Whole images in, detections in their pixels out."""
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]: ...
 
 
-class WholePictures(LabelledPictures, Protocol):
-    """A data set whose pictures can be read as they are on disk."""
+class WholeImages(LabelledImages, Protocol):
+    """A data set whose images can be read as they are on disk."""
 
     @property
     def index(self) -> LabelIndex: ...
@@ -105,13 +105,13 @@ class WholePictures(LabelledPictures, Protocol):
 
 
 class EvaluationObserver:
-    """Sees what is found while it is found: for label files, COCO results, pictures. The default does nothing."""
+    """Sees what is found while it is found: for label files, COCO results, images. The default does nothing."""
 
     def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
         """Batch ``number`` (from 0) on its device, its predictions and detections, all in network pixels."""
 
-    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
-        """Picture ``index`` of the data set, its detections (on the CPU) and its labels, in source pixels."""
+    def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+        """Image ``index`` of the data set, its detections (on the CPU) and its labels, in source pixels."""
 
 
 def evaluate(
@@ -123,7 +123,7 @@ def evaluate(
     observers: Sequence[EvaluationObserver] = (),
     ranks: ProcessRanks = ALONE,
 ) -> EvaluationReport:
-    """Evaluate a detector on every picture of a loader; a module is in eval mode meanwhile.
+    """Evaluate a detector on every image of a loader; a module is in eval mode meanwhile.
 
     Args:
         detector: gives decoded predictions; with ``loss`` a :class:`RawDetector` too.
@@ -131,11 +131,11 @@ def evaluate(
         settings: thresholds and arithmetic.
         device: where the detector is.
         loss: measured on the way when given.
-        observers: called for each batch and each picture of this process.
+        observers: called for each batch and each image of this process.
         ranks: with several processes the loader of each gives its part; the report of all is made in every one.
 
     Raises:
-        UserError: a label's class that the detector does not have; no picture.
+        UserError: a label's class that the detector does not have; no image.
     """
     tally, clock, losses = _Tally(loader.dataset, detector, settings, observers), _Clock(device), []
     with _evaluation_mode(detector), torch.no_grad():
@@ -155,53 +155,53 @@ def evaluate(
             for place, detections in enumerate(found):
                 path, letterbox = batch.paths[place], batch.letterboxes[place]
                 if letterbox is None:
-                    raise ValueError(f"{path}: evaluation needs the letterbox of every picture")
+                    raise ValueError(f"{path}: evaluation needs the letterbox of every image")
                 way_back = halved_padding(letterbox) if settings.halved_padding else letterbox
                 tally.add(batch.indices[place], path, detections.cpu().to_source(way_back))
-    speed = clock.per_picture(max(len(tally.pictures), 1))
-    pictures = pictures_of_all(tally.pictures, loader.dataset, settings.single_cls, ranks)
+    speed = clock.per_image(max(len(tally.images), 1))
+    images = images_of_all(tally.images, loader.dataset, settings.single_cls, ranks)
     mean_loss = None
     if loss is not None:
         rows = ranks.all_rows(torch.tensor(losses, dtype=torch.float64).reshape(-1, len(LossFigures._fields)))
         mean_loss = LossFigures(*rows.mean(dim=0).tolist())
-    return report_on(pictures, tally.names, tally.annotated_truth(), settings.areas, RunFigures(mean_loss, speed))
+    return report_on(images, tally.names, tally.annotated_truth(), settings.areas, RunFigures(mean_loss, speed))
 
 
 def evaluate_predictor(
-    predictor: PicturePredictor,
-    dataset: WholePictures,
+    predictor: ImagePredictor,
+    dataset: WholeImages,
     settings: EvaluationSettings,
     device: torch.device,
     observers: Sequence[EvaluationObserver] = (),
     ranks: ProcessRanks = ALONE,
     readers: int = 2,
 ) -> EvaluationReport:
-    """Evaluate what takes whole pictures, such as a sliced detector; it suppresses by itself.
+    """Evaluate what takes whole images, such as a sliced detector; it suppresses by itself.
 
     Args:
-        predictor: called with one picture (H, W, 3) uint8 RGB at a time; detections in its pixels.
-        dataset: pictures with their labels.
+        predictor: called with one image (H, W, 3) uint8 RGB at a time; detections in its pixels.
+        dataset: images with their labels.
         settings: of these ``areas``, ``single_cls`` and ``progress`` count.
         device: where the predictor computes.
-        observers: called for each picture of this process.
+        observers: called for each image of this process.
         ranks: with several processes each looks at its part; the report of all is made in every one.
-        readers: threads that read pictures ahead.
+        readers: threads that read images ahead.
 
     Raises:
-        UserError: a label's class that the detector does not have; no picture.
+        UserError: a label's class that the detector does not have; no image.
     """
     tally, clock = _Tally(dataset, predictor, settings, observers), _Clock(device)
     own = range(ranks.rank, len(dataset), ranks.world)
     images = read_ahead(dataset.source_image, own, threads=readers)
     shown = settings.progress and ranks.is_writer
-    bar = tqdm(images, total=len(own), desc="evaluating", unit="picture", disable=not shown, leave=False)
+    bar = tqdm(images, total=len(own), desc="evaluating", unit="image", disable=not shown, leave=False)
     for index, image in zip(own, bar, strict=True):
         with clock.stage("inference"):
             (detections,) = predictor([image])
         tally.add(index, dataset.index.paths[index], detections.cpu())
-    speed = clock.per_picture(max(len(tally.pictures), 1))
-    pictures = pictures_of_all(tally.pictures, dataset, settings.single_cls, ranks)
-    return report_on(pictures, tally.names, tally.annotated_truth(), settings.areas, RunFigures(None, speed))
+    speed = clock.per_image(max(len(tally.images), 1))
+    evaluated = images_of_all(tally.images, dataset, settings.single_cls, ranks)
+    return report_on(evaluated, tally.names, tally.annotated_truth(), settings.areas, RunFigures(None, speed))
 
 
 def _forward(
@@ -244,16 +244,16 @@ class _Clock:
             torch.cuda.synchronize(self.device)
         self.seconds[name] += time.perf_counter() - start
 
-    def per_picture(self, pictures: int) -> SpeedFigures:
-        return SpeedFigures(**{name: 1000 * seconds / pictures for name, seconds in self.seconds.items()})
+    def per_image(self, images: int) -> SpeedFigures:
+        return SpeedFigures(**{name: 1000 * seconds / images for name, seconds in self.seconds.items()})
 
 
 class _Tally:
-    """The pictures seen so far."""
+    """The images seen so far."""
 
     def __init__(
         self,
-        dataset: LabelledPictures,
+        dataset: LabelledImages,
         detector: NamedClasses,
         settings: EvaluationSettings,
         observers: Sequence[EvaluationObserver],
@@ -262,10 +262,10 @@ class _Tally:
         self.names = ("item",) if settings.single_cls else detector.names
         self.single_cls = settings.single_cls
         self.observers = observers
-        self.pictures: list[EvaluatedPicture] = []
+        self.images: list[EvaluatedImage] = []
 
     def add(self, index: int, path: Path, detections: Detections) -> None:
-        """Detections of picture ``index``, in source pixels."""
+        """Detections of image ``index``, in source pixels."""
         labels = true_labels(self.dataset, index, self.single_cls)
         if len(labels) and labels.classes.max() >= len(self.names):
             raise UserError(
@@ -274,9 +274,9 @@ class _Tally:
             )
         if self.single_cls:
             detections = replace(detections, classes=torch.zeros_like(detections.classes))
-        self.pictures.append(EvaluatedPicture(index, labels, detections))
+        self.images.append(EvaluatedImage(index, labels, detections))
         for observer in self.observers:
-            observer.on_picture(index, path, detections, labels)
+            observer.on_image(index, path, detections, labels)
 
     def annotated_truth(self) -> CocoTruth | None:
         """The ground truth of COCO's figures, where the data set has more than labels."""

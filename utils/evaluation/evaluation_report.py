@@ -21,7 +21,7 @@ class LossFigures(NamedTuple):
 
 
 class SpeedFigures(NamedTuple):
-    """Milliseconds per picture."""
+    """Milliseconds per image."""
 
     preprocess: float  # to the device and to float
     inference: float
@@ -30,7 +30,7 @@ class SpeedFigures(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class RunFigures:
-    """What was measured while the pictures were looked at."""
+    """What was measured while the images were looked at."""
 
     loss: LossFigures | None
     speed_ms: SpeedFigures
@@ -42,7 +42,7 @@ class ClassReport:
 
     name: str
     index: int
-    images: int  # pictures that hold the class
+    images: int  # images that hold the class
     objects: int
     precision: float
     recall: float
@@ -76,7 +76,7 @@ class EvaluationReport:
     speed_ms: SpeedFigures
     names: tuple[str, ...]
     by_area: tuple[AreaFigures, ...]  # of the ranges that were asked for
-    truth: CocoTruth = field(repr=False, compare=False)  # images numbered as the data set's pictures
+    truth: CocoTruth = field(repr=False, compare=False)  # images numbered as the data set's images
     findings: CocoFindings = field(repr=False, compare=False)
     curves: PrecisionRecall = field(repr=False, compare=False)
     confusion: np.ndarray = field(repr=False, compare=False)  # (C + 1, C + 1), see ConfusionMatrix

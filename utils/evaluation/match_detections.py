@@ -1,4 +1,4 @@
-"""Which detections are right: pairing with the ground truth of one picture at ten IoU thresholds."""
+"""Which detections are right: pairing with the ground truth of one image at ten IoU thresholds."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).astype(np.float32)
 
 
 def overlaps(labels: Labels, detections: Detections) -> np.ndarray:
-    """IoU (M, N) float32 of every label with every detection; both in source pixels, labels clipped to the picture."""
+    """IoU (M, N) float32 of every label with every detection; both in source pixels, labels clipped to the image."""
     boxes = clip_boxes(torch.from_numpy(labels.boxes).float(), labels.size.height, labels.size.width)
     return pairwise_iou(boxes, detections.boxes.float().cpu()).numpy()
 
@@ -24,8 +24,8 @@ def match_detections(detections: Detections, labels: Labels) -> np.ndarray:
     that aims at it with enough overlap; the others are false positives.
 
     Args:
-        detections: N detections of one picture, source pixels, best score first.
-        labels: M objects of that picture, source pixels.
+        detections: N detections of one image, source pixels, best score first.
+        labels: M objects of that image, source pixels.
 
     Returns:
         (N, 10) bool, one column per threshold of :data:`IOU_THRESHOLDS`; an IoU equal to the threshold counts.

@@ -1,8 +1,8 @@
-"""Is one model better than another, or was it the choice of pictures?
+"""Is one model better than another, or was it the choice of images?
 
-Pictures are drawn with replacement, each draw the same for both models, and AP is computed anew for each draw (paired
+Images are drawn with replacement, each draw the same for both models, and AP is computed anew for each draw (paired
 bootstrap with percentile intervals; Efron & Tibshirani, "An Introduction to the Bootstrap", 1993, chapter 13).
-hotcoco's own ``compare`` counts a picture that is drawn twice only once, and its intervals come out too narrow.
+hotcoco's own ``compare`` counts an image that is drawn twice only once, and its intervals come out too narrow.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Difference(NamedTuple):
 
 
 class PairedDifferences(NamedTuple):
-    """Differences between two models on the same pictures; None where no object of that size exists."""
+    """Differences between two models on the same images; None where no object of that size exists."""
 
     AP: Difference | None
     AP_S: Difference | None
@@ -53,7 +53,7 @@ class ResampledFigures(NamedTuple):
 
 
 def paired_draws(image_count: int, resamples: int = RESAMPLES, seed: int = 0) -> np.ndarray:
-    """How often each picture occurs in each draw, (R + 1, I) int32; the first row is the data set itself."""
+    """How often each image occurs in each draw, (R + 1, I) int32; the first row is the data set itself."""
     rng = np.random.default_rng(seed)
     draws = rng.multinomial(image_count, np.full(image_count, 1 / image_count), size=resamples)
     return np.concatenate((np.ones((1, image_count)), draws)).astype(np.int32)
@@ -97,11 +97,11 @@ class _Ranking:
     images: torch.Tensor  # (N,) int64
     hits: torch.Tensor  # (10, N) bool, per IoU threshold
     counted: torch.Tensor  # (10, N) bool, false for detections that are neither right nor wrong
-    objects: torch.Tensor  # (I,) float64, per picture
+    objects: torch.Tensor  # (I,) float64, per image
 
 
 def _rankings(eval_images: list[dict[str, Any] | None], image_count: int) -> dict[tuple[int, float], _Ranking]:
-    """By class and upper limit of the area, out of hotcoco's matches per picture; only classes with objects."""
+    """By class and upper limit of the area, out of hotcoco's matches per image; only classes with objects."""
     groups: dict[tuple[int, float], list[dict[str, Any]]] = {}
     for one in eval_images:
         if one is not None:
@@ -137,7 +137,7 @@ def _parts(weights: torch.Tensor, ranking: _Ranking) -> Iterator[torch.Tensor]:
 
 
 def _average_precision(ranking: _Ranking, weights: torch.Tensor) -> np.ndarray:
-    """AP (R,) at IoU 0.50:0.95 where picture i occurs ``weights[r, i]`` times; NaN where no object is left."""
+    """AP (R,) at IoU 0.50:0.95 where image i occurs ``weights[r, i]`` times; NaN where no object is left."""
     objects = weights.double() @ ranking.objects
     each = weights[:, ranking.images]  # (R, N)
     total = torch.zeros(len(weights), dtype=torch.float64)

@@ -20,14 +20,14 @@ class FullExportConfig(ExportConfig):
     """Settings of ``export.py``."""
 
     half: bool = flag(False, "weights in FP16 (onnx, openvino, engine)", group="Output")
-    int8: bool = flag(False, "quantize to INT8 with the pictures of --data (onnx, openvino)", group="Output")
-    data: str = flag("", "dataset YAML whose pictures the check uses; '' takes noise", group="Check")
+    int8: bool = flag(False, "quantize to INT8 with the images of --data (onnx, openvino)", group="Output")
+    data: str = flag("", "dataset YAML whose images the check uses; '' takes noise", group="Check")
     workspace: int = flag(4, "GiB of memory for building an engine", group="TensorRT", at_least=1, at_most=1024)
     verbose: bool = flag(False, "TensorRT's whole log while it builds an engine", group="TensorRT")
     nms: bool = flag(False, "embed suppression in the ONNX graph", group="Suppression")
     agnostic_nms: bool = flag(False, "one class per box, suppressed across classes", group="Suppression")
-    topk_per_class: int = flag(100, "most detections per class and picture", group="Suppression", at_least=1)
-    topk_all: int = flag(100, "most detections per picture", group="Suppression", at_least=1)
+    topk_per_class: int = flag(100, "most detections per class and image", group="Suppression", at_least=1)
+    topk_all: int = flag(100, "most detections per image", group="Suppression", at_least=1)
     iou_thres: float = flag(
         0.45, "IoU above which the lower-scored box is dropped", group="Suppression", at_least=0, at_most=1
     )

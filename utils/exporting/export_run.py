@@ -42,7 +42,7 @@ from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
-CHECKED_PICTURES = 8
+CHECKED_IMAGES = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,9 +80,9 @@ def run_export(config: FullExportConfig) -> list[ExportedFile]:
         verbose=config.verbose,
     )
     dataset = available_dataset(config.data) if config.data else None
-    pictures = _pictures(dataset) if dataset else []
+    images = _images(dataset) if dataset else []
     int8_data = Int8Data.of(dataset) if dataset and config.int8 else None
-    files = export_model(find_weights(config.weights), config.include, settings, device, pictures, int8_data)
+    files = export_model(find_weights(config.weights), config.include, settings, device, images, int8_data)
     LOGGER.info("%s", format_table(files))
     LOGGER.info("exported: %s", ", ".join(str(file.path) for file in files))
     return files
@@ -93,12 +93,12 @@ def export_model(
     formats: Sequence[str],
     settings: ExportSettings,
     device: torch.device,
-    pictures: Sequence[np.ndarray] = (),
+    images: Sequence[np.ndarray] = (),
     int8_data: Int8Data | None = None,
 ) -> list[ExportedFile]:
     """Write the detector in ``weights`` in every format, beside it, under its stem (INT8: with ``_int8`` behind it).
 
-    A file gets its final name only after it was loaded in its runtime and compared with the model on ``pictures``
+    A file gets its final name only after it was loaded in its runtime and compared with the model on ``images``
     (H, W, 3) uint8 RGB (noise without any), suppression included if embedded.
 
     Raises:
@@ -117,7 +117,7 @@ def export_model(
     files: list[ExportedFile] = []
     for name in check_formats(formats):
         try:
-            files.append(_export_one(weights, model, name, settings, pictures, int8_data))
+            files.append(_export_one(weights, model, name, settings, images, int8_data))
         except UserError:
             if files:  # they stay, and their facts would be lost
                 LOGGER.info("%s", format_table(files))
@@ -158,14 +158,14 @@ def _precision(config: FullExportConfig) -> ExportPrecision:
     if config.half and config.int8:
         raise UsageError("--half with --int8: take one of the two")
     if config.int8 and not config.data:
-        raise UsageError("--int8 needs --data: a dataset YAML with pictures to calibrate on and to judge by")
+        raise UsageError("--int8 needs --data: a dataset YAML with images to calibrate on and to judge by")
     return "int8" if config.int8 else "fp16" if config.half else "fp32"
 
 
-def _pictures(dataset: DatasetSpec) -> list[np.ndarray]:
-    """Some pictures of the data set's val part, spread over it."""
+def _images(dataset: DatasetSpec) -> list[np.ndarray]:
+    """Some images of the data set's val part, spread over it."""
     paths = list_images(dataset.val)
-    return [read_image(path) for path in paths[:: max(len(paths) // CHECKED_PICTURES, 1)][:CHECKED_PICTURES]]
+    return [read_image(path) for path in paths[:: max(len(paths) // CHECKED_IMAGES, 1)][:CHECKED_IMAGES]]
 
 
 def _export_one(
@@ -173,7 +173,7 @@ def _export_one(
     model: DetectionModel,
     name: str,
     settings: ExportSettings,
-    pictures: Sequence[np.ndarray],
+    images: Sequence[np.ndarray],
     int8_data: Int8Data | None,
 ) -> ExportedFile:
     chosen = FORMATS[name]
@@ -183,9 +183,9 @@ def _export_one(
         # A copy made first: an exporter that changes the model it is given must not change what it is compared with.
         reference = TorchBackend(copy.deepcopy(model), next(model.parameters()).device)
         chosen.write(model, fresh, settings)
-        exported = _verified(fresh, reference, name, settings, pictures)
+        exported = _verified(fresh, reference, name, settings, images)
         if settings.precision == "fp16" and not chosen.writes_half:
-            exported = _halved(exported, reference, settings, pictures)
+            exported = _halved(exported, reference, settings, images)
         elif settings.precision == "int8":
             assert int8_data is not None  # run_export has made it
             exported = _quantized(exported, reference, settings, int8_data)
@@ -194,11 +194,11 @@ def _export_one(
 
 
 def _verified(
-    fresh: Path, reference: TorchBackend, name: str, settings: ExportSettings, pictures: Sequence[np.ndarray]
+    fresh: Path, reference: TorchBackend, name: str, settings: ExportSettings, images: Sequence[np.ndarray]
 ) -> ExportedFile:
     """The facts of a fresh file that answers as the model does."""
     device = reference.device
-    inputs = verification_inputs(settings, reference.stride, pictures, device)
+    inputs = verification_inputs(settings, reference.stride, images, device)
     backend = load_backend(fresh, device)
     if backend.names != reference.names or backend.stride != reference.stride:
         raise UserError("its names or stride are not those of the model")
@@ -222,14 +222,14 @@ def _verified(
 
 
 def _halved(
-    exported: ExportedFile, reference: TorchBackend, settings: ExportSettings, pictures: Sequence[np.ndarray]
+    exported: ExportedFile, reference: TorchBackend, settings: ExportSettings, images: Sequence[np.ndarray]
 ) -> ExportedFile:
     """The FP16 form of a verified file, compared with the model like it."""
     halve = FORMATS[exported.format].halve
     assert halve is not None  # export_model has refused the others
     target = _second_place(exported.path)
     halve(exported.path, target)
-    inputs = verification_inputs(settings, reference.stride, pictures, reference.device)
+    inputs = verification_inputs(settings, reference.stride, images, reference.device)
     backend = load_backend(target, reference.device)
     difference = compare(backend, reference, inputs)
     _check(difference, HALF_TOLERANCE)

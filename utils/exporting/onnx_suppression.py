@@ -67,16 +67,16 @@ def suppression_graph(settings: EmbeddedSuppression) -> str:
         by_group = Transpose <perm = [0, 2, 1]> ({group_scores})
 
         selected = NonMaxSuppression (corners, by_group, per_class, iou, confidence)
-        picture = Gather <axis = 1> (selected, first)
+        image = Gather <axis = 1> (selected, first)
         place = Gather <axis = 1> (selected, third)
         class = {kept_class}
         score = GatherND (by_group, selected)
 
         batch_shape = Shape ({OUTPUT_NAME})
         batch_size = Gather (batch_shape, first)
-        pictures = Range (first, batch_size, second)
-        column = Unsqueeze (pictures, one)
-        mine = Equal (column, picture)
+        images = Range (first, batch_size, second)
+        column = Unsqueeze (images, one)
+        mine = Equal (column, image)
         my_scores = Where (mine, score, nothing)
         batch_size_1 = Gather (batch_shape, origin)
         empty_shape = Concat <axis = 0> (batch_size_1, all_k)

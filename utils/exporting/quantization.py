@@ -1,4 +1,4 @@
-"""INT8 files of ONNX and OpenVINO: calibrated on pictures of the data set and judged by what they cost in AP.
+"""INT8 files of ONNX and OpenVINO: calibrated on images of the data set and judged by what they cost in AP.
 
 Convolutions are quantized; the head's decoding stays in float32, because eight bits cannot say where in 640 pixels a
 box begins.
@@ -28,7 +28,7 @@ from utils.inference.model_backends import DetectionBackend
 from utils.inference.predictor import as_network_input
 from utils.user_error import UsageError, UserError
 
-CALIBRATION_PICTURES = 128
+CALIBRATION_IMAGES = 128
 LARGEST_LOSS = 0.02  # of AP
 
 
@@ -42,30 +42,30 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Int8Data:
-    """Pictures to calibrate on, out of the train part, and the val part to judge by."""
+    """Images to calibrate on, out of the train part, and the val part to judge by."""
 
     calibration: tuple[Path, ...]
     judged: DetectionDataset
 
     @classmethod
     def of(cls, dataset: DatasetSpec) -> Int8Data:
-        """At most ``CALIBRATION_PICTURES`` pictures, spread over the train part."""
+        """At most ``CALIBRATION_IMAGES`` images, spread over the train part."""
         paths = list_images(dataset.train)
-        chosen = paths[:: -(-len(paths) // CALIBRATION_PICTURES)]
+        chosen = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
         return cls(
             tuple(chosen),
             open_dataset(dataset.val, dataset.names, title="val", annotations=dataset.annotations.get("val")),
         )
 
     def check(self, class_count: int, batch_size: int) -> None:
-        """Refuse pictures that cannot calibrate or judge a model of so many classes in batches of that size.
+        """Refuse images that cannot calibrate or judge a model of so many classes in batches of that size.
 
         Raises:
             UsageError: too few of them, other classes, or no labelled object, by which nothing could be judged.
         """
         if len(self.calibration) < batch_size:
             raise UsageError(
-                f"--int8 --batch-size {batch_size}: the train part has {len(self.calibration)} pictures to calibrate "
+                f"--int8 --batch-size {batch_size}: the train part has {len(self.calibration)} images to calibrate "
                 "on, not one batch"
             )
         if len(self.judged.names) != class_count:
@@ -74,10 +74,10 @@ class Int8Data:
                 "judged on its own data set"
             )
         if self.judged.index.unlabelled == len(self.judged) and self.judged.annotations is None:
-            raise UsageError("--int8 --data: no picture of the val part has labels to judge by")
+            raise UsageError("--int8 --data: no image of the val part has labels to judge by")
 
     def batches(self, settings: ExportSettings) -> Iterator[np.ndarray]:
-        """The calibration pictures, letterboxed: (B, 3, H, W) float32 0-1, whole batches only."""
+        """The calibration images, letterboxed: (B, 3, H, W) float32 0-1, whole batches only."""
         size, frame = settings.batch_size, settings.frame
         for start in range(0, len(self.calibration) - size + 1, size):
             images = [letterbox(read_image(path), frame)[0] for path in self.calibration[start : start + size]]
@@ -90,7 +90,7 @@ class Int8Data:
         device: torch.device,
         precision: torch.dtype = torch.float32,
     ) -> Accuracy:
-        """AP of ``backend`` (a PyTorch one in ``precision``) on the val part, every picture in the export's frame."""
+        """AP of ``backend`` (a PyTorch one in ``precision``) on the val part, every image in the export's frame."""
         loader = evaluation_loader(
             self.judged,
             max(settings.frame),

@@ -16,13 +16,13 @@ from utils.exporting.onnx import write_onnx
 from utils.inference.tensorrt_runtime import engine_name, tensorrt_module
 from utils.user_error import UserError
 
-FEWEST_MOST_PICTURES = 8  # a free batch goes up to this, or to one more than --batch-size
+FEWEST_MOST_IMAGES = 8  # a free batch goes up to this, or to one more than --batch-size
 
 
 def write_tensorrt(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
     """Write ``model`` (in evaluation mode, on a GPU) to ``path`` as an engine in the precision of ``settings``.
 
-    With free sides batches go from 1 to ``FEWEST_MOST_PICTURES`` or more, height and width from one stride to twice
+    With free sides batches go from 1 to ``FEWEST_MOST_IMAGES`` or more, height and width from one stride to twice
     the frame.
 
     Raises:
@@ -66,5 +66,5 @@ def _built(tensorrt: Any, graph: Path, settings: ExportSettings, model: Detectio
 def profile_shapes(settings: ExportSettings, stride: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
     """Smallest, best and largest input (B, 3, H, W) of an engine with free sides."""
     height, width = settings.frame
-    most = max(settings.batch_size + 1, FEWEST_MOST_PICTURES)
+    most = max(settings.batch_size + 1, FEWEST_MOST_IMAGES)
     return (1, 3, stride, stride), settings.input_shape, (most, 3, 2 * height, 2 * width)

@@ -1,4 +1,4 @@
-"""The exported file against the model that it was made from: same pictures, same answers, and how long both take."""
+"""The exported file against the model that it was made from: same images, same answers, and how long both take."""
 
 from __future__ import annotations
 
@@ -42,17 +42,17 @@ HALF_TOLERANCE = Difference(pixels=8.0, probability=0.05)
 
 
 def verification_inputs(
-    settings: ExportSettings, stride: int, pictures: Sequence[np.ndarray], device: torch.device
+    settings: ExportSettings, stride: int, images: Sequence[np.ndarray], device: torch.device
 ) -> list[torch.Tensor]:
     """Batches (B, 3, H, W) float 0-1 to compare on: the frame of the export, and if it is dynamic another one too.
 
-    ``pictures`` (H, W, 3) uint8 RGB fill the batches in turn; without any they are filled with noise.
+    ``images`` (H, W, 3) uint8 RGB fill the batches in turn; without any they are filled with noise.
     """
     shapes = [(settings.batch_size, settings.frame)]
     if settings.dynamic:
         other = FrameSize(settings.frame.height + stride, settings.frame.width + 2 * stride)
         shapes.append((settings.batch_size + 1, other))
-    return [_batch(count, frame, pictures, device) for count, frame in shapes]
+    return [_batch(count, frame, images, device) for count, frame in shapes]
 
 
 def compare(exported: DetectionBackend, model: DetectionBackend, inputs: Sequence[torch.Tensor]) -> Difference:
@@ -64,7 +64,7 @@ def compare(exported: DetectionBackend, model: DetectionBackend, inputs: Sequenc
             ours, reference = exported.predict(images), model.predict(images)
         if ours.class_probs.shape != reference.class_probs.shape:
             raise UserError(
-                f"the exported graph gives {_shape(ours)} places and classes per picture, the model {_shape(reference)}"
+                f"the exported graph gives {_shape(ours)} places and classes per image, the model {_shape(reference)}"
             )
         pixels = _worst(pixels, ours.boxes - reference.boxes)
         probability = _worst(probability, ours.objectness - reference.objectness)
@@ -117,7 +117,7 @@ def _suppressed_outside(
         )
         for group in groups
     ]
-    return [_best(of_picture, suppression.topk_all, size) for of_picture in zip(*kept, strict=True)]
+    return [_best(of_image, suppression.topk_all, size) for of_image in zip(*kept, strict=True)]
 
 
 def _best(groups: Sequence[Detections], count: int, size: FrameSize) -> Detections:
@@ -139,11 +139,11 @@ def size_in_megabytes(path: Path) -> float:
     return sum(file.stat().st_size for file in files) / 1e6
 
 
-def _batch(count: int, frame: FrameSize, pictures: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
-    if not pictures:
+def _batch(count: int, frame: FrameSize, images: Sequence[np.ndarray], device: torch.device) -> torch.Tensor:
+    if not images:
         generator = np.random.default_rng(0)
-        pictures = [generator.integers(0, 256, (*frame, 3), dtype=np.uint8) for _ in range(count)]
-    return as_network_input([letterbox(pictures[i % len(pictures)], frame)[0] for i in range(count)], device)
+        images = [generator.integers(0, 256, (*frame, 3), dtype=np.uint8) for _ in range(count)]
+    return as_network_input([letterbox(images[i % len(images)], frame)[0] for i in range(count)], device)
 
 
 def _worst(so_far: float, difference: torch.Tensor) -> float:

@@ -1,4 +1,4 @@
-"""Letterbox: a picture scaled with its proportions kept and padded to the network's frame, and the way back."""
+"""Letterbox: an image scaled with its proportions kept and padded to the network's frame, and the way back."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class FrameSize(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class LetterboxTransform:
-    """Where a source picture lies in a network frame.
+    """Where a source image lies in a network frame.
 
     ``scale_x`` and ``scale_y`` are the true ratios resized / source; they differ by the rounding of the resized
     size. ``network = source * scale + pad``, in pixels.
@@ -42,7 +42,7 @@ class LetterboxTransform:
         return moved
 
     def to_source(self, boxes: Rows) -> Rows:
-        """Network boxes (N, 4) xyxy to source pixels, clipped to the source picture."""
+        """Network boxes (N, 4) xyxy to source pixels, clipped to the source image."""
         unclipped = (boxes - self._like(boxes, self._shift)) / self._like(boxes, self._scale)
         return clip_boxes(unclipped, self.source.height, self.source.width)
 
@@ -79,7 +79,7 @@ def letterbox(
 ) -> tuple[np.ndarray, LetterboxTransform]:
     """Image (H, W, 3) uint8 fitted into ``network``, centred, padded with grey.
 
-    ``source`` is the size of the picture on disk when ``image`` is already a scaled copy of it: the transform then
+    ``source`` is the size of the image on disk when ``image`` is already a scaled copy of it: the transform then
     leads back to the file's own pixels. ``enlarge=False`` never scales up.
     """
     here = FrameSize(*image.shape[:2])

@@ -19,7 +19,7 @@ from utils.geometry.letterbox import FrameSize, LetterboxTransform
 
 @dataclass(frozen=True, slots=True)
 class Labels:
-    """Ground truth of one picture, in pixels of a frame of ``size``."""
+    """Ground truth of one image, in pixels of a frame of ``size``."""
 
     boxes: np.ndarray  # (N, 4) float32 xyxy
     classes: np.ndarray  # (N,) int64
@@ -40,7 +40,7 @@ class Labels:
         )
 
     def scaled(self, factor: float) -> Labels:
-        """The labels of the picture enlarged by ``factor``."""
+        """The labels of the image enlarged by ``factor``."""
         return replace(
             self,
             boxes=self.boxes * np.float32(factor),
@@ -51,7 +51,7 @@ class Labels:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One picture as the data set gives it: uint8 RGB, labels in the frame of ``image``."""
+    """One image as the data set gives it: uint8 RGB, labels in the frame of ``image``."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     labels: Labels
@@ -62,7 +62,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Pictures of one size and their labels, ready for the model."""
+    """Images of one size and their labels, ready for the model."""
 
     images: torch.Tensor  # (B, 3, H, W) uint8 RGB; float 0-1 after on()
     boxes: torch.Tensor  # (M, 4) float32 xyxy, pixels of the network frame
@@ -129,7 +129,7 @@ class LevelTargets(NamedTuple):
 
 
 class LossParts(NamedTuple):
-    """Scalar parts of the detection loss, weighted, per picture."""
+    """Scalar parts of the detection loss, weighted, per image."""
 
     box: torch.Tensor
     objectness: torch.Tensor
@@ -142,7 +142,7 @@ class LossParts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class ClassificationBatch:
-    """Pictures of one size, each of one class."""
+    """Images of one size, each of one class."""
 
     images: torch.Tensor  # (B, 3, H, W) uint8 RGB; float, normalized, after on()
     classes: torch.Tensor  # (B,) int64
@@ -159,7 +159,7 @@ class ClassificationBatch:
 
 
 class ClassificationLossParts(NamedTuple):
-    """The one part of the classification loss, per picture."""
+    """The one part of the classification loss, per image."""
 
     classification: torch.Tensor
 
@@ -170,7 +170,7 @@ class ClassificationLossParts(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Detections:
-    """What the detector found in one picture, best score first."""
+    """What the detector found in one image, best score first."""
 
     boxes: torch.Tensor  # (N, 4) float32 xyxy, pixels of a frame of ``size``
     scores: torch.Tensor  # (N,) float32 0-1
@@ -189,10 +189,10 @@ class Detections:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu())
 
     def scaled(self, factor: float) -> Detections:
-        """The detections in the picture enlarged by ``factor``."""
+        """The detections in the image enlarged by ``factor``."""
         size = FrameSize(round(self.size.height * factor), round(self.size.width * factor))
         return replace(self, boxes=self.boxes * factor, size=size)
 
     def to_source(self, letterbox: LetterboxTransform) -> Detections:
-        """The same detections in pixels of the picture that was letterboxed, clipped to it."""
+        """The same detections in pixels of the image that was letterboxed, clipped to it."""
         return replace(self, boxes=letterbox.to_source(self.boxes), size=letterbox.source)

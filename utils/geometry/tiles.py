@@ -1,4 +1,4 @@
-"""Overlapping windows that cover a picture."""
+"""Overlapping windows that cover an image."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from utils.geometry.letterbox import FrameSize
 
 @dataclass(frozen=True, slots=True)
 class Tile:
-    """A window of a picture, source pixels, ends excluded."""
+    """A window of an image, source pixels, ends excluded."""
 
     left: int
     top: int
@@ -18,17 +18,17 @@ class Tile:
     bottom: int
 
 
-def tiles_of(picture: FrameSize, size: int, overlap: float) -> list[Tile]:
-    """Windows of ``size`` pixels that cover the picture, spread evenly, neighbours overlapping by ``overlap`` or more.
+def tiles_of(image: FrameSize, size: int, overlap: float) -> list[Tile]:
+    """Windows of ``size`` pixels that cover the image, spread evenly, neighbours overlapping by ``overlap`` or more.
 
-    A picture that fits into one window has no tiles.
+    An image that fits into one window has no tiles.
     """
-    if max(picture) <= size:
+    if max(image) <= size:
         return []
     return [
-        Tile(left, top, min(left + size, picture.width), min(top + size, picture.height))
-        for top in _starts(picture.height, size, overlap)
-        for left in _starts(picture.width, size, overlap)
+        Tile(left, top, min(left + size, image.width), min(top + size, image.height))
+        for top in _starts(image.height, size, overlap)
+        for left in _starts(image.width, size, overlap)
     ]
 
 

@@ -25,7 +25,7 @@ class ClassifierBackend:
     """A classifier in some runtime."""
 
     names: tuple[str, ...]
-    side: int  # of the square pictures that it was made for, pixels
+    side: int  # of the square images that it was made for, pixels
     fixed: bool  # whether it takes no others
     logits: Callable[[torch.Tensor], torch.Tensor]  # images (B, 3, S, S) float, normalized -> (B, C)
 
@@ -64,12 +64,12 @@ def graph_classifier(path: Path, graph: RuntimeGraph) -> ClassifierBackend:
     """An exported graph: logits ``output0`` (B, C).
 
     Raises:
-        UserError: it has no class names, or takes pictures that are not square.
+        UserError: it has no class names, or takes images that are not square.
     """
     if not graph.names:
         raise UserError(f"{path}: has no class names in its metadata")
     if graph.frame is not None and graph.frame.height != graph.frame.width:
-        raise UserError(f"{path}: takes pictures of {graph.frame.height}x{graph.frame.width} px; squares are needed")
+        raise UserError(f"{path}: takes images of {graph.frame.height}x{graph.frame.width} px; squares are needed")
 
     def logits(images: torch.Tensor) -> torch.Tensor:
         step = graph.batch_size or len(images)
@@ -85,8 +85,8 @@ def graph_classifier(path: Path, graph: RuntimeGraph) -> ClassifierBackend:
 
 
 @dataclass(frozen=True, slots=True)
-class PicturePrediction:
-    """Class probabilities of one picture (C,), float32, sum 1."""
+class ImagePrediction:
+    """Class probabilities of one image (C,), float32, sum 1."""
 
     probabilities: np.ndarray
 
@@ -96,11 +96,11 @@ class PicturePrediction:
         return [(int(index), float(self.probabilities[index])) for index in order]
 
 
-def classify_pictures(
+def classify_images(
     backend: ClassifierBackend, images: Sequence[np.ndarray], side: int, device: torch.device
-) -> list[PicturePrediction]:
-    """Predictions for pictures (H, W, 3) uint8 RGB of any size, each seen as its middle square of ``side`` pixels."""
+) -> list[ImagePrediction]:
+    """Predictions for images (H, W, 3) uint8 RGB of any size, each seen as its middle square of ``side`` pixels."""
     squares = np.stack([middle_square(image, side) for image in images])
     batch = normalized(torch.from_numpy(squares).permute(0, 3, 1, 2).to(device))
     probabilities = backend.logits(batch).softmax(dim=1).cpu().numpy()
-    return [PicturePrediction(row) for row in probabilities]
+    return [ImagePrediction(row) for row in probabilities]

@@ -1,4 +1,4 @@
-"""Which detector a command line asks for: files, arithmetic, views of a picture."""
+"""Which detector a command line asks for: files, arithmetic, views of an image."""
 
 from __future__ import annotations
 

@@ -16,7 +16,7 @@ class Ensemble:
     """Detectors of the same classes; their predictions meet in one suppression, where the best-scored box wins.
 
     Raises:
-        UserError: the files name different classes, or take pictures of different fixed sizes.
+        UserError: the files name different classes, or take images of different fixed sizes.
     """
 
     def __init__(self, backends: Sequence[DetectionBackend], files: Sequence[str]) -> None:
@@ -26,7 +26,7 @@ class Ensemble:
             if backend.names != first.names:
                 raise UserError(f"{file}: has other classes than {files[0]}; an ensemble needs the same")
         if len(frames) > 1:
-            raise UserError(f"{', '.join(files)}: take pictures of different fixed sizes")
+            raise UserError(f"{', '.join(files)}: take images of different fixed sizes")
         self.backends = tuple(backends)
         self.names = first.names
         self.stride = max(backend.stride for backend in backends)

@@ -1,4 +1,4 @@
-"""Pictures and videos on the disk: a file, a folder, a glob, a text list, a list on standard input.
+"""Images and videos on the disk: a file, a folder, a glob, a text list, a list on standard input.
 
 ``find_files`` finds the files before any work starts; a list on standard input is read as it comes. A file that cannot
 be read is named in one line and skipped.
@@ -24,11 +24,11 @@ from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-READERS = max(min(4, os.cpu_count() or 1), 2)  # threads that decode pictures
+READERS = max(min(4, os.cpu_count() or 1), 2)  # threads that decode images
 
 
 class FileSource:
-    """Pictures and videos; going through it reads them, pictures a few files ahead."""
+    """Images and videos; going through it reads them, images a few files ahead."""
 
     live = False
 
@@ -112,16 +112,16 @@ def _lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[str]:
 
 
 def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = None) -> list[Path]:
-    """The pictures and videos that ``source`` names, in sorted order (a text list keeps its own).
+    """The images and videos that ``source`` names, in sorted order (a text list keeps its own).
 
     Args:
-        source: a picture or video file, a folder (not its subfolders), a glob (``**`` reaches into subfolders), or a
+        source: an image or video file, a folder (not its subfolders), a glob (``**`` reaches into subfolders), or a
             ``.txt`` file that lists any of these, one per line, seen from the working folder or from the list's.
         lists_allowed: a ``.txt`` file is a list; lists do not name lists.
         near: where a relative path is looked for too.
 
     Raises:
-        UserError: nothing there, or something that is neither a picture nor a video by its name.
+        UserError: nothing there, or something that is neither an image nor a video by its name.
     """
     path = Path(source)
     if near is not None and not path.is_absolute() and not path.exists():
@@ -132,7 +132,7 @@ def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = N
         if path.suffix.lower() == ".txt" and lists_allowed:
             return _listed_files(path)
         if not _known(path):
-            raise UserError(f"{source}: neither a picture nor a video by its name")
+            raise UserError(f"{source}: neither an image nor a video by its name")
         return [path]
     if _is_pattern(source):
         return sorted(entry for entry in _matches(path) if entry.is_file() and _known(entry))
@@ -140,7 +140,7 @@ def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = N
 
 
 def _content(path: Path) -> np.ndarray | ImageReadError | None:
-    """Pixels of a picture, or why there are none; None for a video."""
+    """Pixels of an image, or why there are none; None for a video."""
     if is_video(path):
         return None
     try:

@@ -1,4 +1,4 @@
-"""Where pictures to detect on come from: what kind of source a ``--source`` is."""
+"""Where images to detect on come from: what kind of source a ``--source`` is."""
 
 from __future__ import annotations
 
@@ -19,16 +19,16 @@ from utils.user_error import UserError
 
 
 def open_source(source: str, vid_stride: int = 1) -> FrameSource:
-    """The pictures, videos or streams that ``source`` names; to be closed after use.
+    """The images, videos or streams that ``source`` names; to be closed after use.
 
     Args:
-        source: what ``find_files`` takes; ``-`` for lines of that on standard input; the address of a picture or
+        source: what ``find_files`` takes; ``-`` for lines of that on standard input; the address of an image or
             video file, which is fetched; the address of a stream, the number of a camera, a ``.streams`` file that
             lists those; ``screen [number] [left top width height]``.
         vid_stride: of a video or stream, take every n-th frame.
 
     Raises:
-        UserError: nothing there, no picture or video among it, or not to be fetched.
+        UserError: nothing there, no image or video among it, or not to be fetched.
     """
     if source == "-":
         return ListedAsTheyCome(sys.stdin.fileno(), vid_stride)
@@ -46,12 +46,12 @@ def open_source(source: str, vid_stride: int = 1) -> FrameSource:
         raise UserError(f"{source}: not an address that can be read; http https rtsp rtmp tcp and udp can")
     files = tuple(find_files(source))
     if not files:
-        raise UserError(f"{source}: no pictures or videos there")
+        raise UserError(f"{source}: no images or videos there")
     return FileSource(files, vid_stride)
 
 
 def _name_of_file_at(address: str) -> str:
-    """The name of the picture or video file at an address, '' if it is a stream by its name."""
+    """The name of the image or video file at an address, '' if it is a stream by its name."""
     parts = urllib.parse.urlsplit(address)
     host = parts.hostname or ""
     if host.removeprefix("www.").removeprefix("m.") in ("youtube.com", "youtu.be"):

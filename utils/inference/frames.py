@@ -1,4 +1,4 @@
-"""What every source of pictures gives: frames, in groups that may go through the network together."""
+"""What every source of images gives: frames, in groups that may go through the network together."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ class VideoFacts:
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """One picture of a source."""
+    """One image of a source."""
 
     image: np.ndarray  # (H, W, 3) uint8 RGB
     path: Path  # of its file; for a stream its name, as a file may be called
-    index: int  # 0 for a picture; the frame's number in its video or stream
-    video: VideoFacts | None  # None for a picture
+    index: int  # 0 for an image; the frame's number in its video or stream
+    video: VideoFacts | None  # None for an image
     seconds: float | None = None  # when it arrived, by a clock of any start; None for what is not live
 
 
 class FrameSource(Protocol):
-    """The pictures behind one ``--source``."""
+    """The images behind one ``--source``."""
 
     skipped: list[str]  # one line for each unreadable file or frame and each lost stream, as they are met
 

@@ -40,8 +40,8 @@ def open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:
     except (RuntimeError, ValueError) as error:
         raise UserError(f"{path}: not a readable TorchScript file ({first_line(error)})") from None
     module.eval()
-    if len(module.forward.schema.arguments) != 2:  # itself and the pictures
-        raise UserError(f"{path}: its forward takes other arguments than one batch of pictures")
+    if len(module.forward.schema.arguments) != 2:  # itself and the images
+        raise UserError(f"{path}: its forward takes other arguments than one batch of images")
     metadata, shape = _torchscript_metadata(path, extra[TORCHSCRIPT_METADATA])
 
     @torch.inference_mode()
@@ -97,7 +97,7 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
     entry, *others = session.get_inputs()
     if others or entry.type not in ("tensor(float)", "tensor(float16)"):
         kinds = ", ".join(f"{one.name} {one.type}" for one in (entry, *others))
-        raise UserError(f"{path}: its inputs are {kinds}; a detector takes one batch of pictures in float")
+        raise UserError(f"{path}: its inputs are {kinds}; a detector takes one batch of images in float")
     outputs = [output.name for output in session.get_outputs()]
     half = entry.type == "tensor(float16)"
 
@@ -106,7 +106,7 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
         try:
             results = session.run(outputs, {entry.name: np.ascontiguousarray(array)})
         except states.InvalidArgument as error:
-            raise UserError(f"{path}: takes no such pictures ({first_line(error)})") from None
+            raise UserError(f"{path}: takes no such images ({first_line(error)})") from None
         return {name: torch.from_numpy(result) for name, result in zip(outputs, results, strict=True)}
 
     described = described_graph(path, run, session.get_modelmeta().custom_metadata_map, entry.shape)

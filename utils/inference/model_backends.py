@@ -56,7 +56,7 @@ class DetectionBackend(Protocol):
         """Predictions, on the device of the images, for images (B, 3, H, W) float RGB 0-1.
 
         Raises:
-            UserError: the file takes pictures of another size.
+            UserError: the file takes images of another size.
         """
 
 
@@ -135,18 +135,18 @@ class GraphBackend:
         self.frame = graph.frame
         self.batch_size = graph.batch_size
         self._run = graph.run
-        self._most_pictures = graph.most_pictures
+        self._most_images = graph.most_images
         self.suppresses = graph.suppresses
 
     def predict(self, images: torch.Tensor) -> Predictions:
-        """See ``DetectionBackend``; an incomplete last batch is filled up with black pictures."""
+        """See ``DetectionBackend``; an incomplete last batch is filled up with black images."""
         size = FrameSize(*images.shape[2:])
         if self.frame is not None and size != self.frame:
             raise UserError(
-                f"{self.path}: takes pictures of {self.frame.height}x{self.frame.width} px (height x width), "
+                f"{self.path}: takes images of {self.frame.height}x{self.frame.width} px (height x width), "
                 f"not {size.height}x{size.width}"
             )
-        step = self.batch_size or self._most_pictures or max(len(images), 1)
+        step = self.batch_size or self._most_images or max(len(images), 1)
         parts = [self._predict_batch(part, self.batch_size or len(part)) for part in torch.split(images, step)]
         # Class probabilities of many boxes are megabytes: a single part is not copied to be joined with nothing.
         whole = parts[0] if len(parts) == 1 else (torch.cat(tensors) for tensors in zip(*parts, strict=True))

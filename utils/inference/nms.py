@@ -10,7 +10,7 @@ from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections, Predictions
 from utils.runtime.torchvision_operators import nms
 
-MAX_CANDIDATES = 30_000  # (box, class) pairs of one picture that enter suppression, best first
+MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppression, best first
 CLASS_OFFSET = 7680.0  # pixels between the frames of two classes, so that boxes of different classes never overlap
 
 
@@ -20,7 +20,7 @@ class NmsSettings:
 
     conf_thres: float  # lowest score, 0-1; objectness has to pass it too
     iou_thres: float  # a box that overlaps a better one by more is dropped, 0-1
-    max_det: int  # most detections per picture
+    max_det: int  # most detections per image
     multi_label: bool = False  # every class above conf_thres instead of the best class only
     agnostic: bool = False  # suppress across classes
     classes: tuple[int, ...] | None = None  # keep these classes only
@@ -30,7 +30,7 @@ def non_max_suppression(predictions: Predictions, settings: NmsSettings, size: F
     """Greedy suppression as YOLOv5 does it; the score of a box for a class is objectness times class probability.
 
     Args:
-        predictions: decoded output of the detector for B pictures, xyxy in network pixels.
+        predictions: decoded output of the detector for B images, xyxy in network pixels.
         settings: thresholds.
         size: the network frame, which the detections carry on.
 
@@ -39,18 +39,18 @@ def non_max_suppression(predictions: Predictions, settings: NmsSettings, size: F
     """
     passing = predictions.objectness > settings.conf_thres  # (B, K); NaN never passes
     return [
-        _suppress_picture(
-            predictions.boxes[picture][mask].float(),
-            predictions.objectness[picture][mask].float(),
-            predictions.class_probs[picture][mask].float(),
+        _suppress_image(
+            predictions.boxes[image][mask].float(),
+            predictions.objectness[image][mask].float(),
+            predictions.class_probs[image][mask].float(),
             settings,
             size,
         )
-        for picture, mask in enumerate(passing)
+        for image, mask in enumerate(passing)
     ]
 
 
-def _suppress_picture(
+def _suppress_image(
     boxes: torch.Tensor,
     objectness: torch.Tensor,
     class_probs: torch.Tensor,

@@ -1,4 +1,4 @@
-"""Pictures in, detections out: the typed call under ``detect.py``."""
+"""Images in, detections out: the typed call under ``detect.py``."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from utils.runtime.device import autocast
 Prepared = TypeVar("Prepared")
 
 
-class PictureDetector(Protocol[Prepared]):
-    """A detector of pictures in two steps, of which the first can be done ahead, in other threads."""
+class ImageDetector(Protocol[Prepared]):
+    """A detector of images in two steps, of which the first can be done ahead, in other threads."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -28,31 +28,31 @@ class PictureDetector(Protocol[Prepared]):
     def prepare(self, image: np.ndarray) -> Prepared:
         """What ``detect`` takes, for an image (H, W, 3) uint8 RGB; NumPy only."""
 
-    def detect(self, pictures: Sequence[Prepared]) -> list[Detections]:
-        """Detections on the CPU, in pixels of its own picture, for each of the prepared pictures."""
+    def detect(self, images: Sequence[Prepared]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own image, for each of the prepared images."""
 
 
 @dataclass(frozen=True, slots=True)
 class PredictorSettings:
-    """How a ``Predictor`` looks at pictures."""
+    """How a ``Predictor`` looks at images."""
 
     nms: NmsSettings
-    imgsz: FrameSize  # multiples of the stride, pixels; pictures are scaled to fit; ignored by a file of fixed size
+    imgsz: FrameSize  # multiples of the stride, pixels; images are scaled to fit; ignored by a file of fixed size
     precision: torch.dtype = torch.float32  # arithmetic of the network, where it is a .pt file
 
 
 @dataclass(frozen=True, slots=True)
-class FittedPicture:
-    """A picture scaled and padded to its network frame."""
+class FittedImage:
+    """An image scaled and padded to its network frame."""
 
-    image: np.ndarray  # (H, W, 3) uint8 RGB of size transform.network
+    pixels: np.ndarray  # (H, W, 3) uint8 RGB of size transform.network
     transform: LetterboxTransform
 
 
 class Predictor:
-    """A detector that takes pictures of any size.
+    """A detector that takes images of any size.
 
-    A picture is scaled to fit ``settings.imgsz`` and padded to the next multiple of the stride, or to the whole
+    An image is scaled to fit ``settings.imgsz`` and padded to the next multiple of the stride, or to the whole
     frame if the file takes only one size. The object keeps no state between calls.
     """
 
@@ -67,33 +67,33 @@ class Predictor:
         return self.backend.names
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB."""
+        """Detections on the CPU, in pixels of its own image, for each of the images (H, W, 3) uint8 RGB."""
         return self.detect([self.prepare(image) for image in images])
 
-    def prepare(self, image: np.ndarray) -> FittedPicture:
+    def prepare(self, image: np.ndarray) -> FittedImage:
         """The image (H, W, 3) uint8 RGB in its network frame."""
-        return FittedPicture(*letterbox(image, self.network_frame(FrameSize(*image.shape[:2]))))
+        return FittedImage(*letterbox(image, self.network_frame(FrameSize(*image.shape[:2]))))
 
-    def detect(self, pictures: Sequence[FittedPicture]) -> list[Detections]:
-        """Detections on the CPU, in pixels of its own source picture, for each of the pictures.
+    def detect(self, images: Sequence[FittedImage]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own source image, for each of the images.
 
-        Pictures that share a network frame go through the network together.
+        Images that share a network frame go through the network together.
         """
         by_frame: dict[FrameSize, list[int]] = {}
-        for position, picture in enumerate(pictures):
-            by_frame.setdefault(picture.transform.network, []).append(position)
+        for position, image in enumerate(images):
+            by_frame.setdefault(image.transform.network, []).append(position)
         found: dict[int, Detections] = {}
         for frame, positions in by_frame.items():
-            pixels = as_network_input([pictures[position].image for position in positions], self.device)
+            pixels = as_network_input([images[position].pixels for position in positions], self.device)
             with autocast(self.device, self.settings.precision):
                 predictions = self.backend.predict(pixels)
             results = non_max_suppression(predictions, self.settings.nms, frame)
             for position, detections in zip(positions, results, strict=True):
-                found[position] = detections.to_source(pictures[position].transform).cpu()
-        return [found[position] for position in range(len(pictures))]
+                found[position] = detections.to_source(images[position].transform).cpu()
+        return [found[position] for position in range(len(images))]
 
     def network_frame(self, source: FrameSize) -> FrameSize:
-        """The frame in which a picture of size ``source`` meets the network."""
+        """The frame in which an image of size ``source`` meets the network."""
         if self.backend.frame is not None:
             return self.backend.frame
         height, width = self.settings.imgsz

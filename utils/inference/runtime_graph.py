@@ -30,24 +30,24 @@ class RuntimeGraph:
     stride: int
     frame: FrameSize | None
     batch_size: int | None
-    most_pictures: int | None = None  # per call, where the batch is free within limits
+    most_images: int | None = None  # per call, where the batch is free within limits
     suppresses: bool = False  # gives detections, with the thresholds of its export
 
 
 def described_graph(
-    path: Path, run: Run, metadata: Mapping[str, Any], shape: Sequence[object], most_pictures: int | None = None
+    path: Path, run: Run, metadata: Mapping[str, Any], shape: Sequence[object], most_images: int | None = None
 ) -> RuntimeGraph:
     """An opened file with what its metadata and the shape (B, 3, H, W) of its input say; free sides are no numbers.
 
     Raises:
-        UserError: metadata that are no names or no stride, an input that is no batch of pictures.
+        UserError: metadata that are no names or no stride, an input that is no batch of images.
     """
     if len(shape) != 4:
         sides = ", ".join(str(side) if isinstance(side, int) else "free" for side in shape)
-        raise UserError(f"{path}: its input is ({sides}); a detector takes pictures (batch, 3, height, width)")
+        raise UserError(f"{path}: its input is ({sides}); a detector takes images (batch, 3, height, width)")
     batch_size, frame = _fixed_sizes(shape)
     names, stride = _class_names(path, metadata.get("names")), _stride(path, metadata.get("stride"))
-    return RuntimeGraph(run, names, stride, frame, batch_size, most_pictures)
+    return RuntimeGraph(run, names, stride, frame, batch_size, most_images)
 
 
 def _fixed_sizes(shape: Sequence[object]) -> tuple[int | None, FrameSize | None]:

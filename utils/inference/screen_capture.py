@@ -45,7 +45,7 @@ class ScreenPart:
 
 
 class ScreenSource:
-    """Pictures of a screen, as fast as they are asked for, until the run is stopped."""
+    """Images of a screen, as fast as they are asked for, until the run is stopped."""
 
     live = True
 
@@ -72,7 +72,7 @@ class ScreenSource:
         return None
 
     def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
-        """See ``FrameSource``; one picture at a time."""
+        """See ``FrameSource``; one image at a time."""
         index = 0
         while not stopped():
             try:

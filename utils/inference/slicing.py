@@ -1,4 +1,4 @@
-"""Sliced inference: a large picture looked at in overlapping tiles and as a whole, so that small objects stay large.
+"""Sliced inference: a large image looked at in overlapping tiles and as a whole, so that small objects stay large.
 
 The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning for Small Object Detection" (ICIP
 2022).
@@ -17,7 +17,7 @@ from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
 from utils.geometry.tiles import Tile, tiles_of
 from utils.inference.nms import CLASS_OFFSET
-from utils.inference.predictor import FittedPicture, Predictor
+from utils.inference.predictor import FittedImage, Predictor
 from utils.runtime.torchvision_operators import nms
 
 MERGES = ("nms", "greedy")
@@ -28,7 +28,7 @@ BORDER = 2.0  # pixels: a box that comes so near to a tile's inner border may be
 
 @dataclass(frozen=True, slots=True)
 class SliceSettings:
-    """How pictures are cut and the pieces joined."""
+    """How images are cut and the pieces joined."""
 
     size: int  # side of a tile, source pixels
     overlap: float = 0.2  # of neighbouring tiles at least, part of their side
@@ -36,16 +36,16 @@ class SliceSettings:
 
 
 @dataclass(frozen=True, slots=True)
-class SlicedPicture:
-    """A picture's tiles and, last, the picture itself, each in its network frame."""
+class SlicedImage:
+    """An image's tiles and, last, the image itself, each in its network frame."""
 
-    views: tuple[FittedPicture, ...]
+    views: tuple[FittedImage, ...]
     windows: tuple[Tile, ...]  # where each view lies
     size: FrameSize
 
 
 class SlicedPredictor:
-    """A predictor that looks at every picture in tiles and as a whole. Keeps no state between calls."""
+    """A predictor that looks at every image in tiles and as a whole. Keeps no state between calls."""
 
     def __init__(self, predictor: Predictor, settings: SliceSettings, batch_size: int) -> None:
         self.predictor = predictor
@@ -57,37 +57,36 @@ class SlicedPredictor:
         return self.predictor.names
 
     def __call__(self, images: Sequence[np.ndarray]) -> list[Detections]:
-        """Detections on the CPU, in pixels of its own picture, for each of the images (H, W, 3) uint8 RGB."""
+        """Detections on the CPU, in pixels of its own image, for each of the images (H, W, 3) uint8 RGB."""
         return [self.detect([self.prepare(image)])[0] for image in images]
 
-    def prepare(self, image: np.ndarray) -> SlicedPicture:
+    def prepare(self, image: np.ndarray) -> SlicedImage:
         """All views of the image (H, W, 3) uint8 RGB."""
         size = FrameSize(*image.shape[:2])
         windows = (*tiles_of(size, self.settings.size, self.settings.overlap), Tile(0, 0, size.width, size.height))
         views = (self.predictor.prepare(image[w.top : w.bottom, w.left : w.right]) for w in windows)
-        return SlicedPicture(tuple(views), windows, size)
+        return SlicedImage(tuple(views), windows, size)
 
-    def detect(self, pictures: Sequence[SlicedPicture]) -> list[Detections]:
-        """Detections on the CPU, in pixels of its own picture, for each of the pictures.
+    def detect(self, images: Sequence[SlicedImage]) -> list[Detections]:
+        """Detections on the CPU, in pixels of its own image, for each of the images.
 
-        Views of all pictures go through the network in batches.
+        Views of all images go through the network in batches.
         """
-        views = [view for picture in pictures for view in picture.views]
+        views = [view for image in images for view in image.views]
         found: list[Detections] = []
         for start in range(0, len(views), self.batch_size):
             found += self.predictor.detect(views[start : start + self.batch_size])
-        ends = itertools.accumulate(len(picture.views) for picture in pictures)
+        ends = itertools.accumulate(len(image.views) for image in images)
         return [
-            self._joined(picture, found[end - len(picture.views) : end])
-            for picture, end in zip(pictures, ends, strict=True)
+            self._joined(image, found[end - len(image.views) : end]) for image, end in zip(images, ends, strict=True)
         ]
 
-    def _joined(self, picture: SlicedPicture, found: Sequence[Detections]) -> Detections:
-        """What the views of one picture have found, in pixels of the picture, each object once."""
-        if len(picture.views) == 1:
+    def _joined(self, image: SlicedImage, found: Sequence[Detections]) -> Detections:
+        """What the views of one image have found, in pixels of the image, each object once."""
+        if len(image.views) == 1:
             return found[0]
-        size = picture.size
-        windows = torch.tensor([(w.left, w.top, w.right, w.bottom) for w in picture.windows])
+        size = image.size
+        windows = torch.tensor([(w.left, w.top, w.right, w.bottom) for w in image.windows])
         counts = torch.tensor([len(one) for one in found])
         shift = windows[:, [0, 1, 0, 1]].repeat_interleave(counts, dim=0)
         everything = Detections(
@@ -109,7 +108,7 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
     """Suppression over all tiles: the best of boxes that overlap, and no pieces of objects that are there whole.
 
     Args:
-        detections: of all tiles, pixels of the picture, in any order.
+        detections: of all tiles, pixels of the image, in any order.
         pieces: (N,) bool, boxes that end at an inner border of their tile. Such a box is dropped too where half of
             it lies in a whole one of its class, whatever the scores; pieces among themselves are united.
         iou_thres: overlap above which the lower-scored of two whole boxes is dropped.
@@ -140,7 +139,7 @@ def merge_greedily(detections: Detections, *, agnostic: bool, pieces: torch.Tens
     all; then the next best that is left.
 
     Args:
-        detections: of all tiles, pixels of the picture, in any order.
+        detections: of all tiles, pixels of the image, in any order.
         agnostic: classes are not told apart.
         pieces: (N,) bool, boxes that end at an inner border of their tile, by default all. Where the best box is a
             whole one, only pieces widen its frame: other whole boxes would blur the object's outline. Boxes of less
@@ -178,7 +177,7 @@ def _frame_around(boxes: torch.Tensor) -> torch.Tensor:
 
 
 def _touches_inner_border(boxes: torch.Tensor, windows: torch.Tensor, size: FrameSize) -> torch.Tensor:
-    """Whether each box (N, 4) ends where its window (N, 4) ends inside the picture."""
+    """Whether each box (N, 4) ends where its window (N, 4) ends inside the image."""
     borders = torch.tensor([0, 0, size.width, size.height])
     return ((boxes - windows).abs().le(BORDER) & windows.ne(borders)).any(dim=1)
 

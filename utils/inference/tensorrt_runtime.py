@@ -80,9 +80,9 @@ def open_tensorrt(path: Path, device: torch.device) -> RuntimeGraph:
         stream.synchronize()
         return buffers
 
-    most_pictures, *_ = engine.get_tensor_profile_shape(entry, 0)[2]  # smallest, best, largest
+    most_images, *_ = engine.get_tensor_profile_shape(entry, 0)[2]  # smallest, best, largest
     shape = [side if side > 0 else None for side in engine.get_tensor_shape(entry)]
-    return described_graph(path, run, _metadata(path, engine.name), shape, most_pictures)
+    return described_graph(path, run, _metadata(path, engine.name), shape, most_images)
 
 
 def _metadata(path: Path, name: str) -> dict[str, Any]:

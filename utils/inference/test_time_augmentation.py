@@ -1,4 +1,4 @@
-"""Every picture looked at three times: as it is, reduced and mirrored, reduced further (YOLOv5's ``--augment``)."""
+"""Every image looked at three times: as it is, reduced and mirrored, reduced further (YOLOv5's ``--augment``)."""
 
 from __future__ import annotations
 

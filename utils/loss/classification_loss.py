@@ -13,7 +13,7 @@ from utils.runtime.process_ranks import ALONE, ProcessRanks
 
 @dataclass(frozen=True, slots=True)
 class ClassificationLoss:
-    """Mean cross entropy per picture; ``smoothing`` is spread evenly over all classes (Szegedy et al., 2016)."""
+    """Mean cross entropy per image; ``smoothing`` is spread evenly over all classes (Szegedy et al., 2016)."""
 
     smoothing: float = 0.0
 

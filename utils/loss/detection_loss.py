@@ -22,7 +22,7 @@ FOCAL_ALPHA = 0.25
 
 @dataclass(frozen=True, slots=True)
 class LossGains:
-    """Weights and shape of the loss for one model and picture size."""
+    """Weights and shape of the loss for one model and image size."""
 
     box: float
     objectness: float
@@ -112,7 +112,7 @@ class DetectionLoss:
         self.balance: tuple[float, ...] = OBJECTNESS_BALANCE.get(len(strides), OBJECTNESS_BALANCE_MORE_LEVELS)
 
     def __call__(self, maps: HeadMaps, batch: Batch, ranks: ProcessRanks = ALONE) -> LossParts:
-        """Mean loss per picture; multiply by the batch size for the sum that YOLOv5 optimizes.
+        """Mean loss per image; multiply by the batch size for the sum that YOLOv5 optimizes.
 
         With several processes each has a part of the batch, and the mean of their losses is that of the whole batch:
         assigned places and cells are counted over all ``ranks``, not in each alone.

@@ -1,4 +1,4 @@
-"""Boxes and names on pictures, readable where objects are small and many."""
+"""Boxes and names on images, readable where objects are small and many."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ PALETTE = (
 )
 DARK = (20, 20, 20)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
-SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large picture, which is looked at enlarged
+SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large image, which is looked at enlarged
 TAKEN_WEIGHT = 3.0  # a caption under another one is worse than one on an object
 OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being hidden by it
 
@@ -37,7 +37,7 @@ OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being 
 class DrawingStyle:
     """What is drawn beside the boxes."""
 
-    line_width: int | None = None  # pixels; by default from the sizes of picture and box
+    line_width: int | None = None  # pixels; by default from the sizes of image and box
     names: bool = True
     scores: bool = True
 
@@ -72,15 +72,15 @@ def draw_labels(
 def captioned_cut(
     image: np.ndarray, target: np.ndarray, others: Sequence[tuple[np.ndarray, int]], caption: str
 ) -> np.ndarray:
-    """A part of a picture with one box (x y w h) framed in white, others in the colours of their class, and a title."""
-    picture = Image.fromarray(image)
-    pen = ImageDraw.Draw(picture)
+    """A part of an image with one box (x y w h) framed in white, others in the colours of their class, and a title."""
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
     for (x, y, w, h), kind in others:
         pen.rectangle((x, y, x + w, y + h), outline=class_color(kind), width=2)
     x, y, w, h = target
     for grow, color in ((2, DARK), (1, (255, 255, 255))):
         pen.rectangle((x - grow, y - grow, x + w + grow, y + h + grow), outline=color)
-    return _with_title(np.array(picture), caption)
+    return _with_title(np.array(canvas), caption)
 
 
 def batch_mosaic(
@@ -91,13 +91,13 @@ def batch_mosaic(
     most: int = 16,
     longest_side: int = 1920,
 ) -> np.ndarray:
-    """The first pictures of a batch side by side (H, W, 3) uint8 RGB, with their labels or with ``predictions``.
+    """The first images of a batch side by side (H, W, 3) uint8 RGB, with their labels or with ``predictions``.
 
     Args:
         batch: images uint8, or float 0-1.
         names: of the classes.
-        predictions: detections in network pixels, one per picture; those below 0.25 are left out.
-        most: pictures at most.
+        predictions: detections in network pixels, one per image; those below 0.25 are left out.
+        most: images at most.
         longest_side: of the result, pixels; larger mosaics are scaled down before boxes are drawn.
     """
     count = min(len(batch.paths), most)
@@ -136,9 +136,9 @@ def _pixels(batch: Batch, place: int) -> np.ndarray:
 def _draw(
     image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, captions: Sequence[str], style: DrawingStyle
 ) -> np.ndarray:
-    """A copy of the picture with boxes (N, 4), the first on top."""
-    picture = Image.fromarray(image)
-    pen = ImageDraw.Draw(picture)
+    """A copy of the image with boxes (N, 4), the first on top."""
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
     height, width = image.shape[:2]
     placer = LabelPlacer(boxes, width, height)
     frames = [(*map(round, box), _line_width(box, max(height, width), style)) for box in boxes.tolist()]
@@ -158,17 +158,17 @@ def _draw(
         color = class_color(kind)
         pen.rectangle((left, top, left + text_width - 1, top + text_height - 1), fill=color)
         pen.text((left + 2, top + text_height / 2), caption, fill=_text_color(color), font=font, anchor="lm")
-    return np.array(picture)
+    return np.array(canvas)
 
 
 def caption_size(shorter_side: float, longest_side: int) -> int:
-    """Height of the letters for a box, pixels: larger in large pictures, but not towering over a small object."""
-    by_picture = min(max(round(longest_side / 55), SMALLEST_FONT), LARGEST_FONT)
-    return min(by_picture, max(round(shorter_side * 0.6), SMALL_OBJECT_FONT))
+    """Height of the letters for a box, pixels: larger in large images, but not towering over a small object."""
+    by_image = min(max(round(longest_side / 55), SMALLEST_FONT), LARGEST_FONT)
+    return min(by_image, max(round(shorter_side * 0.6), SMALL_OBJECT_FONT))
 
 
 def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) -> int:
-    """Line width in pixels: thicker on large pictures, thinner on small objects."""
+    """Line width in pixels: thicker on large images, thinner on small objects."""
     if style.line_width is not None:
         return style.line_width
     shorter = min(box[2] - box[0], box[3] - box[1])
@@ -176,10 +176,10 @@ def _line_width(box: Sequence[float], longest_side: int, style: DrawingStyle) ->
 
 
 class LabelPlacer:
-    """Finds room for captions: off their own box wherever the picture has room, then off other boxes and captions."""
+    """Finds room for captions: off their own box wherever the image has room, then off other boxes and captions."""
 
     def __init__(self, boxes: np.ndarray, width: int, height: int) -> None:
-        """For boxes (N, 4) xyxy in a picture of so many pixels."""
+        """For boxes (N, 4) xyxy in an image of so many pixels."""
         self.boxes = boxes.reshape(-1, 4).astype(np.float64)
         self.taken = np.zeros((0, 4))
         self.width, self.height = width, height
@@ -196,7 +196,7 @@ class LabelPlacer:
                 (x1, y1),
             ]
         )
-        # Captions stay in the picture, even if that pushes them onto their own box.
+        # Captions stay in the image, even if that pushes them onto their own box.
         spots = spots.clip(0, (max(self.width - text_width, 0), max(self.height - text_height, 0)))
         spots = np.concatenate((spots, spots + (text_width, text_height)), axis=1)
         own = _overlap(spots, np.array([box]))
@@ -225,16 +225,16 @@ def _text_color(ground: tuple[int, int, int]) -> tuple[int, int, int]:
 
 
 def _with_title(image: np.ndarray, title: str) -> np.ndarray:
-    """The picture with its file name in the lower left corner and a thin frame."""
-    picture = Image.fromarray(image)
-    pen = ImageDraw.Draw(picture)
+    """The image with its file name in the lower left corner and a thin frame."""
+    canvas = Image.fromarray(image)
+    pen = ImageDraw.Draw(canvas)
     font = _font(SMALLEST_FONT + 2)
     title = _drawable(title)
-    height = picture.height
+    height = canvas.height
     pen.rectangle((0, height - 16, font.getlength(title) + 6, height), fill=DARK)
     pen.text((3, height - 8), title, fill=(255, 255, 255), font=font, anchor="lm")
-    pen.rectangle((0, 0, picture.width - 1, height - 1), outline=(255, 255, 255))
-    return np.array(picture)
+    pen.rectangle((0, 0, canvas.width - 1, height - 1), outline=(255, 255, 255))
+    return np.array(canvas)
 
 
 @lru_cache(maxsize=LARGEST_FONT)

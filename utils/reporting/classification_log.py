@@ -59,7 +59,7 @@ class ClassificationRecord:
 
 
 def accuracy_table(report: ClassificationReport, *, verbose: bool) -> str:
-    """Top-1 and top-5 accuracy of the whole and, with ``verbose``, of each class; a dash for one without pictures."""
+    """Top-1 and top-5 accuracy of the whole and, with ``verbose``, of each class; a dash for one without images."""
     rows = [("all", report.images, report.top1, report.top5)]
     if verbose:
         rows += zip(
@@ -89,7 +89,7 @@ def write_accuracy(
         "top5": report.top5,
         "loss": report.loss,
         "images": report.images,
-        "milliseconds_per_picture": report.milliseconds,
+        "milliseconds_per_image": report.milliseconds,
         "classes": [
             {"name": name, "images": images, "top1": None if math.isnan(top1) else top1}
             for name, images, top1 in classes

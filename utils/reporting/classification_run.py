@@ -28,7 +28,7 @@ LOGGER = logging.getLogger(__name__)
 def chosen_classifier(
     config: ClassifyValConfig | ClassifyPredictConfig, device: torch.device
 ) -> tuple[ClassifierBackend, int]:
-    """The classifier of ``--weights`` and the side of the pictures that it is shown, pixels.
+    """The classifier of ``--weights`` and the side of the images that it is shown, pixels.
 
     Raises:
         UserError: see ``load_classifier_backend``.
@@ -43,7 +43,7 @@ def chosen_classifier(
 
 
 def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationReport:
-    """Evaluate as ``config`` says: the table goes to the console, ``metrics.json`` and a picture to a new folder.
+    """Evaluate as ``config`` says: the table goes to the console, ``metrics.json`` and an image to a new folder.
 
     Raises:
         UserError: anything missing or wrong in the files that the settings name, a model of other classes.
@@ -63,7 +63,7 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
         judged = ClassificationSettings(backend.names, ClassificationLoss())
         report = evaluate_classifier(backend.logits, loader, judged, device)
     LOGGER.info("%s", accuracy_table(report, verbose=config.verbose == "True"))
-    LOGGER.info("Speed: %.1f ms inference per picture of %d px", report.milliseconds, side)
+    LOGGER.info("Speed: %.1f ms inference per image of %d px", report.milliseconds, side)
     write_accuracy(folder / "metrics.json", report, config.weights, asdict(config))
     plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
     LOGGER.info("results in %s", folder)

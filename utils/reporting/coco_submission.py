@@ -10,7 +10,7 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from utils.config.run_config import ValConfig
-from utils.dataset.coco_annotations import NO_CLASS, PictureAnnotations
+from utils.dataset.coco_annotations import NO_CLASS, ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.geometry.records import Detections, Labels
@@ -28,18 +28,18 @@ COCO_CATEGORY_IDS = frozenset(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 7
 
 def is_submission(setup: EvaluationSetup) -> bool:
     """Whether there is nothing to evaluate against but an image-info file."""
-    annotations = setup.pictures.annotations
-    unlabelled = setup.pictures.index.unlabelled == len(setup.pictures)
+    annotations = setup.images.annotations
+    unlabelled = setup.images.index.unlabelled == len(setup.images)
     return annotations is not None and unlabelled and not len(annotations.truth.images)
 
 
 def run_submission(setup: EvaluationSetup) -> Path:
-    """Detect on the pictures that the image-info file lists; the path of the zip for the server.
+    """Detect on the images that the image-info file lists; the path of the zip for the server.
 
     Raises:
         UserError: a class that the file has no category for, or results that the server would refuse.
     """
-    config, annotations = setup.config, setup.pictures.annotations
+    config, annotations = setup.config, setup.images.annotations
     assert annotations is not None
     nameless = [
         name for name, number in zip(setup.dataset.names, annotations.category_ids, strict=True) if number == NO_CLASS
@@ -47,15 +47,15 @@ def run_submission(setup: EvaluationSetup) -> Path:
     if nameless:
         raise UserError(f"{annotations.file}: has no category for the class {nameless[0]!r}")
     places = annotations.listed().tolist()
-    listed = DetectionDataset(setup.pictures.index.unlabelled_part(places), setup.pictures.names)
+    listed = DetectionDataset(setup.images.index.unlabelled_part(places), setup.images.names)
     ids = [annotations.image_ids[place] for place in places]
     backend = setup.detector(config.weights)
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info(
-        "%s has no labels: writing results for the %d of %d pictures that %s lists",
+        "%s has no labels: writing results for the %d of %d images that %s lists",
         setup.part,
         len(places),
-        len(setup.pictures),
+        len(setup.images),
         annotations.file.name,
     )
     results = _BestDetections(ids, annotations)
@@ -64,7 +64,7 @@ def run_submission(setup: EvaluationSetup) -> Path:
     part = annotations.file.stem.removeprefix("image_info_")
     path = folder / f"detections_{part}_{submission_name(config)}_results.zip"
     write_zip(path, results.entries)
-    LOGGER.info("%d detections on %d pictures; results in %s", len(results.entries), len(places), path)
+    LOGGER.info("%d detections on %d images; results in %s", len(results.entries), len(places), path)
     return path
 
 
@@ -108,7 +108,7 @@ def _problem(entry: dict[str, object], image_ids: Collection[int], category_ids:
     return ""
 
 
-def _valid_categories(annotations: PictureAnnotations) -> frozenset[int]:
+def _valid_categories(annotations: ImageAnnotations) -> frozenset[int]:
     """COCO's 80 where the file is COCO's own, otherwise the file's."""
     own = frozenset(annotations.category_ids)
     return own & COCO_CATEGORY_IDS if annotations.file.stem == "image_info_test-dev2017" else own
@@ -121,13 +121,13 @@ def write_zip(path: Path, entries: Sequence[dict[str, object]]) -> None:
 
 
 class _BestDetections(EvaluationObserver):
-    """The best hundred detections of each picture, without boxes that rounding leaves no area."""
+    """The best hundred detections of each image, without boxes that rounding leaves no area."""
 
-    def __init__(self, image_ids: Sequence[int], annotations: PictureAnnotations) -> None:
+    def __init__(self, image_ids: Sequence[int], annotations: ImageAnnotations) -> None:
         self.image_ids = image_ids
         self.category_ids = annotations.category_ids
         self.entries: list[dict[str, object]] = []
 
-    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+    def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         rows = coco_results(detections, self.image_ids[index], self.category_ids)  # best first
         self.entries += [row for row in rows if min(row["bbox"][2:]) > 0][:MOST_PER_IMAGE]  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""``--compare``: several models on the same pictures, and how sure the differences between them are."""
+"""``--compare``: several models on the same images, and how sure the differences between them are."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class ComparedModel:
     AP_S: float
     AP_M: float
     AP_L: float
-    milliseconds: float  # inference and NMS per picture
+    milliseconds: float  # inference and NMS per image
     differences: PairedDifferences | None  # to the first model; None for itself
 
 
 def run_comparison(config: ValConfig) -> tuple[ComparedModel, ...]:
-    """Evaluate each file of ``--weights``; table, JSON, CSV and picture go to the run's folder."""
+    """Evaluate each file of ``--weights``; table, JSON, CSV and image go to the run's folder."""
     setup = EvaluationSetup.of(config)
     backends = [setup.detector([name]) for name in config.weights]
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("comparing on the %s part of %s, %s", setup.part, setup.dataset.file, describe_device(setup.device))
-    draws = paired_draws(len(setup.pictures))
+    draws = paired_draws(len(setup.images))
     first: ResampledFigures | None = None
     rows: list[ComparedModel] = []
     for name, label, backend in zip(config.weights, short_names(config.weights), backends, strict=True):
@@ -101,9 +101,7 @@ def comparison_table(rows: Sequence[ComparedModel]) -> str:
         ]
         lines.append(f"{row.name:>{width}}" + "".join(f"{text:>12}" for text in cells))
     lines.append("")
-    lines.append(
-        f"differences to {rows[0].name}, {CONFIDENCE:.0%} intervals from {RESAMPLES} resamples of the pictures"
-    )
+    lines.append(f"differences to {rows[0].name}, {CONFIDENCE:.0%} intervals from {RESAMPLES} resamples of the images")
     for row in rows[1:]:
         assert row.differences is not None
         pairs = zip(PairedDifferences._fields, row.differences, strict=True)

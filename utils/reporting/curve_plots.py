@@ -163,7 +163,7 @@ def plot_training_sizes(path: Path, sides: np.ndarray, borders: Sequence[int], s
         path: file to write.
         sides: (N,) root of each object's area, pixels at the training size.
         borders: sides to mark, and to count the objects below.
-        small: side of an object on the border of AP_S in the median picture, pixels at the training size.
+        small: side of an object on the border of AP_S in the median image, pixels at the training size.
     """
     figure = _figure(width=8, height=6)
     panel = figure.subplots()
@@ -241,7 +241,7 @@ def plot_errors(path: Path, by_size: Sequence[SizeErrors]) -> None:
 
 
 def plot_study(path: Path, studies: Mapping[str, Sequence[StudyRow]]) -> None:
-    """``study.png``: mAP50-95 and AP_S over the time per picture, one line per model, a point per picture size."""
+    """``study.png``: mAP50-95 and AP_S over the time per image, one line per model, a point per image size."""
     figure = _figure(width=13, height=5.5)
     panels = figure.subplots(1, 2)
     for panel, key, title in zip(panels, ("map50_95", "AP_S"), ("mAP50-95", "AP_S (small objects)"), strict=True):
@@ -251,7 +251,7 @@ def plot_study(path: Path, studies: Mapping[str, Sequence[StudyRow]]) -> None:
             panel.plot(times, figures, marker="o", label=name)
             for row, time, value in zip(known, times, figures, strict=True):
                 panel.annotate(str(row.imgsz), (time, value), fontsize=7, xytext=(3, 3), textcoords="offset points")
-        panel.set(xlabel="ms per picture: inference and NMS", ylabel=title, title=f"{title} over time")
+        panel.set(xlabel="ms per image: inference and NMS", ylabel=title, title=f"{title} over time")
         panel.grid(alpha=0.3)
         if panel.lines:
             panel.legend(fontsize=9)

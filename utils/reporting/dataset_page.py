@@ -1,4 +1,4 @@
-"""The page that `utils.dataset.inspect` writes: figures, pictures, and what follows from them."""
+"""The page that `utils.dataset.inspect` writes: figures, images, and what follows from them."""
 
 from __future__ import annotations
 
@@ -10,17 +10,17 @@ import cv2
 import numpy as np
 
 from utils.dataset.dataset_inspection import AP_S_BORDER, BORDERS, Inspection, PartInspection
+from utils.dataset.image_checks import ImagePair
 from utils.dataset.image_files import ImageReadError
-from utils.dataset.picture_checks import PicturePair
 from utils.geometry.records import Labels
 from utils.reporting.box_drawing import captioned_cut, draw_labels
 from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes
-from utils.reporting.detection_files import write_picture
-from utils.reporting.html_page import PageContent, Section, Table, pictures_of, write_page
+from utils.reporting.detection_files import write_image
+from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
 from utils.runtime.atomic_files import write_text
 
 PAGE, FIGURES, PROBLEMS = "report.html", "inspection.json", "problems.txt"
-COLUMNS, ROWS = 4, 2  # of the sheets of pictures
+COLUMNS, ROWS = 4, 2  # of the sheets of images
 CELL = 300  # pixels a side
 SHOWN_PROBLEMS = 100
 CONTEXT = 4.0  # a cut-out is so many times its object's longer side, and at least 48 pixels
@@ -62,7 +62,7 @@ def figures(found: Inspection) -> dict[str, object]:
         "data": str(found.spec.file),
         "imgsz": found.settings.imgsz,
         "parts": {name: _part_figures(part) for name, part in found.parts.items()},
-        "train_and_val_are_the_same": found.same_pictures,
+        "train_and_val_are_the_same": found.same_images,
         "leak": [
             [str(found.parts["train"].index.paths[a]), str(found.parts["val"].index.paths[b]), distance]
             for a, b, distance in found.leak
@@ -74,15 +74,15 @@ def figures(found: Inspection) -> dict[str, object]:
 def _part_figures(part: PartInspection) -> dict[str, object]:
     sizes = part.index.sizes
     return {
-        "pictures": len(part.index),
+        "images": len(part.index),
         "objects": len(part.index.rows),
         "without_labels": part.index.unlabelled,
-        "without_objects": int((part.objects_per_picture == 0).sum()),
+        "without_objects": int((part.objects_per_image == 0).sum()),
         "broken_files": part.broken_files,
         "bad_rows": part.bad_rows,
         "out_of_range": part.out_of_range,
         "repeated_rows": part.index.duplicates,
-        "labels_without_pictures": [str(path) for path in part.orphans],
+        "labels_without_images": [str(path) for path in part.orphans],
         "copies": [
             [str(part.index.paths[i]) for i in group] for group in (part.checks.copies() if part.checks else [])
         ],
@@ -90,7 +90,7 @@ def _part_figures(part: PartInspection) -> dict[str, object]:
         "classes": dict(zip(part.dataset.names, part.class_counts().tolist(), strict=True)),
         "share_under": {str(border): round(part.share_below(border), 4) for border in BORDERS},
         "small_on_disk": int(part.small_on_disk().sum()),
-        "most_objects_in_a_picture": int(part.objects_per_picture.max(initial=0)),
+        "most_objects_in_an_image": int(part.objects_per_image.max(initial=0)),
         "median_height_width": np.median(sizes, axis=0).tolist(),
         "best_possible_recall": round(part.fit.best_possible_recall, 4),
         "anchors_per_object": round(part.fit.anchors_per_object, 3),
@@ -99,31 +99,31 @@ def _part_figures(part: PartInspection) -> dict[str, object]:
 
 def _headline(found: Inspection) -> list[tuple[str, str]]:
     train = found.parts["train"]
-    headline = [(f"{name} pictures", f"{len(part.index)}") for name, part in found.parts.items()]
+    headline = [(f"{name} images", f"{len(part.index)}") for name, part in found.parts.items()]
     headline += [("train objects", f"{len(train.index.rows)}"), ("classes", f"{len(found.spec.names)}")]
     headline += [(f"under 16 px at {found.settings.imgsz}", f"{train.share_below(16):.0%}")]
     headline += [("best possible recall", f"{train.fit.best_possible_recall:.3f}")]
     if train.checks is not None:
-        leak = "all" if found.same_pictures else str(len({pair.second for pair in found.leak}))
-        headline += [("val pictures seen in train", leak)]
+        leak = "all" if found.same_images else str(len({pair.second for pair in found.leak}))
+        headline += [("val images seen in train", leak)]
     return headline
 
 
 def _tables(found: Inspection) -> list[Table]:
     names = list(found.parts)
     rows = [
-        ("pictures", *(f"{len(part.index)}" for part in found.parts.values())),
+        ("images", *(f"{len(part.index)}" for part in found.parts.values())),
         ("objects", *(f"{len(part.index.rows)}" for part in found.parts.values())),
-        ("objects in the fullest picture", *(f"{p.objects_per_picture.max(initial=0)}" for p in found.parts.values())),
-        ("pictures without a label file", *(f"{part.index.unlabelled}" for part in found.parts.values())),
-        ("pictures without an object", *(f"{(p.objects_per_picture == 0).sum()}" for p in found.parts.values())),
+        ("objects in the fullest image", *(f"{p.objects_per_image.max(initial=0)}" for p in found.parts.values())),
+        ("images without a label file", *(f"{part.index.unlabelled}" for part in found.parts.values())),
+        ("images without an object", *(f"{(p.objects_per_image == 0).sum()}" for p in found.parts.values())),
         ("files that cannot be read", *(f"{part.broken_files}" for part in found.parts.values())),
         ("label rows left out", *(f"{part.bad_rows}" for part in found.parts.values())),
-        ("of these out of the picture", *(f"{part.out_of_range}" for part in found.parts.values())),
+        ("of these out of the image", *(f"{part.out_of_range}" for part in found.parts.values())),
         ("label rows repeated", *(f"{part.index.duplicates}" for part in found.parts.values())),
-        ("label files without a picture", *(f"{len(part.orphans)}" for part in found.parts.values())),
+        ("label files without an image", *(f"{len(part.orphans)}" for part in found.parts.values())),
         ("regions to ignore", *(f"{len(part.index.ignored)}" for part in found.parts.values())),
-        ("pictures that look the same as another", *(_looked(p, len(p.near_copies)) for p in found.parts.values())),
+        ("images that look the same as another", *(_looked(p, len(p.near_copies)) for p in found.parts.values())),
     ]
     sizes = [
         (
@@ -164,16 +164,16 @@ def _share(part: PartInspection) -> str:
 
 def _sections(folder: Path) -> list[Section]:
     return [
-        Section("Object sizes and classes", "", pictures_of(folder, ("object_sizes.png", "classes.png")), True),
-        Section("Pictures with their labels", "", pictures_of(folder, ("samples.jpg",)), False),
-        Section("The smallest objects of train", "", pictures_of(folder, ("smallest.jpg",)), False),
+        Section("Object sizes and classes", "", images_of(folder, ("object_sizes.png", "classes.png")), True),
+        Section("Images with their labels", "", images_of(folder, ("samples.jpg",)), False),
+        Section("The smallest objects of train", "", images_of(folder, ("smallest.jpg",)), False),
         Section(
             "In train and in val",
-            "Each train picture with the val picture that looks the same, and the bits of 256 that they differ in.",
-            pictures_of(folder, ("leak.jpg",)),
+            "Each train image with the val image that looks the same, and the bits of 256 that they differ in.",
+            images_of(folder, ("leak.jpg",)),
             False,
         ),
-        Section("More than once in train", "", pictures_of(folder, ("copies.jpg",)), False),
+        Section("More than once in train", "", images_of(folder, ("copies.jpg",)), False),
     ]
 
 
@@ -184,19 +184,19 @@ def _write_problems(path: Path, found: Inspection) -> None:
 
 
 def _border_at_training(part: PartInspection, imgsz: int) -> float:
-    """Side of an object on AP_S's border in the median picture, pixels at the training size."""
+    """Side of an object on AP_S's border in the median image, pixels at the training size."""
     return AP_S_BORDER * imgsz / float(np.median(part.index.sizes.max(axis=1)))
 
 
 def _spread(part: PartInspection) -> list[int]:
-    """Pictures with objects, spread over the part."""
-    full = np.flatnonzero(part.objects_per_picture > 0)
+    """Images with objects, spread over the part."""
+    full = np.flatnonzero(part.objects_per_image > 0)
     places = np.linspace(0, len(full) - 1, min(len(full), COLUMNS * ROWS)).round().astype(np.int64)
     return full[places].tolist() if len(full) else []
 
 
 def _sample(part: PartInspection, row: int) -> np.ndarray | None:
-    image = _picture(part, row)
+    image = _image(part, row)
     if image is None:
         return None
     labels = part.dataset.source_labels(row)
@@ -208,12 +208,12 @@ def _sample(part: PartInspection, row: int) -> np.ndarray | None:
 
 def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
     """An object with its surroundings, enlarged."""
-    picture = int(np.searchsorted(part.index.row_ends, row, side="right"))
-    image = _picture(part, picture)
+    place = int(np.searchsorted(part.index.row_ends, row, side="right"))
+    image = _image(part, place)
     if image is None:
         return None
-    start = int(part.index.row_ends[picture - 1]) if picture else 0
-    x1, y1, x2, y2 = part.dataset.source_labels(picture).boxes[row - start].tolist()
+    start = int(part.index.row_ends[place - 1]) if place else 0
+    x1, y1, x2, y2 = part.dataset.source_labels(place).boxes[row - start].tolist()
     half = max(CONTEXT * max(x2 - x1, y2 - y1), 48) / 2
     left, top = max(round((x1 + x2) / 2 - half), 0), max(round((y1 + y2) / 2 - half), 0)
     cut = image[top : round(top + 2 * half), left : round(left + 2 * half)]
@@ -223,11 +223,11 @@ def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
     return captioned_cut(enlarged, target, (), f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
 
 
-def _pairs(pairs: Sequence[PicturePair], first: PartInspection, second: PartInspection) -> list[np.ndarray | None]:
+def _pairs(pairs: Sequence[ImagePair], first: PartInspection, second: PartInspection) -> list[np.ndarray | None]:
     cells = []
     for pair in pairs[: COLUMNS * ROWS // 2]:
         for part, row in ((first, pair.first), (second, pair.second)):
-            image = _picture(part, row)
+            image = _image(part, row)
             if image is not None:
                 image, _ = _fitted(image)
                 title = f"{part.name} {part.index.paths[row].name} ({pair.distance})"
@@ -236,7 +236,7 @@ def _pairs(pairs: Sequence[PicturePair], first: PartInspection, second: PartInsp
     return cells
 
 
-def _picture(part: PartInspection, row: int) -> np.ndarray | None:
+def _image(part: PartInspection, row: int) -> np.ndarray | None:
     try:
         return part.dataset.source_image(row)
     except ImageReadError:  # it is among the problems already
@@ -244,7 +244,7 @@ def _picture(part: PartInspection, row: int) -> np.ndarray | None:
 
 
 def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The picture scaled so that its longer side is ``CELL`` pixels, and the factor."""
+    """The image scaled so that its longer side is ``CELL`` pixels, and the factor."""
     factor = CELL / max(image.shape[:2])
     height, width = (max(round(side * factor), 1) for side in image.shape[:2])
     interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
@@ -262,4 +262,4 @@ def _write_sheet(path: Path, cells: Sequence[np.ndarray | None]) -> None:
         top, left = place // COLUMNS * CELL, place % COLUMNS * CELL
         height, width = (min(side, CELL) for side in cell.shape[:2])
         sheet[top : top + height, left : left + width] = cell[:height, :width]
-    write_picture(path, sheet)
+    write_image(path, sheet)

@@ -1,4 +1,4 @@
-"""Detections as files: YOLO label rows, COCO results, one picture per object."""
+"""Detections as files: YOLO label rows, COCO results, one image per object."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ CROP_MARGIN = 10  # ... and by so many pixels in width and height
 
 
 def label_rows(detections: Detections, *, with_scores: bool, corners: bool = False) -> list[str]:
-    """Rows ``class cx cy w h [score]``, coordinates as parts of the picture's width and height, six digits.
+    """Rows ``class cx cy w h [score]``, coordinates as parts of the image's width and height, six digits.
 
     With ``corners`` the rows are ``class x1 y1 x2 y2 [score]``, as parts too: YOLOv5's ``--save-format 1``.
     """
@@ -33,7 +33,7 @@ def label_rows(detections: Detections, *, with_scores: bool, corners: bool = Fal
 
 
 def write_label_file(path: Path, detections: Detections, *, with_scores: bool, corners: bool = False) -> None:
-    """Write the rows of one picture; like YOLOv5, no file for a picture in which nothing was found."""
+    """Write the rows of one image; like YOLOv5, no file for an image in which nothing was found."""
     if len(detections):
         rows = label_rows(detections, with_scores=with_scores, corners=corners)
         path.write_text("\n".join(rows) + "\n", encoding="utf-8")
@@ -47,11 +47,11 @@ def image_id(path: Path) -> int | str:
 def coco_results(
     detections: Detections, image: int | str, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, object]]:
-    """Entries of a COCO results file for one picture.
+    """Entries of a COCO results file for one image.
 
     Args:
         detections: boxes in source pixels.
-        image: the picture's id.
+        image: the image's id.
         category_ids: COCO's id of each class; the class index where not given.
 
     Returns:
@@ -85,7 +85,7 @@ def write_crops(
 ) -> tuple[Path, ...]:
     """Write every detection of ``image`` (H, W, 3) RGB as ``folder/<class>/<stem>.jpg``, ``<stem>2.jpg``, ...
 
-    Boxes are in pixels of ``image``; crops have a small margin. A box outside of the picture gives none.
+    Boxes are in pixels of ``image``; crops have a small margin. A box outside of the image gives none.
     """
     windows = crop_windows(image, detections)
     return tuple(
@@ -99,7 +99,7 @@ def write_crop(folder: Path, name: str, stem: str, crop: np.ndarray) -> Path:
     """Write one crop (H, W, 3) RGB of class ``name`` under the first free of the names of ``write_crops``."""
     path = _free_path(folder / _folder_name(name), stem)
     path.parent.mkdir(parents=True, exist_ok=True)
-    write_picture(path, crop)
+    write_image(path, crop)
     return path
 
 
@@ -112,8 +112,8 @@ def crop_windows(image: np.ndarray, detections: Detections) -> list[tuple[int, i
     return [(int(x1), int(y1), int(x2), int(y2)) for x1, y1, x2, y2 in clipped]
 
 
-def write_picture(path: Path, image: np.ndarray) -> None:
-    """Write a picture (H, W, 3) uint8 RGB in the format that the name's extension says.
+def write_image(path: Path, image: np.ndarray) -> None:
+    """Write an image (H, W, 3) uint8 RGB in the format that the name's extension says.
 
     Raises:
         OSError: it cannot be written there.

@@ -1,4 +1,4 @@
-"""Detections of a run written beside each other: annotated pictures and videos, label files, crops, tables."""
+"""Detections of a run written beside each other: annotated images and videos, label files, crops, tables."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.config.run_config import DetectConfig
 from utils.geometry.records import Detections
 from utils.inference.frames import Frame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
-from utils.reporting.detection_files import write_crops, write_label_file, write_picture
+from utils.reporting.detection_files import write_crops, write_image, write_label_file
 from utils.reporting.detection_tables import CocoDataset, CocoResultsTable, CsvTable
 from utils.reporting.video_output import VideoOutput
 from utils.user_error import UserError
@@ -112,7 +112,7 @@ class DetectionOutput:
             self._video(frame, stem).write(image, frame.seconds)
             return
         suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE_SUFFIXES else ".jpg"
-        write_picture(self.folder / f"{stem}{suffix}", image)
+        write_image(self.folder / f"{stem}{suffix}", image)
 
     def _video(self, frame: Frame, stem: str) -> VideoOutput:
         """The open video that takes the frame; a source whose size changes goes on in a further file."""

@@ -1,7 +1,7 @@
-"""``detect.py``'s work: a source of pictures through the detector, what was found written to a run folder.
+"""``detect.py``'s work: a source of images through the detector, what was found written to a run folder.
 
-Reading and fitting pictures, the network, and drawing and writing run at the same time in three threads, with a few
-groups of pictures between them.
+Reading and fitting images, the network, and drawing and writing run at the same time in three threads, with a few
+groups of images between them.
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame, FrameSource
 from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings
-from utils.inference.predictor import PictureDetector, Predictor, PredictorSettings, Prepared
+from utils.inference.predictor import ImageDetector, Predictor, PredictorSettings, Prepared
 from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.inference.stripped_weights import strip_weights
 from utils.reporting.box_drawing import draw_detections
 from utils.reporting.detection_output import DetectionOutput, FoundInFrame, drawing_style
 from utils.reporting.feature_maps import recorded_maps, write_maps
-from utils.reporting.picture_window import PictureWindow
+from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.device import describe_device, requested_precision, select_device
 from utils.runtime.failures import explained_failures
@@ -45,7 +45,7 @@ from utils.user_error import UsageError, UserError
 LOGGER = logging.getLogger(__name__)
 
 NAMED_CLASSES = 8  # in the last lines of the log, the most frequent ones
-GROUPS_AHEAD = 2  # groups of pictures that wait for the network
+GROUPS_AHEAD = 2  # groups of images that wait for the network
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,11 +110,11 @@ class _Run:
 
     config: DetectConfig
     source: FrameSource
-    detector: PictureDetector[Any]
+    detector: ImageDetector[Any]
     output: DetectionOutput
     stop: StopRequest
     look: Look | None = None  # in place of the plain call of the detector
-    window: PictureWindow | None = None
+    window: ImageWindow | None = None
     frames: int = 0
     seconds: float = 0.0
     found: Counter[str] = field(default_factory=Counter)
@@ -125,7 +125,7 @@ class _Run:
         groups = _prepared(self.source, self.detector, size, self._stopped)
         if not self.source.live:  # a live source reads in its own threads; frames that wait here would grow old
             groups = ahead(groups, GROUPS_AHEAD, self._stopped)
-        self.window = PictureWindow() if self.config.view_img else None
+        self.window = ImageWindow() if self.config.view_img else None
         with (
             contextlib.closing(groups),
             Behind(self.output.write, GROUPS_AHEAD * size) as writer,
@@ -153,7 +153,7 @@ class _Run:
 
     def _detect(self, group: list[tuple[Frame, Any]]) -> list[Detections]:
         start = time.perf_counter()
-        found = self.look(group) if self.look else self.detector.detect([picture for _, picture in group])
+        found = self.look(group) if self.look else self.detector.detect([image for _, image in group])
         self.seconds += time.perf_counter() - start
         self.frames += len(group)
         for detections in found:
@@ -170,13 +170,13 @@ class _Run:
 
 
 def _prepared(
-    source: FrameSource, detector: PictureDetector[Prepared], size: int, stopped: Callable[[], bool]
+    source: FrameSource, detector: ImageDetector[Prepared], size: int, stopped: Callable[[], bool]
 ) -> Generator[list[tuple[Frame, Prepared]]]:
     for group in source.groups(size, stopped):
         yield [(frame, detector.prepare(frame.image)) for frame in group]
 
 
-def _in_tiles(predictor: Predictor, config: DetectConfig) -> PictureDetector[Any]:
+def _in_tiles(predictor: Predictor, config: DetectConfig) -> ImageDetector[Any]:
     if config.slice is None:
         return predictor
     tiles = SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
@@ -184,12 +184,12 @@ def _in_tiles(predictor: Predictor, config: DetectConfig) -> PictureDetector[Any
 
 
 def _recording(backend: DetectionBackend, run: _Run) -> Look:
-    """Detection that writes the feature maps of each picture to ``<its name>_features``."""
+    """Detection that writes the feature maps of each image to ``<its name>_features``."""
     (network,) = torch_backends(backend)
 
     def look(group: list[tuple[Frame, Any]]) -> list[Detections]:
         with recorded_maps(network.model) as maps:
-            found = run.detector.detect([picture for _, picture in group])
+            found = run.detector.detect([image for _, image in group])
         for frame, _ in group:
             name = run.output.stem(frame.path)
             numbered = name if frame.video is None else f"{name}_{frame.index}"

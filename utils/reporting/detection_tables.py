@@ -58,7 +58,7 @@ class CocoResultsTable:
         self._entries = JsonArray(path)
 
     def write(self, name: str, detections: Detections) -> None:
-        """``name``: of the picture, without extension; a number becomes the image id as a number."""
+        """``name``: of the image, without extension; a number becomes the image id as a number."""
         for entry in coco_results(detections, int(name) if name.isdecimal() else name):
             self._entries.append(entry)
 
@@ -67,7 +67,7 @@ class CocoResultsTable:
 
 
 class CocoDataset:
-    """``coco.json``: pictures, detections as annotations with their ``score``, categories; class ids count from 0."""
+    """``coco.json``: images, detections as annotations with their ``score``, categories; class ids count from 0."""
 
     def __init__(self, path: Path) -> None:
         self._path = path

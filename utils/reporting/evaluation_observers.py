@@ -1,4 +1,4 @@
-"""What an evaluation leaves in its folder while it runs: label files, COCO results, pictures."""
+"""What an evaluation leaves in its folder while it runs: label files, COCO results, images."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import cv2
 import numpy as np
 import torch
 
-from utils.dataset.coco_annotations import NO_CLASS, PictureAnnotations
+from utils.dataset.coco_annotations import NO_CLASS, ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.error_analysis import ErrorAnalysis
 from utils.evaluation.evaluate import EvaluationObserver
@@ -28,25 +28,25 @@ from utils.reporting.detection_files import (
     coco_results,
     image_id,
     write_coco_results,
+    write_image,
     write_label_file,
-    write_picture,
 )
 
-PICTURED_BATCHES = 3
-SAMPLES = 4  # pictures in sample*.jpg
-SAMPLE_SIDE = 900  # pixels; of larger pictures a reduced copy is drawn on
+DRAWN_BATCHES = 3
+SAMPLES = 4  # images in sample*.jpg
+SAMPLE_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
 DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
 
 
 class LabelFiles(EvaluationObserver):
-    """One YOLO label file for each picture in which something was found."""
+    """One YOLO label file for each image in which something was found."""
 
     def __init__(self, folder: Path, *, with_scores: bool) -> None:
         self.folder = folder
         self.with_scores = with_scores
         folder.mkdir(exist_ok=True)
 
-    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+    def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         write_label_file(self.folder / f"{path.stem}.txt", detections, with_scores=self.with_scores)
 
 
@@ -73,12 +73,12 @@ class HybridLabelFiles(EvaluationObserver):
 
 def _with_labels(predictions: Predictions, batch: Batch) -> Predictions:
     """The predictions (B, K) with the batch's labels in front (B, L + K), certain of their class."""
-    pictures, _, class_count = predictions.class_probs.shape
-    most = int(torch.bincount(batch.image_index, minlength=pictures).max()) if len(batch.classes) else 0
-    boxes = predictions.boxes.new_zeros(pictures, most, 4)
-    objectness = predictions.objectness.new_zeros(pictures, most)
-    class_probs = predictions.class_probs.new_zeros(pictures, most, class_count)
-    for place in range(pictures):
+    images, _, class_count = predictions.class_probs.shape
+    most = int(torch.bincount(batch.image_index, minlength=images).max()) if len(batch.classes) else 0
+    boxes = predictions.boxes.new_zeros(images, most, 4)
+    objectness = predictions.objectness.new_zeros(images, most)
+    class_probs = predictions.class_probs.new_zeros(images, most, class_count)
+    for place in range(images):
         own = batch.image_index == place
         count = int(own.sum())
         boxes[place, :count] = batch.boxes[own].to(boxes.dtype)
@@ -91,11 +91,11 @@ def _with_labels(predictions: Predictions, batch: Batch) -> Predictions:
 class CocoResults(EvaluationObserver):
     """All detections, for a COCO results file, with the ids of the data set's annotation file if it has one."""
 
-    def __init__(self, annotations: PictureAnnotations | None) -> None:
+    def __init__(self, annotations: ImageAnnotations | None) -> None:
         self.annotations = annotations
         self.entries: list[dict[str, object]] = []
 
-    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+    def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         if self.annotations is None:
             self.entries += coco_results(detections, image_id(path))
         elif self.annotations.image_ids[index] >= 0:
@@ -106,7 +106,7 @@ class CocoResults(EvaluationObserver):
         write_coco_results(path, self.entries)
 
 
-class BatchPictures(EvaluationObserver):
+class BatchImages(EvaluationObserver):
     """``val_batchN_labels.jpg`` and ``val_batchN_pred.jpg`` of the first batches."""
 
     def __init__(self, folder: Path, names: Sequence[str]) -> None:
@@ -114,28 +114,28 @@ class BatchPictures(EvaluationObserver):
         self.names = names
 
     def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
-        if number >= PICTURED_BATCHES:
+        if number >= DRAWN_BATCHES:
             return
         sure = [found.above(DRAWN_SCORE) for found in detections]
-        write_picture(self.folder / f"val_batch{number}_labels.jpg", batch_mosaic(batch, self.names))
-        write_picture(self.folder / f"val_batch{number}_pred.jpg", batch_mosaic(batch, self.names, sure))
+        write_image(self.folder / f"val_batch{number}_labels.jpg", batch_mosaic(batch, self.names))
+        write_image(self.folder / f"val_batch{number}_pred.jpg", batch_mosaic(batch, self.names, sure))
 
 
-class SamplePictures(EvaluationObserver):
-    """``sampleN.jpg``: pictures spread over the data set, what is there on the left and what was found on the right."""
+class SampleImages(EvaluationObserver):
+    """``sampleN.jpg``: images spread over the data set, what is there on the left and what was found on the right."""
 
-    def __init__(self, folder: Path, pictures: DetectionDataset, names: Sequence[str]) -> None:
+    def __init__(self, folder: Path, images: DetectionDataset, names: Sequence[str]) -> None:
         self.folder = folder
-        self.pictures = pictures
+        self.images = images
         self.names = names
-        labelled = np.flatnonzero(np.diff(pictures.index.row_ends, prepend=0) > 0)
+        labelled = np.flatnonzero(np.diff(images.index.row_ends, prepend=0) > 0)
         chosen = labelled[np.linspace(0, len(labelled) - 1, min(SAMPLES, len(labelled))).astype(int)]
         self.number_of = {index: number for number, index in enumerate(dict.fromkeys(chosen.tolist()))}
 
-    def on_picture(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
+    def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         if index not in self.number_of:
             return
-        image = self.pictures.source_image(index)
+        image = self.images.source_image(index)
         scale = min(1.0, SAMPLE_SIDE / max(labels.size))
         if scale < 1:
             size = (max(round(labels.size.width * scale), 1), max(round(labels.size.height * scale), 1))
@@ -143,9 +143,7 @@ class SamplePictures(EvaluationObserver):
         true = draw_labels(image, labels.scaled(scale), self.names)
         found = draw_detections(image, detections.above(DRAWN_SCORE).scaled(scale), self.names)
         between = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
-        write_picture(
-            self.folder / f"sample{self.number_of[index]}.jpg", np.concatenate((true, between, found), axis=1)
-        )
+        write_image(self.folder / f"sample{self.number_of[index]}.jpg", np.concatenate((true, between, found), axis=1))
 
 
 def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: ErrorAnalysis | None = None) -> None:

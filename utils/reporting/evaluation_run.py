@@ -14,11 +14,11 @@ from utils.reporting.coco_submission import is_submission, run_submission
 from utils.reporting.comparison_run import run_comparison
 from utils.reporting.dataset_problems import report_problems
 from utils.reporting.evaluation_observers import (
-    BatchPictures,
+    BatchImages,
     CocoResults,
     HybridLabelFiles,
     LabelFiles,
-    SamplePictures,
+    SampleImages,
     write_evaluation_plots,
 )
 from utils.reporting.evaluation_setup import EvaluationSetup
@@ -33,7 +33,7 @@ LOGGER = logging.getLogger(__name__)
 
 
 def run_evaluation(config: ValConfig) -> None:
-    """Do what ``--task`` and ``--compare`` say; figures go to the console and, with pictures, to the run's folder.
+    """Do what ``--task`` and ``--compare`` say; figures go to the console and, with images, to the run's folder.
 
     Raises:
         UserError: anything missing or wrong in the files that the settings name, a model of other classes.
@@ -61,14 +61,14 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     LOGGER.info(
         "evaluating %s on the %s part of %s, %s", weights, setup.part, setup.dataset.file, describe_device(setup.device)
     )
-    report_problems(folder, {setup.part: setup.pictures.index})
-    if setup.pictures.index.unlabelled == len(setup.pictures):
-        LOGGER.warning("no picture of the %s part has labels: there is nothing to hold the detections to", setup.part)
+    report_problems(folder, {setup.part: setup.images.index})
+    if setup.images.index.unlabelled == len(setup.images):
+        LOGGER.warning("no image of the %s part has labels: there is nothing to hold the detections to", setup.part)
 
-    observers: list[EvaluationObserver] = [SamplePictures(folder, setup.pictures, setup.shown_names)]
+    observers: list[EvaluationObserver] = [SampleImages(folder, setup.images, setup.shown_names)]
     if config.slice is None:
-        observers.append(BatchPictures(folder, setup.shown_names))
-    results = CocoResults(setup.pictures.annotations) if config.save_json else None
+        observers.append(BatchImages(folder, setup.shown_names))
+    results = CocoResults(setup.images.annotations) if config.save_json else None
     if results:
         observers.append(results)
     if config.save_hybrid:
@@ -85,11 +85,11 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     write_metrics(folder / "metrics.json", report, weights, asdict(config), further)
     write_evaluation_plots(folder, report, analysis)
     if analysis:
-        write_missed_objects(folder / "missed_objects.jpg", setup.pictures, report, analysis)
+        write_missed_objects(folder / "missed_objects.jpg", setup.images, report, analysis)
     if results:
         results.write(folder / f"{Path(config.weights[0]).stem}_predictions.json")
     source = ReportSource(as_command(config, "val.py"), weights, f"{setup.part} part of {setup.dataset.file.name}")
     write_report(folder / "report.html", source, report, analysis)
-    LOGGER.info("report with pictures: %s", folder / "report.html")
+    LOGGER.info("report with images: %s", folder / "report.html")
     LOGGER.info("results in %s", folder)
     return report

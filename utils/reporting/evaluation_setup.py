@@ -51,7 +51,7 @@ class EvaluationSetup:
     device: torch.device
     dataset: DatasetSpec
     part: str  # train, val or test
-    pictures: DetectionDataset
+    images: DetectionDataset
     settings: EvaluationSettings
 
     @classmethod
@@ -76,16 +76,16 @@ class EvaluationSetup:
         if not sources:
             raise UserError(f"{dataset.file}: --task {config.task}: the data set has no '{part}:' part")
         annotations = dataset.annotations.get(part)
-        pictures = open_dataset(sources, dataset.names, title=part, annotations=annotations)
-        return cls(config, device, dataset, part, pictures, settings)
+        images = open_dataset(sources, dataset.names, title=part, annotations=annotations)
+        return cls(config, device, dataset, part, images, settings)
 
-    def on(self, pictures: DetectionDataset) -> EvaluationSetup:
-        """The same on other pictures of the part."""
-        return replace(self, pictures=pictures)
+    def on(self, images: DetectionDataset) -> EvaluationSetup:
+        """The same on other images of the part."""
+        return replace(self, images=images)
 
     @property
     def shown_names(self) -> tuple[str, ...]:
-        """Class names for pictures; with ``--single-cls`` there is only one class."""
+        """Class names for images; with ``--single-cls`` there is only one class."""
         return ("item",) * self.dataset.class_count if self.config.single_cls else self.dataset.names
 
     def detector(self, weights: Sequence[str]) -> DetectionBackend:
@@ -124,7 +124,7 @@ class EvaluationSetup:
     def judge(
         self, backend: DetectionBackend, observers: Sequence[EvaluationObserver] = (), imgsz: int | None = None
     ) -> EvaluationReport:
-        """Evaluate on every picture; ``imgsz`` in place of the settings' own."""
+        """Evaluate on every image; ``imgsz`` in place of the settings' own."""
         config = self.config
         side = self._side(backend, imgsz or config.imgsz)
         with explained_failures(config.batch_size, side):
@@ -136,7 +136,7 @@ class EvaluationSetup:
                 settings = PredictorSettings(self.settings.suppression, FrameSize(side, side), self.settings.precision)
                 sliced = SlicedPredictor(Predictor(backend, settings, self.device), tiles, config.batch_size)
                 readers = useful_workers(config.workers)
-                return evaluate_predictor(sliced, self.pictures, self.settings, self.device, observers, readers=readers)
+                return evaluate_predictor(sliced, self.images, self.settings, self.device, observers, readers=readers)
             detector: Detector = backend
             if config.as_yolov5 and isinstance(backend, TorchBackend):
                 detector = HalfPrecisionDetector(backend.model)
@@ -146,7 +146,7 @@ class EvaluationSetup:
     def _side(self, backend: DetectionBackend, imgsz: int) -> int:
         if backend.frame is not None:
             if imgsz != max(backend.frame):
-                LOGGER.warning("--imgsz %d: the file takes pictures of %dx%d px only", imgsz, *backend.frame)
+                LOGGER.warning("--imgsz %d: the file takes images of %dx%d px only", imgsz, *backend.frame)
             return max(backend.frame)
         side = multiple_of_stride(imgsz, backend.stride)
         if side != imgsz:
@@ -158,4 +158,4 @@ class EvaluationSetup:
         settings = LoaderSettings(self.config.batch_size, self.config.workers, pin_memory=self.device.type == "cuda")
         sort: SortKind = "quicksort" if self.config.as_yolov5 else "stable"
         frame = backend.frame or (FrameSize(side, side) if self.config.square else None)
-        return evaluation_loader(self.pictures, side, settings, stride=backend.stride, frame=frame, sort=sort)
+        return evaluation_loader(self.images, side, settings, stride=backend.stride, frame=frame, sort=sort)

@@ -1,4 +1,4 @@
-"""What each layer of a network makes of a picture, as pictures and arrays (``--visualize``)."""
+"""What each layer of a network makes of an image, as images and arrays (``--visualize``)."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import numpy as np
 import torch
 
 from models.yolo import DetectionModel
-from utils.reporting.detection_files import write_picture
+from utils.reporting.detection_files import write_image
 
 MOST_CHANNELS = 32  # of a layer that are drawn; the array has all of them
 COLUMNS = 8
-CELL = 96  # pixels, longer side of one channel's picture at least
+CELL = 96  # pixels, longer side of one channel's image at least
 
 
 @contextmanager
@@ -45,12 +45,12 @@ def recorded_maps(model: DetectionModel) -> Iterator[dict[str, torch.Tensor]]:
 
 
 def write_maps(folder: Path, maps: dict[str, torch.Tensor]) -> None:
-    """Write ``<name>_features.png`` and ``.npy`` (C, H, W) of the first picture's maps (B, C, H, W)."""
+    """Write ``<name>_features.png`` and ``.npy`` (C, H, W) of the first image's maps (B, C, H, W)."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, value in maps.items():
         channels = value[0].numpy()
         np.save(folder / f"{name}_features.npy", channels)
-        write_picture(folder / f"{name}_features.png", _mosaic(channels[:MOST_CHANNELS]))
+        write_image(folder / f"{name}_features.png", _mosaic(channels[:MOST_CHANNELS]))
 
 
 def _mosaic(channels: np.ndarray) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""A page of tables and pictures in one file, which needs no network and no other file."""
+"""A page of tables and images in one file, which needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[str]]
 
 
-class Picture(NamedTuple):
+class Image(NamedTuple):
     name: str
     data: str  # a data: URL
 
@@ -28,7 +28,7 @@ class Picture(NamedTuple):
 class Section(NamedTuple):
     title: str
     text: str
-    pictures: Sequence[Picture]
+    images: Sequence[Image]
     side_by_side: bool
 
 
@@ -38,7 +38,7 @@ class PageContent(NamedTuple):
     headline: Sequence[tuple[str, str]]  # names and figures
     advice: Sequence[str]
     tables: Sequence[Table]
-    sections: Sequence[Section]  # those without pictures are left out
+    sections: Sequence[Section]  # those without images are left out
 
 
 def write_page(path: Path, template: str, content: PageContent, **heading: object) -> None:
@@ -46,14 +46,14 @@ def write_page(path: Path, template: str, content: PageContent, **heading: objec
     environment = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined
     )
-    shown = content._replace(sections=[section for section in content.sections if section.pictures])
+    shown = content._replace(sections=[section for section in content.sections if section.images])
     write_text(path, environment.get_template(template).render(**shown._asdict(), **heading) + "\n")
 
 
-def pictures_of(folder: Path, names: Sequence[str]) -> list[Picture]:
-    """Those of the picture files that are in the folder."""
+def images_of(folder: Path, names: Sequence[str]) -> list[Image]:
+    """Those of the image files that are in the folder."""
     found = [folder / name for name in names if (folder / name).is_file()]
-    return [Picture(file.name, f"data:{MEDIA_TYPES[file.suffix]};base64,{_encoded(file)}") for file in found]
+    return [Image(file.name, f"data:{MEDIA_TYPES[file.suffix]};base64,{_encoded(file)}") for file in found]
 
 
 def _encoded(file: Path) -> str:

@@ -1,4 +1,4 @@
-"""``report.html``: the tables and pictures of an evaluation on one page that needs no network and no other file."""
+"""``report.html``: the tables and images of an evaluation on one page that needs no network and no other file."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from utils.evaluation.area_ranges import WITHOUT_END
 from utils.evaluation.coco_average_precision import CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis, advice
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
-from utils.reporting.html_page import PageContent, Section, Table, pictures_of, write_page
+from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
 from utils.reporting.metrics_file import YOLOV5_HEADER, figure_text
 
 TEMPLATE = "report.html.j2"
@@ -24,11 +24,11 @@ class ReportSource(NamedTuple):
 
 
 def write_report(path: Path, source: ReportSource, report: EvaluationReport, analysis: ErrorAnalysis | None) -> None:
-    """Write the page, with the pictures that lie in its folder inside it."""
+    """Write the page, with the images that lie in its folder inside it."""
     coco, speed = report.coco, report.speed_ms
     headline = [(name, figure_text(getattr(coco, name))) for name in ("AP", "AP50", "AP_S", "AP_M", "AP_L")]
     headline += [("mAP50", figure_text(report.map50)), ("mAP50-95", figure_text(report.map50_95))]
-    headline += [("ms per picture", f"{speed.inference + speed.nms:.1f}")]
+    headline += [("ms per image", f"{speed.inference + speed.nms:.1f}")]
     content = PageContent(
         headline=headline,
         advice=advice(analysis) if analysis else [],
@@ -82,18 +82,16 @@ def _sections(folder: Path) -> list[Section]:
     samples = sorted(file.name for file in folder.glob("sample*.jpg"))
     curves = ("PR_curve.png", "F1_curve.png", "P_curve.png", "R_curve.png")
     return [
-        Section("Object sizes", "", pictures_of(folder, ("object_sizes.png",)), False),
-        Section(
-            "Recall by object size, and errors", "", pictures_of(folder, ("recall_by_size.png", "errors.png")), True
-        ),
+        Section("Object sizes", "", images_of(folder, ("object_sizes.png",)), False),
+        Section("Recall by object size, and errors", "", images_of(folder, ("recall_by_size.png", "errors.png")), True),
         Section(
             "Objects missed worst",
             "White: an object that nothing of a score of 0.25 or more found; small, medium, large from top to bottom. "
             "Coloured: what was found near it.",
-            pictures_of(folder, ("missed_objects.jpg",)),
+            images_of(folder, ("missed_objects.jpg",)),
             False,
         ),
-        Section("Labels (left) and detections (right)", "", pictures_of(folder, samples), False),
-        Section("Curves at IoU 0.5", "", pictures_of(folder, curves), True),
-        Section("Confusion matrix", "", pictures_of(folder, ("confusion_matrix.png",)), False),
+        Section("Labels (left) and detections (right)", "", images_of(folder, samples), False),
+        Section("Curves at IoU 0.5", "", images_of(folder, curves), True),
+        Section("Confusion matrix", "", images_of(folder, ("confusion_matrix.png",)), False),
     ]

@@ -1,4 +1,4 @@
-"""The detector that ``torch.hub`` gives: a callable that takes pictures in any form, as YOLOv5's users know it."""
+"""The detector that ``torch.hub`` gives: a callable that takes images in any form, as YOLOv5's users know it."""
 
 from __future__ import annotations
 
@@ -21,10 +21,10 @@ from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
 from utils.geometry.records import Predictions
+from utils.inference.image_inputs import ImageInput, as_images
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
-from utils.inference.picture_inputs import PictureInput, as_pictures
-from utils.inference.predictor import FittedPicture, Predictor, PredictorSettings
+from utils.inference.predictor import FittedImage, Predictor, PredictorSettings
 from utils.inference.test_time_augmentation import AugmentedBackend
 from utils.reporting.hub_results import CallTimes, HubResults
 from utils.runtime.device import select_device
@@ -32,11 +32,11 @@ from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
-LARGEST_BATCH = 32  # pictures of one frame that go through the network together
+LARGEST_BATCH = 32  # images of one frame that go through the network together
 
 
 class HubDetector(torch.nn.Module):
-    """A detector of pictures in any form; calls from several threads at once do not disturb each other.
+    """A detector of images in any form; calls from several threads at once do not disturb each other.
 
     Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``classes`` (ids to keep, or None),
     ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in fp16 on a GPU. ``names``: class names by id.
@@ -65,38 +65,38 @@ class HubDetector(torch.nn.Module):
 
     def forward(
         self,
-        ims: PictureInput | Sequence[PictureInput] | torch.Tensor,
+        ims: ImageInput | Sequence[ImageInput] | torch.Tensor,
         size: int | tuple[int, int] = 640,
         augment: bool = False,
         profile: bool = False,
     ) -> HubResults | torch.Tensor:
-        """Detections in pictures; for a tensor (B, 3, H, W) 0-1, H and W multiples of the stride, the network's rows.
+        """Detections in images; for a tensor (B, 3, H, W) 0-1, H and W multiples of the stride, the network's rows.
 
         Args:
-            ims: see ``as_pictures``; one or a list.
+            ims: see ``as_images``; one or a list.
             size: network size, pixels: one side or (height, width).
-            augment: look at every picture three times (.pt files).
+            augment: look at every image three times (.pt files).
             profile: taken for compatibility; times are measured always.
 
         Raises:
-            UserError: a picture that cannot be read, or ``augment`` of an exported file.
+            UserError: an image that cannot be read, or ``augment`` of an exported file.
         """
         backend = self._looking(augment)
         if isinstance(ims, torch.Tensor):
             return _rows(backend.predict(ims.to(self.device, torch.float32)))
         begin = time.perf_counter()
         predictor = Predictor(backend, self._settings(size), self.device)
-        pictures = as_pictures(ims)
-        fitted = [predictor.prepare(picture.image) for picture in pictures]
+        images = as_images(ims)
+        fitted = [predictor.prepare(image.pixels) for image in images]
         ready = time.perf_counter()
         found = []
         for start in range(0, len(fitted), LARGEST_BATCH):
             found += predictor.detect(fitted[start : start + LARGEST_BATCH])
-        per_picture = 1e3 / max(len(pictures), 1)
+        per_image = 1e3 / max(len(images), 1)
         times = CallTimes(
-            (ready - begin) * per_picture, (time.perf_counter() - ready) * per_picture, _largest_batch(fitted)
+            (ready - begin) * per_image, (time.perf_counter() - ready) * per_image, _largest_batch(fitted)
         )
-        return HubResults(pictures, found, self.names, times)
+        return HubResults(images, found, self.names, times)
 
     def half(self) -> HubDetector:
         """Compute in fp16; weights stay as they are. UserError on a CPU, which has no fp16 arithmetic."""
@@ -191,7 +191,7 @@ def open_named(choice: HubChoice, device: str, autoshape: bool) -> HubDetector |
     """
     place = select_device(device)
     if autoshape and choice.channels != 3:
-        raise UserError(f"channels={choice.channels}: pictures have 3; take autoshape=False for a network of others")
+        raise UserError(f"channels={choice.channels}: images have 3; take autoshape=False for a network of others")
     architecture = read_architecture(find_architecture(choice.architecture))
     if choice.weights:
         source = read_weights(find_weights(choice.weights))
@@ -211,7 +211,7 @@ def _rows(predictions: Predictions) -> torch.Tensor:
     return torch.cat((xyxy_to_cxcywh(boxes), objectness[..., None], class_probs), dim=-1)
 
 
-def _largest_batch(fitted: Sequence[FittedPicture]) -> tuple[int, int, int, int]:
-    frames = [picture.transform.network for picture in fitted]
+def _largest_batch(fitted: Sequence[FittedImage]) -> tuple[int, int, int, int]:
+    frames = [image.transform.network for image in fitted]
     frame = max(frames, key=lambda size: size.height * size.width, default=FrameSize(0, 0))
     return min(frames.count(frame), LARGEST_BATCH), 3, frame.height, frame.width

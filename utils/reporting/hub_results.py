@@ -1,4 +1,4 @@
-"""What a detector out of ``torch.hub`` gives: boxes of several pictures in the forms that YOLOv5's users know."""
+"""What a detector out of ``torch.hub`` gives: boxes of several images in the forms that YOLOv5's users know."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from PIL import Image
 
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.records import Detections
-from utils.inference.picture_inputs import NamedPicture
+from utils.inference.image_inputs import NamedImage
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
-from utils.reporting.detection_files import crop_windows, write_crop, write_picture
-from utils.reporting.picture_window import has_display
+from utils.reporting.detection_files import crop_windows, write_crop, write_image
+from utils.reporting.image_window import has_display
 from utils.reporting.run_directory import new_run_directory
 
 LOGGER = logging.getLogger(__name__)
@@ -32,7 +32,7 @@ FURTHER = ("confidence", "class", "name")
 
 @dataclass(frozen=True, slots=True)
 class CallTimes:
-    """Milliseconds per picture of one call, and the shape (B, 3, H, W) of its largest batch."""
+    """Milliseconds per image of one call, and the shape (B, 3, H, W) of its largest batch."""
 
     preparing: float
     detecting: float  # network and suppression
@@ -41,7 +41,7 @@ class CallTimes:
 
 @dataclass(frozen=True, slots=True)
 class ResultFrames:
-    """Detections as data frames, one per picture; see ``HubResults``."""
+    """Detections as data frames, one per image; see ``HubResults``."""
 
     xyxy: list[pd.DataFrame]
     xyxyn: list[pd.DataFrame]
@@ -50,16 +50,16 @@ class ResultFrames:
 
 
 class HubResults:
-    """Detections in n pictures, as lists with one entry per picture.
+    """Detections in n images, as lists with one entry per image.
 
-    ``xyxy`` and ``xywh``: tensors (N, 6) in pixels of the picture, corners or centre and size, then score and class;
-    ``xyxyn`` and ``xywhn``: the same as parts of its width and height. ``ims``: pictures (H, W, 3) uint8 RGB, drawn on
-    after ``render``. ``names``: class names by id. ``files``: a file name for each picture.
+    ``xyxy`` and ``xywh``: tensors (N, 6) in pixels of the image, corners or centre and size, then score and class;
+    ``xyxyn`` and ``xywhn``: the same as parts of its width and height. ``ims``: images (H, W, 3) uint8 RGB, drawn on
+    after ``render``. ``names``: class names by id. ``files``: a file name for each image.
     """
 
     def __init__(
         self,
-        pictures: Sequence[NamedPicture],
+        images: Sequence[NamedImage],
         detections: Sequence[Detections],
         names: Mapping[int, str],
         times: CallTimes,
@@ -67,9 +67,9 @@ class HubResults:
         self.detections = list(detections)
         self.names = dict(names)
         self.times = times
-        self.files = [picture.name for picture in pictures]
-        self.ims = [picture.image for picture in pictures]
-        self._pictures = list(pictures)
+        self.files = [image.name for image in images]
+        self.ims = [image.pixels for image in images]
+        self._images = list(images)
         self.pred = self.xyxy = [_with_scores(each, each.boxes) for each in detections]
         self.xywh = [_with_scores(each, xyxy_to_cxcywh(each.boxes)) for each in detections]
         self.xyxyn = [_as_parts(rows, each) for rows, each in zip(self.xyxy, detections, strict=True)]
@@ -82,7 +82,7 @@ class HubResults:
         return self.n
 
     def __str__(self) -> str:
-        """A line for each picture, and one of times."""
+        """A line for each image, and one of times."""
         lines = []
         for number, each in enumerate(self.detections, start=1):
             counts = Counter(each.classes.tolist())
@@ -110,39 +110,39 @@ class HubResults:
         )
 
     def tolist(self) -> list[HubResults]:
-        """Results of one picture each."""
+        """Results of one image each."""
         return [
-            HubResults([picture], [each], self.names, self.times)
-            for picture, each in zip(self._pictures, self.detections, strict=True)
+            HubResults([image], [each], self.names, self.times)
+            for image, each in zip(self._images, self.detections, strict=True)
         ]
 
     def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Pictures (H, W, 3) uint8 RGB with the boxes drawn; ``ims`` becomes the same."""
+        """Images (H, W, 3) uint8 RGB with the boxes drawn; ``ims`` becomes the same."""
         style = DrawingStyle(names=labels, scores=labels)
         self.ims = [
-            draw_detections(picture.image, each, self._name_list, style)
-            for picture, each in zip(self._pictures, self.detections, strict=True)
+            draw_detections(image.pixels, each, self._name_list, style)
+            for image, each in zip(self._images, self.detections, strict=True)
         ]
         return self.ims
 
     def show(self, labels: bool = True) -> None:
-        """Show the drawn pictures, in the notebook or in the system's viewer; without a display, say so."""
-        pictures = [Image.fromarray(image) for image in self.render(labels)]
+        """Show the drawn images, in the notebook or in the system's viewer; without a display, say so."""
+        drawn = [Image.fromarray(image) for image in self.render(labels)]
         notebook = sys.modules.get("IPython")
         if notebook is not None and notebook.get_ipython() is not None:
-            for picture in pictures:
-                notebook.display.display(picture)
+            for image in drawn:
+                notebook.display.display(image)
         elif has_display():
-            for picture in pictures:
-                picture.show()
+            for image in drawn:
+                image.show()
         else:
-            LOGGER.warning("there is no display here; results.save() writes the pictures")
+            LOGGER.warning("there is no display here; results.save() writes the images")
 
     def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False) -> Path:
-        """Write the drawn pictures under their names to ``save_dir``, or with a number if it is there; the folder."""
+        """Write the drawn images under their names to ``save_dir``, or with a number if it is there; the folder."""
         folder = _new_folder(save_dir, exist_ok)
         for image, name in zip(self.render(labels), self._free_names(), strict=True):
-            write_picture(folder / name, image)
+            write_image(folder / name, image)
         return folder
 
     def crop(
@@ -150,17 +150,17 @@ class HubResults:
     ) -> list[dict[str, Any]]:
         """Each detection cut out, as ``box conf cls label im``; ``im`` (H, W, 3) is BGR, as OpenCV has it.
 
-        With ``save`` they are written to ``<save_dir>/crops/<class>/<picture>.jpg`` too.
+        With ``save`` they are written to ``<save_dir>/crops/<class>/<image>.jpg`` too.
         """
         folder = _new_folder(save_dir, exist_ok) / "crops" if save else None
         crops = []
-        for picture, each, rows in zip(self._pictures, self.detections, self.xyxy, strict=True):
-            for row, (x1, y1, x2, y2) in zip(rows, crop_windows(picture.image, each), strict=True):
-                kind, image = int(row[5]), picture.image[y1:y2, x1:x2]
-                if folder is not None and image.size:
-                    write_crop(folder, self.names[kind], Path(picture.name).stem, image)
+        for image, each, rows in zip(self._images, self.detections, self.xyxy, strict=True):
+            for row, (x1, y1, x2, y2) in zip(rows, crop_windows(image.pixels, each), strict=True):
+                kind, cut = int(row[5]), image.pixels[y1:y2, x1:x2]
+                if folder is not None and cut.size:
+                    write_crop(folder, self.names[kind], Path(image.name).stem, cut)
                 label = f"{self.names[kind]} {row[4]:.2f}"
-                crops.append({"box": row[:4], "conf": row[4], "cls": row[5], "label": label, "im": image[..., ::-1]})
+                crops.append({"box": row[:4], "conf": row[4], "cls": row[5], "label": label, "im": cut[..., ::-1]})
         return crops
 
     @property
@@ -168,7 +168,7 @@ class HubResults:
         return [self.names[kind] for kind in sorted(self.names)]
 
     def _free_names(self) -> list[str]:
-        """The pictures' names, a repeated one with a number."""
+        """The images' names, a repeated one with a number."""
         seen: Counter[str] = Counter()
         names = []
         for file in self.files:

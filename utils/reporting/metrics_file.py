@@ -38,11 +38,11 @@ def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
 
 
 def speed_line(report: EvaluationReport) -> str:
-    """Time per picture in one line."""
+    """Time per image in one line."""
     speed = report.speed_ms
     return (
         f"Speed: {speed.preprocess:.1f} ms pre-process, {speed.inference:.1f} ms inference, {speed.nms:.1f} ms NMS "
-        f"per picture"
+        f"per image"
     )
 
 

@@ -1,4 +1,4 @@
-"""A picture of the objects that were missed worst, cut out with their surroundings."""
+"""An image of the objects that were missed worst, cut out with their surroundings."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from utils.evaluation.area_ranges import COCO_RANGES
 from utils.evaluation.error_analysis import SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.reporting.box_drawing import captioned_cut
-from utils.reporting.detection_files import write_picture
+from utils.reporting.detection_files import write_image
 
 COLUMNS = 8  # objects of each range of sizes
 CELL = 180  # pixels
@@ -23,7 +23,7 @@ SMALLEST_CUT = 48  # ... and at least so many pixels
 
 
 def write_missed_objects(
-    path: Path, pictures: DetectionDataset, report: EvaluationReport, analysis: ErrorAnalysis
+    path: Path, images: DetectionDataset, report: EvaluationReport, analysis: ErrorAnalysis
 ) -> None:
     """Rows of small, medium and large objects that no detection of 0.25 or more found, the worst first.
 
@@ -37,12 +37,12 @@ def write_missed_objects(
         sizes = truth.areas[analysis.missed]
         own = np.flatnonzero((sizes > area.low) & (sizes <= area.high))
         order = own[np.lexsort((-sizes[own], best[own].round(1)))]
-        cells = [_cell(pictures, report, int(analysis.missed[place])) for place in order[:COLUMNS]]
+        cells = [_cell(images, report, int(analysis.missed[place])) for place in order[:COLUMNS]]
         if cells:
             cells += [np.full_like(cells[0], 255)] * (COLUMNS - len(cells))
             rows.append(np.concatenate(cells, axis=1))
     if rows:
-        write_picture(path, np.concatenate(rows))
+        write_image(path, np.concatenate(rows))
 
 
 def _best_overlaps(report: EvaluationReport, missed: np.ndarray) -> np.ndarray:
@@ -69,11 +69,11 @@ def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
     return overlaps
 
 
-def _cell(pictures: DetectionDataset, report: EvaluationReport, row: int) -> np.ndarray:
+def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.ndarray:
     truth, findings = report.truth, report.findings
     index = int(truth.images[row])
     try:
-        image = pictures.source_image(index)
+        image = images.source_image(index)
     except ImageReadError:  # gone since it was evaluated
         return np.full((CELL, CELL, 3), 255, dtype=np.uint8)
     x, y, w, h = truth.boxes[row]

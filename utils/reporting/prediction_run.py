@@ -1,4 +1,4 @@
-"""``classify/predict.py``'s work: pictures and what they show, most likely first, written to a folder."""
+"""``classify/predict.py``'s work: images and what they show, most likely first, written to a folder."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ import numpy as np
 
 from utils.config.classify_config import ClassifyPredictConfig
 from utils.evaluation.classification import TOP
-from utils.inference.classifier_backends import classify_pictures
+from utils.inference.classifier_backends import classify_images
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame
 from utils.reporting.classification_run import chosen_classifier
-from utils.reporting.detection_files import write_picture
+from utils.reporting.detection_files import write_image
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, select_device
@@ -29,7 +29,7 @@ from utils.runtime.stop_signals import Stopped, stop_requests
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
-SMALLEST_SHOWN = 160  # pixels: smaller pictures are enlarged before text is written on them
+SMALLEST_SHOWN = 160  # pixels: smaller images are enlarged before text is written on them
 SHOWN_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 
 
@@ -43,7 +43,7 @@ class PredictionSummary:
 
 
 def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
-    """Classify as ``config`` says; a line for each picture, files in a new run folder.
+    """Classify as ``config`` says; a line for each image, files in a new run folder.
 
     Raises:
         UserError: nothing to read in the source, or unreadable weights.
@@ -57,10 +57,10 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
         backend, side = chosen_classifier(config, device)
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
         LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
-        with explained_failures(1, side), Progress(source.expected_frames(), "picture", "classifying") as progress:
+        with explained_failures(1, side), Progress(source.expected_frames(), "image", "classifying") as progress:
             for (frame,) in source.groups(1, lambda: stop.signal_number is not None):
                 start = time.perf_counter()
-                (prediction,) = classify_pictures(backend, [frame.image], side, device)
+                (prediction,) = classify_images(backend, [frame.image], side, device)
                 seconds += time.perf_counter() - start
                 likely = [(backend.names[index], share) for index, share in prediction.best(TOP)]
                 LOGGER.info("%s: %s", _title(frame), ", ".join(f"{name} {share:.2f}" for name, share in likely))
@@ -69,10 +69,10 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
                 _write(folder, _free_stem(frame, stems), frame, likely, config)
                 progress.advance(1)
                 if stop.signal_number is not None:
-                    raise Stopped(stop.signal_number, f"stopped after {len(best)} pictures; results in {folder}")
+                    raise Stopped(stop.signal_number, f"stopped after {len(best)} images; results in {folder}")
     if not best:
         raise UserError(f"{config.source}: none of {len(source.skipped)} files could be read")
-    LOGGER.info("%d pictures, %.1f ms per picture", len(best), 1e3 * seconds / len(best))
+    LOGGER.info("%d images, %.1f ms per image", len(best), 1e3 * seconds / len(best))
     LOGGER.info("results in %s", folder)
     return PredictionSummary(folder, tuple(best), tuple(source.skipped))
 
@@ -82,7 +82,7 @@ def _title(frame: Frame) -> str:
 
 
 def _free_stem(frame: Frame, stems: Counter[str]) -> str:
-    """The name of a picture's files: its own stem, numbered where the run has had it already."""
+    """The name of an image's files: its own stem, numbered where the run has had it already."""
     if frame.video is not None:
         return f"{frame.path.stem}_{frame.index}"
     return frame.path.stem if stems[frame.path.stem] == 1 else f"{frame.path.stem}{stems[frame.path.stem]}"
@@ -97,11 +97,11 @@ def _write(
         write_text(folder / "labels" / f"{stem}.txt", "\n".join(lines) + "\n")
     if not config.nosave:
         suffix = frame.path.suffix if frame.path.suffix.lower() in SHOWN_SUFFIXES else ".jpg"
-        write_picture(folder / f"{stem}{suffix}", labelled(frame.image, likely))
+        write_image(folder / f"{stem}{suffix}", labelled(frame.image, likely))
 
 
 def labelled(image: np.ndarray, likely: Sequence[tuple[str, float]]) -> np.ndarray:
-    """A copy of the picture (H, W, 3) uint8 RGB, small ones enlarged, with the likeliest classes in its corner."""
+    """A copy of the image (H, W, 3) uint8 RGB, small ones enlarged, with the likeliest classes in its corner."""
     factor = max(1, -(-SMALLEST_SHOWN // min(image.shape[:2])))
     shown = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_NEAREST)
     scale = max(min(shown.shape[:2]) / 600, 0.4)

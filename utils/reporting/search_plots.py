@@ -1,4 +1,4 @@
-"""Pictures of a hyperparameter search."""
+"""Images of a hyperparameter search."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""``--task speed`` and ``--task study``: how long a model takes, and what it finds, over picture sizes."""
+"""``--task speed`` and ``--task study``: how long a model takes, and what it finds, over image sizes."""
 
 from __future__ import annotations
 
@@ -21,11 +21,11 @@ from utils.runtime.device import describe_device
 
 LOGGER = logging.getLogger(__name__)
 
-SPEED_CONF, SPEED_IOU = 0.25, 0.45  # detect.py's defaults: how long pictures take in use
+SPEED_CONF, SPEED_IOU = 0.25, 0.45  # detect.py's defaults: how long images take in use
 
 
 class StudyRow(NamedTuple):
-    """One model at one picture size."""
+    """One model at one image size."""
 
     imgsz: int
     precision: float
@@ -43,12 +43,12 @@ class StudyRow(NamedTuple):
 
     @property
     def milliseconds(self) -> float:
-        """Per picture, without loading it."""
+        """Per image, without loading it."""
         return self.inference_ms + self.nms_ms
 
 
 def run_speed(config: ValConfig) -> None:
-    """Times per picture with detect.py's thresholds, of each file of ``--weights``."""
+    """Times per image with detect.py's thresholds, of each file of ``--weights``."""
     setup = EvaluationSetup.of(replace(config, conf_thres=SPEED_CONF, iou_thres=SPEED_IOU))
     backends = [setup.detector([name]) for name in config.weights]
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
@@ -62,7 +62,7 @@ def run_speed(config: ValConfig) -> None:
 
 
 def run_study(config: ValConfig) -> None:
-    """Figures and times of each file of ``--weights`` at each of ``--study-sizes``: a table each, and one picture."""
+    """Figures and times of each file of ``--weights`` at each of ``--study-sizes``: a table each, and one image."""
     setup = EvaluationSetup.of(config)
     backends = [setup.detector([name]) for name in config.weights]
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)

@@ -19,7 +19,7 @@ from utils.user_error import UserError
 LOGGER = logging.getLogger(__name__)
 
 USUAL_FRAME_RATE = 30.0  # frames per second, for a video or stream that does not say
-LONGEST_GAP = 60.0  # seconds for which the last picture of a stream stands still
+LONGEST_GAP = 60.0  # seconds for which the last image of a stream stands still
 
 
 class VideoOutput:

@@ -14,7 +14,7 @@ _holders: list[int] = []  # for each block that runs, the number that OpenCV had
 
 @contextmanager
 def one_opencv_thread() -> Iterator[None]:
-    """Where threads of ours take a picture each, OpenCV's own would only be in their way.
+    """Where threads of ours take an image each, OpenCV's own would only be in their way.
 
     The number is the process's: blocks may overlap, and the last one to end puts it back.
     """

@@ -21,10 +21,10 @@ TRIED = (1, 2, 4, 8, 16)
 def fitting_batch_size(
     model: DetectionModel, imgsz: int, device: torch.device, precision: torch.dtype, *, multiple_of: int = 1
 ) -> int:
-    """Pictures of ``imgsz`` pixels per batch that fill ``MEMORY_SHARE`` of a GPU's free memory; 16 on the CPU.
+    """Images of ``imgsz`` pixels per batch that fill ``MEMORY_SHARE`` of a GPU's free memory; 16 on the CPU.
 
     Raises:
-        UserError: not even ``multiple_of`` pictures fit.
+        UserError: not even ``multiple_of`` images fit.
     """
     if device.type != "cuda":
         LOGGER.info("--batch-size -1: measures the memory of a GPU; on the CPU it is %d", DEFAULT)
@@ -35,7 +35,7 @@ def fitting_batch_size(
     size = largest_batch(measured, int(free * MEMORY_SHARE)) // multiple_of * multiple_of
     if size < 1:
         raise UserError(f"--batch-size -1: {free / 2**30:.1f} GiB of free memory are too little at --imgsz {imgsz}")
-    LOGGER.info("--batch-size -1: %d pictures take %.0f %% of the free memory", size, 100 * MEMORY_SHARE)
+    LOGGER.info("--batch-size -1: %d images take %.0f %% of the free memory", size, 100 * MEMORY_SHARE)
     return size
 
 
@@ -51,7 +51,7 @@ def measured_bytes(step_bytes: Callable[[int], int]) -> dict[int, int]:
 
 
 def largest_batch(measured: Mapping[int, int], budget: int) -> int:
-    """The batch size whose memory, on the line through those ``measured`` (pictures -> bytes), is ``budget`` bytes.
+    """The batch size whose memory, on the line through those ``measured`` (images -> bytes), is ``budget`` bytes.
 
     With a single measurement memory is taken as proportional to the batch; without any the answer is 0.
     """
@@ -65,7 +65,7 @@ def largest_batch(measured: Mapping[int, int], budget: int) -> int:
 
 
 def _step_bytes(model: DetectionModel, imgsz: int, count: int, precision: torch.dtype) -> int:
-    """Peak bytes on a GPU of one forward and backward pass over black pictures."""
+    """Peak bytes on a GPU of one forward and backward pass over black images."""
     device = next(model.parameters()).device
     torch.cuda.empty_cache()
     torch.cuda.reset_peak_memory_stats(device)
@@ -81,5 +81,5 @@ def _step_bytes(model: DetectionModel, imgsz: int, count: int, precision: torch.
     finally:
         model.zero_grad()
         model.train(was_training)
-        for name, value in model.named_buffers():  # the batch norms have seen black pictures
+        for name, value in model.named_buffers():  # the batch norms have seen black images
             value.copy_(state[name])

@@ -1,4 +1,4 @@
-"""Learning to classify: the model, loss and pictures of ``classify/train.py``, and how its epochs are judged."""
+"""Learning to classify: the model, loss and images of ``classify/train.py``, and how its epochs are judged."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ from utils.dataset.classification_loaders import (
 from utils.evaluation.classification import ClassificationReport, ClassificationSettings, evaluate_classifier
 from utils.geometry.records import ClassificationBatch
 from utils.loss.classification_loss import ClassificationLoss
+from utils.reporting.classification_images import write_training_batch
 from utils.reporting.classification_log import ClassificationRecord, accuracy_table, write_accuracy
-from utils.reporting.classification_pictures import write_training_batch
 from utils.reporting.curve_plots import plot_confusion_matrix
 from utils.runtime.atomic_files import write_text
 from utils.runtime.process_ranks import ProcessRanks
@@ -55,12 +55,12 @@ class ClassificationLearner(Learner[Classifier, ClassificationBatch]):
         return batch.on(self.device)
 
     def gradient_weight(self, batch: ClassificationBatch) -> int:
-        """Gradients are means over the pictures of a batch."""
+        """Gradients are means over the images of a batch."""
         return 1
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class Images:
     """What a run learns from and what it is judged on."""
 
     training: ClassificationTrainingLoader
@@ -77,28 +77,28 @@ class ClassificationTask(Task[Classifier, ClassificationState, ClassificationRep
     record_type = ClassificationRecord
     load = staticmethod(load_classifier)
 
-    def __init__(self, learner: ClassificationLearner, pictures: Pictures) -> None:
+    def __init__(self, learner: ClassificationLearner, images: Images) -> None:
         self.learner: ClassificationLearner = learner
-        self.pictures = pictures
+        self.images = images
 
     @classmethod
     def begun(cls, config: ClassifyTrainConfig, ranks: ProcessRanks) -> tuple[ClassificationTask, ClassificationState]:
         recipe = read_recipe(find_hyperparameters(config.hyp)).with_flags_of(config)
-        pictures = open_pictures(config, recipe, ranks)
-        model = starting_classifier(config, pictures.training.dataset.names)
+        images = open_images(config, recipe, ranks)
+        model = starting_classifier(config, images.training.dataset.names)
         state: ClassificationState = RunState(
             config=config, hyp=recipe, records=(), finished=False, class_ap=(0.0,) * model.class_count
         )
-        return cls(new_learner(state, model, len(pictures.training), ranks), pictures), state
+        return cls(new_learner(state, model, len(images.training), ranks), images), state
 
     @classmethod
     def reopened(cls, model: Classifier, state: ClassificationState, ranks: ProcessRanks) -> ClassificationTask:
-        pictures = open_pictures(state.config, state.hyp, ranks)
-        return cls(new_learner(state, model, len(pictures.training), ranks), pictures)
+        images = open_images(state.config, state.hyp, ranks)
+        return cls(new_learner(state, model, len(images.training), ranks), images)
 
     def batches(self, epoch: int, state: ClassificationState) -> ClassificationLoader:
-        self.pictures.training.set_epoch(epoch)
-        return self.pictures.training
+        self.images.training.set_epoch(epoch)
+        return self.images.training
 
     def evaluate(self, state: ClassificationState) -> ClassificationReport:
         return self.judged(self.learner.average.model)
@@ -107,11 +107,11 @@ class ClassificationTask(Task[Classifier, ClassificationState, ClassificationRep
         """The figures of ``model`` on the part that the run is judged by, in the run's arithmetic."""
         learner = self.learner
         settings = ClassificationSettings(model.names, learner.loss, learner.precision)
-        return evaluate_classifier(model, self.pictures.evaluation, settings, learner.device, learner.ranks)
+        return evaluate_classifier(model, self.images.evaluation, settings, learner.device, learner.ranks)
 
     def record(self, epoch: int, outcome: EpochOutcome, report: ClassificationReport | None) -> ClassificationRecord:
         figures = {} if report is None else {"val_loss": report.loss, "top1": report.top1, "top5": report.top5}
-        part = self.pictures.evaluation.dataset.part
+        part = self.images.evaluation.dataset.part
         (loss,) = outcome.losses
         return ClassificationRecord(epoch=epoch, part=part, train_loss=loss, lr0=outcome.rates[0], **figures)
 
@@ -119,7 +119,7 @@ class ClassificationTask(Task[Classifier, ClassificationState, ClassificationRep
         return tuple(0.0 if math.isnan(score) else score for score in report.class_top1.tolist())
 
     def write_beginning(self, folder: Path, state: ClassificationState) -> None:
-        training, judged = self.pictures.training, self.pictures.evaluation.dataset
+        training, judged = self.images.training, self.images.evaluation.dataset
         problems = [*training.dataset.problems, *judged.problems]
         if problems:
             write_text(folder / "problems.txt", "\n".join(problems) + "\n")
@@ -157,7 +157,7 @@ def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> 
     return model
 
 
-def open_pictures(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ranks: ProcessRanks) -> Pictures:
+def open_images(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ranks: ProcessRanks) -> Images:
     """Loaders over this process's share of the part to learn from and the part to judge by."""
     with ranks.first_on_machine():  # a data set may have to be fetched
         parts = open_parts(config.data)
@@ -165,7 +165,7 @@ def open_pictures(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ran
     if config.cache is not None:
         train, judged = train.kept_in_memory(), judged.kept_in_memory()
     learn = LoaderSettings.of_run(config, ranks)
-    return Pictures(
+    return Images(
         classification_training_loader(train, config.imgsz, recipe, config.seed, learn),
         classification_evaluation_loader(judged, config.imgsz, learn.without_gradients()),
     )

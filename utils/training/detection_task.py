@@ -1,4 +1,4 @@
-"""Learning to detect: the model, loss and pictures of ``train.py``, and how its epochs are judged."""
+"""Learning to detect: the model, loss and images of ``train.py``, and how its epochs are judged."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from models.yolo import DetectionModel
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.run_config import QUAD, TrainConfig
 from utils.dataset.dataset_download import available_dataset
+from utils.dataset.image_weights import image_weights
 from utils.dataset.loaders import DetectionLoader
-from utils.dataset.picture_weights import picture_weights
 from utils.dataset.pixel_changes import albumentations_installed
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
 from utils.geometry.letterbox import multiple_of_stride
@@ -25,9 +25,9 @@ from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
 from utils.reporting.dataset_problems import report_problems
-from utils.reporting.detection_files import write_picture
+from utils.reporting.detection_files import write_image
 from utils.reporting.epoch_log import EpochRecord, epoch_record
-from utils.reporting.evaluation_observers import PICTURED_BATCHES, BatchPictures, write_evaluation_plots
+from utils.reporting.evaluation_observers import DRAWN_BATCHES, BatchImages, write_evaluation_plots
 from utils.reporting.metrics_file import format_table, write_metrics
 from utils.runtime.device import resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
@@ -39,8 +39,8 @@ from utils.training.learning_rate import LearningRateSchedule
 from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import EpochOutcome
 from utils.training.optimizer import build_optimizer
+from utils.training.run_images import Images, open_images
 from utils.training.run_judge import judge
-from utils.training.run_pictures import Pictures, open_pictures
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.task import Task
 
@@ -54,7 +54,7 @@ class DetectionLearner(Learner[DetectionModel, Batch]):
 
     loss: DetectionLoss
     multi_scale: MultiScale | None = None
-    pictures_per_image: int = 1  # more with --quad
+    images_per_image: int = 1  # more with --quad
 
     @property
     def description(self) -> dict[str, Any]:
@@ -67,8 +67,8 @@ class DetectionLearner(Learner[DetectionModel, Batch]):
         return batch
 
     def gradient_weight(self, batch: Batch) -> int:
-        """The pictures of the batch over all processes: as YOLOv5, gradients are sums over pictures."""
-        return len(batch.paths) * self.pictures_per_image * self.ranks.world
+        """The images of the batch over all processes: as YOLOv5, gradients are sums over images."""
+        return len(batch.paths) * self.images_per_image * self.ranks.world
 
 
 class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
@@ -81,9 +81,9 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
     record_type = EpochRecord
     load = staticmethod(load_model)
 
-    def __init__(self, learner: DetectionLearner, pictures: Pictures) -> None:
+    def __init__(self, learner: DetectionLearner, images: Images) -> None:
         self.learner: DetectionLearner = learner
-        self.pictures = pictures
+        self.images = images
         if not albumentations_installed():
             LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
 
@@ -99,30 +99,30 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
         state: DetectionState = RunState(
             config=config, hyp=hyp, records=(), finished=False, class_ap=(0.0,) * len(names)
         )
-        pictures = open_pictures(dataset, config, hyp, model.stride, ranks)
+        images = open_images(dataset, config, hyp, model.stride, ranks)
         if not config.noautoanchor:
-            fit_anchors(model, pictures.training.dataset, config.imgsz, hyp.anchor_t)
-        return cls(new_learner(state, model, len(pictures.training), ranks), pictures), state
+            fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
+        return cls(new_learner(state, model, len(images.training), ranks), images), state
 
     @classmethod
     def reopened(cls, model: DetectionModel, state: DetectionState, ranks: ProcessRanks) -> DetectionTask:
         dataset = available_dataset(state.config.data)
-        pictures = open_pictures(dataset, state.config, state.hyp, model.stride, ranks)
-        return cls(new_learner(state, model, len(pictures.training), ranks), pictures)
+        images = open_images(dataset, state.config, state.hyp, model.stride, ranks)
+        return cls(new_learner(state, model, len(images.training), ranks), images)
 
     def batches(self, epoch: int, state: DetectionState) -> DetectionLoader:
-        self.pictures.training.set_epoch(epoch, self.drawing_weights(state))
-        return self.pictures.training
+        self.images.training.set_epoch(epoch, self.drawing_weights(state))
+        return self.images.training
 
     def drawing_weights(self, state: DetectionState) -> np.ndarray | None:
-        """How often each picture is drawn with ``--image-weights``; None for each once."""
+        """How often each image is drawn with ``--image-weights``; None for each once."""
         if not state.config.image_weights:
             return None
-        return picture_weights(self.pictures.training.dataset.index, np.array(state.class_ap))
+        return image_weights(self.images.training.dataset.index, np.array(state.class_ap))
 
     def evaluate(self, state: DetectionState) -> EvaluationReport:
         learner = self.learner
-        return judge(learner.average.model, self.pictures, self.evaluation_settings(state), learner.loss, learner.ranks)
+        return judge(learner.average.model, self.images, self.evaluation_settings(state), learner.loss, learner.ranks)
 
     def evaluation_settings(self, state: DetectionState) -> EvaluationSettings:
         """The thresholds of ``val.py``, in the run's arithmetic."""
@@ -139,23 +139,23 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
 
     def write_beginning(self, folder: Path, state: DetectionState) -> None:
         """Problems of the data set, object sizes, and the first batches as the model will see them."""
-        training = self.pictures.training
+        training = self.images.training
         dataset = training.dataset
-        report_problems(folder, {"train": dataset.index, "val": self.pictures.evaluation.dataset.index})
+        report_problems(folder, {"train": dataset.index, "val": self.images.evaluation.dataset.index})
         if state.config.noplots:
             return
         classes = dataset.index.rows[:, 0].astype(int)
         plot_label_sizes(folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
         training.set_epoch(0, self.drawing_weights(state))
-        for number, batch in enumerate(training.first(PICTURED_BATCHES)):
-            write_picture(folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
+        for number, batch in enumerate(training.first(DRAWN_BATCHES)):
+            write_image(folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
 
     def judge_best(self, model: DetectionModel, source: Path, folder: Path, state: DetectionState) -> None:
-        config, ranks, loader = state.config, self.learner.ranks, self.pictures.evaluation
+        config, ranks, loader = state.config, self.learner.ranks, self.images.evaluation
         # The names of the labels, whatever is learned.
         names = ("item",) * len(loader.dataset.names) if config.single_cls else loader.dataset.names
-        pictures = [BatchPictures(folder, names)] if ranks.is_writer and not config.noplots else []
-        report = judge(model, self.pictures, self.evaluation_settings(state), self.learner.loss, ranks, pictures)
+        images = [BatchImages(folder, names)] if ranks.is_writer and not config.noplots else []
+        report = judge(model, self.images, self.evaluation_settings(state), self.learner.loss, ranks, images)
         if not ranks.is_writer:
             return
         LOGGER.info("%s:\n%s", source, format_table(report))
@@ -165,7 +165,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
 
 
 def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRanks) -> TrainConfig:
-    """The settings with a picture size that suits the model's strides and a batch that suits the device."""
+    """The settings with an image size that suits the model's strides and a batch that suits the device."""
     imgsz = multiple_of_stride(config.imgsz, model.stride)
     if imgsz != config.imgsz:
         LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
@@ -198,5 +198,5 @@ def new_learner(
         loss=DetectionLoss(model.anchors, model.strides, model.class_count, gains),
         schedule=schedule,
         multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
-        pictures_per_image=QUAD if config.quad else 1,
+        images_per_image=QUAD if config.quad else 1,
     )

@@ -22,8 +22,8 @@ Model = TypeVar("Model", bound=nn.Module)
 OptimizerBuilder = Callable[[nn.Module], torch.optim.Optimizer]
 
 
-class PictureBatch(Protocol):
-    """Pictures with what is to be learned of them."""
+class ImageBatch(Protocol):
+    """Images with what is to be learned of them."""
 
     @property
     def images(self) -> torch.Tensor:
@@ -40,7 +40,7 @@ class Parts(Protocol):
 
 
 class Loss(Protocol):
-    """The loss of a network's output for a batch, a mean over the pictures of the batch."""
+    """The loss of a network's output for a batch, a mean over the images of the batch."""
 
     @property
     def part_names(self) -> tuple[str, ...]: ...
@@ -48,11 +48,11 @@ class Loss(Protocol):
     def __call__(self, outputs: Any, batch: Any, ranks: ProcessRanks, /) -> Parts: ...
 
 
-Pictures = TypeVar("Pictures", bound=PictureBatch)
+Images = TypeVar("Images", bound=ImageBatch)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Learner(ABC, Generic[Model, Pictures]):
+class Learner(ABC, Generic[Model, Images]):
     """A model on its device with its loss, optimizer, schedule and average."""
 
     model: Model
@@ -76,11 +76,11 @@ class Learner(ABC, Generic[Model, Pictures]):
         """What a checkpoint keeps to build the model again: tensors and plain values."""
 
     @abstractmethod
-    def prepared(self, batch: Pictures, epoch: int, step: int) -> Pictures:
+    def prepared(self, batch: Images, epoch: int, step: int) -> Images:
         """The batch on the device, images float, as this step of the run sees it."""
 
     @abstractmethod
-    def gradient_weight(self, batch: Pictures) -> int:
+    def gradient_weight(self, batch: Images) -> int:
         """What the mean loss of a batch is multiplied by."""
 
 

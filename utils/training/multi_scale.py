@@ -1,4 +1,4 @@
-"""Picture sizes that vary from batch to batch (``--multi-scale``)."""
+"""Image sizes that vary from batch to batch (``--multi-scale``)."""
 
 from __future__ import annotations
 

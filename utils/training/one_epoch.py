@@ -1,4 +1,4 @@
-"""One pass over the training pictures. The training step stands here whole."""
+"""One pass over the training images. The training step stands here whole."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from utils.runtime.device import autocast
 from utils.runtime.stop_signals import StopRequest
-from utils.training.learner import Learner, Model, Pictures
+from utils.training.learner import Images, Learner, Model
 from utils.training.optimizer import set_rates
 from utils.user_error import UserError
 
@@ -23,14 +23,14 @@ class NonFiniteLoss(UserError):
 
 
 class EpochOutcome(NamedTuple):
-    """Mean loss per picture, by its parts, and the learning rates of the last step."""
+    """Mean loss per image, by its parts, and the learning rates of the last step."""
 
     losses: tuple[float, ...]
     rates: tuple[float, float, float]
 
 
 def train_one_epoch(
-    learner: Learner[Model, Pictures], batches: Iterable[Pictures], epoch: int, progress: tqdm[Any], stop: StopRequest
+    learner: Learner[Model, Images], batches: Iterable[Images], epoch: int, progress: tqdm[Any], stop: StopRequest
 ) -> EpochOutcome | None:
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 

@@ -1,4 +1,4 @@
-"""How a run's weights are judged: on whole pictures, or in tiles where it learns from tiles."""
+"""How a run's weights are judged: on whole images, or in tiles where it learns from tiles."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
-from utils.training.run_pictures import Pictures
+from utils.training.run_images import Images
 
 TILES_AT_ONCE = 16  # through the network
 
@@ -39,7 +39,7 @@ class FrameChanges(EvaluationObserver):
 
 def judge(
     model: DetectionModel,
-    pictures: Pictures,
+    images: Images,
     settings: EvaluationSettings,
     loss: DetectionLossFunction,
     ranks: ProcessRanks,
@@ -47,13 +47,13 @@ def judge(
 ) -> EvaluationReport:
     """The figures of ``model``, which is in evaluation mode, on the validation part.
 
-    With tiles there is no loss in the report, as there is no whole picture at training size to measure it on.
+    With tiles there is no loss in the report, as there is no whole image at training size to measure it on.
     """
-    loader, device = pictures.evaluation, ranks.device
-    if pictures.tile is None:
+    loader, device = images.evaluation, ranks.device
+    if images.tile is None:
         return evaluate(model, loader, settings, device, loss, (*observers, FrameChanges()), ranks)
-    side = pictures.side
+    side = images.side
     view = PredictorSettings(settings.suppression, FrameSize(side, side), settings.precision)
     predictor = Predictor(TorchBackend(model, device), view, device)
-    sliced = SlicedPredictor(predictor, SliceSettings(pictures.tile), TILES_AT_ONCE)
+    sliced = SlicedPredictor(predictor, SliceSettings(images.tile), TILES_AT_ONCE)
     return evaluate_predictor(sliced, loader.dataset, settings, device, observers, ranks)

@@ -120,7 +120,7 @@ def new_run(kind: type[AnyTask], config: RunConfig, ranks: ProcessRanks) -> Trai
     """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
     refuse_missing_loggers(config.loggers)
     refuse_what_processes_cannot_share(config, ranks)
-    resolve_precision(config.precision, ranks.device)  # a wrong one is refused before pictures are read
+    resolve_precision(config.precision, ranks.device)  # a wrong one is refused before images are read
     reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
     task, state = kind.begun(config, ranks)
     made = new_run_directory(config.project, config.name, exist_ok=config.exist_ok) if ranks.is_writer else ""
@@ -136,7 +136,7 @@ def refuse_what_processes_cannot_share(config: RunConfig, ranks: ProcessRanks) -
     if config.sync_bn and (ranks.world == 1 or ranks.device.type != "cuda"):
         raise UsageError("--sync-bn: needs several processes on CUDA; start with torchrun --nproc_per_node N")
     if config.batch_size == -1 and ranks.world > 1:
-        raise UsageError("--batch-size -1: measures one process; give the number of pictures over all processes")
+        raise UsageError("--batch-size -1: measures one process; give the number of images over all processes")
     if config.images_per_step % ranks.world and ranks.world > 1:
         raise UsageError(f"--batch-size {config.batch_size}: must divide among {ranks.world} processes")
 
@@ -182,7 +182,7 @@ def run_to_the_end(run: TrainingRun) -> Path:
 
 
 def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
-    """Train on every picture once, evaluate the average, record and save.
+    """Train on every image once, evaluate the average, record and save.
 
     Raises:
         Stopped: a signal asked to stop; the epoch leaves no trace.
@@ -240,7 +240,7 @@ def write_beginning(run: TrainingRun) -> None:
 
 
 def finish(run: TrainingRun) -> None:
-    """Evaluate the best weights once more, with pictures, and close the run's checkpoint."""
+    """Evaluate the best weights once more, with images, and close the run's checkpoint."""
     ranks, model = run.learner.ranks, copy.deepcopy(run.learner.average.model)
     chosen = run.best if run.best.is_file() else run.last
     if ranks.is_writer:

@@ -1,4 +1,4 @@
-"""What a training run does that depends on what is learned: to detect objects or to tell classes of pictures."""
+"""What a training run does that depends on what is learned: to detect objects or to tell classes of images."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Batches(Protocol):
 
 
 class Task(ABC, Generic[Model, State, Report]):
-    """A learner with its pictures; `utils.training.session` drives it through the epochs.
+    """A learner with its images; `utils.training.session` drives it through the epochs.
 
     ``State`` is the run's state with this task's settings, recipe and records, ``Report`` an evaluation's figures.
     """
@@ -76,7 +76,7 @@ class Task(ABC, Generic[Model, State, Report]):
 
     @abstractmethod
     def write_beginning(self, folder: Path, state: State) -> None:
-        """What is known before the first epoch, pictures included."""
+        """What is known before the first epoch, images included."""
 
     @abstractmethod
     def judge_best(self, model: Model, source: Path, folder: Path, state: State) -> None:

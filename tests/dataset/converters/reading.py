@@ -6,8 +6,8 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.dataset.pictures import write_picture
-from utils.dataset.converters.annotated_pictures import SourceSettings
+from tests.dataset.images import write_image
+from utils.dataset.converters.annotated_images import SourceSettings
 from utils.dataset.converters.formats import FORMATS
 from utils.dataset.converters.label_writing import PartSummary, write_labels
 from utils.dataset.detection_dataset import DetectionDataset
@@ -17,8 +17,8 @@ HEIGHT, WIDTH = 100, 200
 
 
 def blank(path: Path, size: tuple[int, int] = (HEIGHT, WIDTH)) -> Path:
-    """A black picture."""
-    return write_picture(path, np.zeros((*size, 3), np.uint8))
+    """A black image."""
+    return write_image(path, np.zeros((*size, 3), np.uint8))
 
 
 def converted(format_name: str, settings: SourceSettings, target: Path | None = None) -> dict[str, PartSummary]:
@@ -34,7 +34,7 @@ def opened(summary: PartSummary, names: tuple[str, ...], cache: Path) -> Detecti
 
 
 def objects(dataset: DetectionDataset, name: str) -> list[tuple[int, ...]]:
-    """Class and rounded corners of each object of the picture with this file name."""
+    """Class and rounded corners of each object of the image with this file name."""
     (row,) = (i for i, path in enumerate(dataset.index.paths) if path.name == name)
     labels = dataset.source_labels(row)
     return [

@@ -16,7 +16,7 @@ from tests.dataset.test_voc_files import voc_object, voc_set, voc_text
 from tests.end_to_end.scripts import environment
 from utils.config.dataset_yaml import read_dataset_yaml
 from utils.dataset.converters import dota, visdrone, xview
-from utils.dataset.converters.annotated_pictures import SourceSettings
+from utils.dataset.converters.annotated_images import SourceSettings
 from utils.dataset.label_files import LabelProblem
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 from utils.user_error import UserError
@@ -35,7 +35,7 @@ def visdrone_set(root: Path) -> Path:
         "152,10,20,20,1,4,0,0",  # a car, less than half of it inside
         "60,60,10,10,0,10,0,2",  # a motor that does not count
         "70,70,10,10,1,11,0,0",  # "others"
-        "190,90,30,30,1,9,1,0",  # a bus that leaves the picture
+        "190,90,30,30,1,9,1,0",  # a bus that leaves the image
         "1,2,3,4,1,12,0,0",
         "hello",
     )
@@ -46,7 +46,7 @@ def visdrone_set(root: Path) -> Path:
 
 def test_visdrone(tmp_path: Path) -> None:
     summary = converted("visdrone", SourceSettings(visdrone_set(tmp_path)))["val"]
-    assert (summary.pictures, summary.empty, summary.ignored, summary.clipped) == (2, 1, 2, 1)
+    assert (summary.images, summary.empty, summary.ignored, summary.clipped) == (2, 1, 2, 1)
     assert [(problem.line, problem.text[:12]) for problem in summary.problems] == [
         (9, "category 12 "),
         (10, "not a row le"),
@@ -119,10 +119,10 @@ def test_sku110k(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("suffix", ["geojson", "csv"])
 def test_xview(tmp_path: Path, suffix: str) -> None:
-    pictures = [f"{number}.tif" for number in (5, 10, 12, 20, 21, 27, 33, 34, 40, 41)]
-    for name in pictures:
+    images = [f"{number}.tif" for number in (5, 10, 12, 20, 21, 27, 33, 34, 40, 41)]
+    for name in images:
         blank(tmp_path / "train_images" / name)
-    rows = [{"image_id": name, "type_id": 18, "bounds_imcoords": "10,20,30,60"} for name in pictures]
+    rows = [{"image_id": name, "type_id": 18, "bounds_imcoords": "10,20,30,60"} for name in images]
     rows += [
         {"image_id": "5.tif", "type_id": 94, "bounds_imcoords": "-5,0,20,20"},
         {"image_id": "5.tif", "type_id": 75, "bounds_imcoords": "1,2,3,4"},  # types 75 and 82 are no classes
@@ -139,7 +139,7 @@ def test_xview(tmp_path: Path, suffix: str) -> None:
     file.write_text(text)
     summaries = converted("xview", SourceSettings(file))
     train, val = (opened(summaries[part], xview.NAMES, tmp_path) for part in ("train", "val"))
-    assert sorted(path.name for path in [*train.index.paths, *val.index.paths]) == sorted(pictures)
+    assert sorted(path.name for path in [*train.index.paths, *val.index.paths]) == sorted(images)
     assert len(val) == 1
     assert objects(train, "5.tif") == [(5, 10, 20, 30, 60), (59, 0, 0, 20, 20)]
     texts = [problem.text for part in summaries.values() for problem in part.problems]
@@ -232,14 +232,12 @@ def test_a_folder_with_nothing_of_the_format(tmp_path: Path, name: str) -> None:
     assert str(tmp_path) in str(caught.value) and "\n" not in str(caught.value)
 
 
-def test_annotations_without_pictures_are_no_success(tmp_path: Path) -> None:
+def test_annotations_without_images_are_no_success(tmp_path: Path) -> None:
     (tmp_path / "annotations").mkdir()
     (tmp_path / "annotations" / "a.txt").write_text("1,2,3,4,1,1,0,0\n")
-    with pytest.raises(
-        UserError, match=r"no picture with its annotation was found; the first problem: .*has no picture"
-    ):
+    with pytest.raises(UserError, match=r"no image with its annotation was found; the first problem: .*has no image"):
         converted("visdrone", SourceSettings(tmp_path))
-    assert "has no picture" in (tmp_path / "conversion_problems.txt").read_text()
+    assert "has no image" in (tmp_path / "conversion_problems.txt").read_text()
     assert LabelProblem("a", 0, "b").line == 0
 
 
@@ -249,7 +247,7 @@ def test_the_command(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "utils.dataset.converters", "visdrone", "source", "--to", "to"]
     result = subprocess.run(command, cwd=tmp_path, env=environment(), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert "val: 2 pictures (1 without objects), 3 objects, 2 regions to ignore, 1 boxes clipped" in result.stdout
+    assert "val: 2 images (1 without objects), 3 objects, 2 regions to ignore, 1 boxes clipped" in result.stdout
     assert "car 2, bus 1" in result.stdout
     content = yaml.safe_load((tmp_path / "to" / "data.yaml").read_text())
     assert content["val"] == "images/val"

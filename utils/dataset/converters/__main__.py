@@ -7,8 +7,8 @@
     python -m utils.dataset.converters sku110k SKU110K_fixed
     python -m utils.dataset.converters xview xView/xView_train.geojson
 
-Label files go beside the pictures (``labels`` for ``images``), or with --to into a folder of their own, with links to
-the pictures. The last lines are a dataset YAML.
+Label files go beside the images (``labels`` for ``images``), or with --to into a folder of their own, with links to
+the images. The last lines are a dataset YAML.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import sys
 from pathlib import Path
 
 from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
-from utils.dataset.converters.annotated_pictures import SourceSettings
+from utils.dataset.converters.annotated_images import SourceSettings
 from utils.dataset.converters.formats import FORMATS
 from utils.dataset.converters.label_writing import dataset_yaml, write_labels
 from utils.runtime.atomic_files import write_text
@@ -34,8 +34,8 @@ def main() -> None:
     )
     parser.add_argument("format", choices=FORMATS)
     parser.add_argument("source", type=Path, help="folder of the data set, or its annotation file (coco, xview)")
-    parser.add_argument("--to", type=Path, help="folder to write into; else labels go beside the pictures")
-    parser.add_argument("--images", type=Path, help="folder of the pictures, where it is not the format's own")
+    parser.add_argument("--to", type=Path, help="folder to write into; else labels go beside the images")
+    parser.add_argument("--images", type=Path, help="folder of the images, where it is not the format's own")
     parser.add_argument("--data", help="dataset YAML whose names give the classes and their order")
     parser.add_argument("--outlines", action="store_true", help="write outlines where the format has them (coco)")
     flags = parser.parse_args()

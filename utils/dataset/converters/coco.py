@@ -1,4 +1,4 @@
-"""COCO: annotation files and their pictures. Crowd regions are no objects and are left out, as COCO's tools do.
+"""COCO: annotation files and their images. Crowd regions are no objects and are left out, as COCO's tools do.
 
 Training and evaluation read COCO's files directly (``annotations:`` in the dataset YAML), crowd regions included; a
 conversion is for other programs.
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.dataset.coco_annotations import CocoAnnotations, classes_of, read_coco_annotations
-from utils.dataset.converters.annotated_pictures import AnnotatedPicture, Part, Source, SourceSettings, picture_size
+from utils.dataset.converters.annotated_images import AnnotatedImage, Part, Source, SourceSettings, readable_size
 from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
 
@@ -37,7 +37,7 @@ def read_coco(settings: SourceSettings) -> Source:
             names = tuple(content.category_names[place] for place in np.argsort(content.category_ids).tolist())
         name = file.stem.removeprefix(PREFIX)
         images = settings.images or _images_of(file, name)
-        parts.append(Part(name, len(content.image_ids), _pictures(content, images, names, settings.outlines)))
+        parts.append(Part(name, len(content.image_ids), _images(content, images, names, settings.outlines)))
     return Source(root, names or (), tuple(parts))
 
 
@@ -47,16 +47,16 @@ def _images_of(file: Path, name: str) -> Path:
     return next(folder for folder in candidates if folder.is_dir())
 
 
-def _pictures(
+def _images(
     content: CocoAnnotations, images: Path, names: tuple[str, ...], outlines: bool
-) -> Iterator[AnnotatedPicture | LabelProblem]:
+) -> Iterator[AnnotatedImage | LabelProblem]:
     kinds = classes_of(content, names)
     rows_of: dict[int, list[int]] = {}
     for row in np.flatnonzero(~content.crowd).tolist():
         rows_of.setdefault(int(content.images[row]), []).append(row)
     for place, name in enumerate(content.image_names):
         path = images / name if (images / name).is_file() else images / Path(name).name
-        size = picture_size(path)
+        size = readable_size(path)
         if isinstance(size, LabelProblem):
             yield size
             continue
@@ -65,7 +65,7 @@ def _pictures(
         strangers = [content.category_names[content.categories[row]] for row in rows if row not in set(own)]
         boxes = content.boxes[own].reshape(-1, 4).copy()
         boxes[:, 2:] += boxes[:, :2]
-        yield AnnotatedPicture(
+        yield AnnotatedImage(
             path=path,
             size=size,
             classes=kinds[content.categories[own]],

@@ -13,15 +13,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.converters.annotated_pictures import (
-    AnnotatedPicture,
+from utils.dataset.converters.annotated_images import (
+    AnnotatedImage,
     Part,
     Source,
     SourceSettings,
     as_boxes,
     class_table,
     folder_of,
-    with_pictures,
+    with_images,
 )
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.geometry.letterbox import FrameSize
@@ -60,8 +60,8 @@ def read_dota(settings: SourceSettings) -> Source:
         labels = _label_folder(folder)
         assert labels is not None
         files = sorted(labels.rglob("*.txt"))
-        pictures = with_pictures(files, folder / "images", partial(_picture, class_of=class_of))
-        parts.append(Part(folder.name if folder != root else "train", len(files), pictures))
+        images = with_images(files, folder / "images", partial(_image, class_of=class_of))
+        parts.append(Part(folder.name if folder != root else "train", len(files), images))
     return Source(root, names, tuple(parts))
 
 
@@ -69,7 +69,7 @@ def _label_folder(folder: Path) -> Path | None:
     return next((p for p in sorted(folder.glob("labelTxt*")) if p.is_dir()), None)
 
 
-def _picture(picture: Path, file: Path, size: FrameSize, class_of: Mapping[str, int]) -> AnnotatedPicture:
+def _image(image: Path, file: Path, size: FrameSize, class_of: Mapping[str, int]) -> AnnotatedImage:
     problems: list[LabelProblem] = []
     classes: list[int] = []
     boxes: list[tuple[float, ...]] = []
@@ -88,8 +88,8 @@ def _picture(picture: Path, file: Path, size: FrameSize, class_of: Mapping[str, 
         else:
             classes.append(kind)
             boxes.append(box)
-    return AnnotatedPicture(
-        path=picture,
+    return AnnotatedImage(
+        path=image,
         size=size,
         classes=np.array(classes, dtype=np.int64),
         boxes=as_boxes(boxes),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.dataset.converters.annotated_pictures import Reader, SourceSettings
+from utils.dataset.converters.annotated_images import Reader, SourceSettings
 from utils.dataset.converters.coco import read_coco
 from utils.dataset.converters.dota import read_dota
 from utils.dataset.converters.label_writing import PartSummary, write_labels
@@ -25,5 +25,5 @@ FORMATS: Mapping[str, Reader] = {
 
 
 def convert_in_place(format_name: str, root: Path, names: tuple[str, ...]) -> list[PartSummary]:
-    """Write the label files of a data set of this format beside its pictures."""
+    """Write the label files of a data set of this format beside its images."""
     return write_labels(FORMATS[format_name](SourceSettings(root, names)))

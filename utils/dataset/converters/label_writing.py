@@ -1,4 +1,4 @@
-"""Label files, lists, regions to ignore and a summary, written from the pictures of any format."""
+"""Label files, lists, regions to ignore and a summary, written from the images of any format."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from tqdm import tqdm
 
-from utils.dataset.converters.annotated_pictures import ALL_CLASSES, AnnotatedPicture, Part, Source
+from utils.dataset.converters.annotated_images import ALL_CLASSES, AnnotatedImage, Part, Source
 from utils.dataset.image_files import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.runtime.atomic_files import write_text
@@ -27,22 +27,22 @@ class PartSummary:
     """What was written of one part."""
 
     name: str
-    pictures: int = 0
-    empty: int = 0  # pictures without an object
+    images: int = 0
+    empty: int = 0  # images without an object
     objects: Counter[int] = field(default_factory=Counter)  # by class
     ignored: int = 0  # regions
-    clipped: int = 0  # boxes that reached out of their picture
-    places: set[Path] = field(default_factory=set)  # folders of the pictures
-    listed: Path | None = None  # list of the pictures
+    clipped: int = 0  # boxes that reached out of their image
+    places: set[Path] = field(default_factory=set)  # folders of the images
+    listed: Path | None = None  # list of the images
     annotations: Path | None = None  # COCO annotation file with the regions to ignore
     problems: list[LabelProblem] = field(default_factory=list)
 
     def lines(self, names: Sequence[str]) -> list[str]:
         """For the console."""
         total = sum(self.objects.values())
-        first = f"{self.name}: {self.pictures} pictures ({self.empty} without objects), {total} objects"
+        first = f"{self.name}: {self.images} images ({self.empty} without objects), {total} objects"
         first += f", {self.ignored} regions to ignore" if self.ignored else ""
-        first += f", {self.clipped} boxes clipped to their picture" if self.clipped else ""
+        first += f", {self.clipped} boxes clipped to their image" if self.clipped else ""
         first += f", {len(self.problems)} entries not used" if self.problems else ""
         counts = ", ".join(f"{names[kind]} {count}" for kind, count in self.objects.most_common())
         shown = [f"  {problem}" for problem in self.problems[:SHOWN_PROBLEMS]]
@@ -52,8 +52,8 @@ class PartSummary:
 def write_labels(source: Source, target: Path | None = None, *, progress: bool = True) -> list[PartSummary]:
     """Write the label files of every part, and give what was written.
 
-    Labels go where the data set is read from: beside the pictures, ``labels`` for ``images``. With ``target`` the
-    source stays untouched: ``target/images/<part>`` links to the pictures and ``target/labels/<part>`` has the labels.
+    Labels go where the data set is read from: beside the images, ``labels`` for ``images``. With ``target`` the
+    source stays untouched: ``target/images/<part>`` links to the images and ``target/labels/<part>`` has the labels.
 
     Where the format has regions to ignore, ``<part>.json`` is a COCO annotation file of its objects with these regions
     as crowds, for the ``annotations:`` of a dataset YAML: COCO's figures then ignore what is found there.
@@ -66,8 +66,8 @@ def write_labels(source: Source, target: Path | None = None, *, progress: bool =
     problems = [str(problem) for summary in summaries for problem in summary.problems]
     if problems:
         write_text(base / PROBLEMS_FILE, "".join(f"{' '.join(line.split())}\n" for line in problems))
-    if not any(summary.pictures for summary in summaries):
-        raise UserError(f"{source.root}: no picture with its annotation was found{_example(problems)}")
+    if not any(summary.images for summary in summaries):
+        raise UserError(f"{source.root}: no image with its annotation was found{_example(problems)}")
     return summaries
 
 
@@ -80,26 +80,26 @@ def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, p
     annotations = _Annotations(names)
     paths: list[Path] = []
     has_regions = False
-    bar = tqdm(part.pictures, desc=part.name, total=part.count or None, unit="picture", disable=not progress)
-    for picture in bar:
-        if isinstance(picture, LabelProblem):
-            summary.problems.append(picture)
+    bar = tqdm(part.images, desc=part.name, total=part.count or None, unit="image", disable=not progress)
+    for image in bar:
+        if isinstance(image, LabelProblem):
+            summary.problems.append(image)
             continue
-        picture, clipped = _clipped(picture, summary.problems)
-        path = _link(picture.path, base / "images" / part.name) if linked else picture.path
+        image, clipped = _clipped(image, summary.problems)
+        path = _link(image.path, base / "images" / part.name) if linked else image.path
         label = label_path(path)
         label.parent.mkdir(parents=True, exist_ok=True)
-        label.write_text(_label_text(picture), encoding="utf-8")
-        annotations.add(path, picture)
+        label.write_text(_label_text(image), encoding="utf-8")
+        annotations.add(path, image)
         paths.append(path)
         summary.places.add(path.parent)
-        summary.pictures += 1
-        summary.empty += not len(picture.classes)
-        summary.objects.update(picture.classes.tolist())
-        summary.ignored += 0 if picture.ignored is None else len(picture.ignored)
-        has_regions = has_regions or picture.ignored is not None
+        summary.images += 1
+        summary.empty += not len(image.classes)
+        summary.objects.update(image.classes.tolist())
+        summary.ignored += 0 if image.ignored is None else len(image.ignored)
+        has_regions = has_regions or image.ignored is not None
         summary.clipped += clipped
-        summary.problems += picture.problems
+        summary.problems += image.problems
     if part.listed and not linked and paths:
         summary.listed = base / f"{part.name}.txt"
         write_text(summary.listed, "".join(f"{os.path.relpath(path, base)}\n" for path in paths))
@@ -109,30 +109,28 @@ def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, p
     return summary
 
 
-def _clipped(picture: AnnotatedPicture, problems: list[LabelProblem]) -> tuple[AnnotatedPicture, int]:
-    """The picture with boxes inside it; those of which nothing is left become problems."""
-    height, width = picture.size
+def _clipped(image: AnnotatedImage, problems: list[LabelProblem]) -> tuple[AnnotatedImage, int]:
+    """The image with boxes inside it; those of which nothing is left become problems."""
+    height, width = image.size
     limits = np.array([width, height, width, height], dtype=np.float64)
-    boxes = picture.boxes.clip(0, limits)
+    boxes = image.boxes.clip(0, limits)
     sound = (boxes[:, 2] > boxes[:, 0]) & (boxes[:, 3] > boxes[:, 1])
-    for box in picture.boxes[~sound].tolist():
+    for box in image.boxes[~sound].tolist():
         shown = " ".join(f"{side:g}" for side in box)
-        problems.append(LabelProblem(str(picture.path), 0, f"the box {shown} has no area in {width} x {height} pixels"))
-    changed = int((boxes[sound] != picture.boxes[sound]).any(axis=1).sum())
-    outlines = (
-        tuple(o for o, ok in zip(picture.outlines, sound.tolist(), strict=True) if ok) if picture.outlines else ()
-    )
-    kept = AnnotatedPicture(
-        picture.path, picture.size, picture.classes[sound], boxes[sound], outlines, picture.ignored, picture.problems
+        problems.append(LabelProblem(str(image.path), 0, f"the box {shown} has no area in {width} x {height} pixels"))
+    changed = int((boxes[sound] != image.boxes[sound]).any(axis=1).sum())
+    outlines = tuple(o for o, ok in zip(image.outlines, sound.tolist(), strict=True) if ok) if image.outlines else ()
+    kept = AnnotatedImage(
+        image.path, image.size, image.classes[sound], boxes[sound], outlines, image.ignored, image.problems
     )
     return kept, changed
 
 
-def _label_text(picture: AnnotatedPicture) -> str:
-    height, width = picture.size
-    outlines = picture.outlines or (None,) * len(picture.classes)
+def _label_text(image: AnnotatedImage) -> str:
+    height, width = image.size
+    outlines = image.outlines or (None,) * len(image.classes)
     rows = []
-    for kind, (x1, y1, x2, y2), outline in zip(picture.classes.tolist(), picture.boxes.tolist(), outlines, strict=True):
+    for kind, (x1, y1, x2, y2), outline in zip(image.classes.tolist(), image.boxes.tolist(), outlines, strict=True):
         if outline is not None:
             values = (outline / (width, height)).clip(0, 1).ravel().tolist()
         else:
@@ -141,11 +139,11 @@ def _label_text(picture: AnnotatedPicture) -> str:
     return "".join(dict.fromkeys(rows))
 
 
-def _link(picture: Path, folder: Path) -> Path:
-    """A link to the picture in ``folder``."""
+def _link(image: Path, folder: Path) -> Path:
+    """A link to the image in ``folder``."""
     folder.mkdir(parents=True, exist_ok=True)
-    link = folder / picture.name
-    wanted = picture.resolve()
+    link = folder / image.name
+    wanted = image.resolve()
     if link.is_symlink() and link.readlink() == wanted:
         return link
     if link.is_symlink() or link.exists():
@@ -162,15 +160,15 @@ class _Annotations:
         self.images: list[dict[str, object]] = []
         self.rows: list[dict[str, object]] = []
 
-    def add(self, path: Path, picture: AnnotatedPicture) -> None:
+    def add(self, path: Path, annotated: AnnotatedImage) -> None:
         number = len(self.images)
-        height, width = picture.size
-        # The folder keeps pictures of the same name in two folders apart.
+        height, width = annotated.size
+        # The folder keeps images of the same name in two folders apart.
         name = f"{path.parent.name}/{path.name}"
         self.images.append({"id": number, "file_name": name, "height": height, "width": width})
-        for kind, box in zip(picture.classes.tolist(), picture.boxes.tolist(), strict=True):
+        for kind, box in zip(annotated.classes.tolist(), annotated.boxes.tolist(), strict=True):
             self._row(number, kind, box, crowd=0)
-        for row in () if picture.ignored is None else picture.ignored.tolist():
+        for row in () if annotated.ignored is None else annotated.ignored.tolist():
             for kind in range(len(self.names)) if row[0] == ALL_CLASSES else (int(row[0]),):
                 self._row(number, kind, row[1:], crowd=1)
 
@@ -190,7 +188,7 @@ def dataset_yaml(source: Source, summaries: Sequence[PartSummary], base: Path) -
     """A dataset YAML for what was written under ``base``."""
     lines = [f"path: {base.resolve()}"]
     for summary in summaries:
-        if not summary.pictures:
+        if not summary.images:
             continue
         places = [summary.listed] if summary.listed else sorted(summary.places)
         shown = [os.path.relpath(place, base) for place in places if place is not None]

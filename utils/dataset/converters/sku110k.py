@@ -1,4 +1,4 @@
-"""SKU-110K: ``annotations/annotations_{train,val,test}.csv``, rows ``picture,x1,y1,x2,y2,class,width,height``."""
+"""SKU-110K: ``annotations/annotations_{train,val,test}.csv``, rows ``image,x1,y1,x2,y2,class,width,height``."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.converters.annotated_pictures import (
-    AnnotatedPicture,
+from utils.dataset.converters.annotated_images import (
+    AnnotatedImage,
     Part,
     Source,
     SourceSettings,
     as_boxes,
     folder_of,
-    picture_size,
+    readable_size,
 )
 from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
@@ -33,13 +33,13 @@ def read_sku110k(settings: SourceSettings) -> Source:
     images = settings.images or root / "images"
     parts = []
     for file in files:
-        rows, problems = _rows_by_picture(file)
+        rows, problems = _rows_by_image(file)
         name = file.stem.removeprefix(PREFIX)
-        parts.append(Part(name, len(rows), _pictures(images, rows, problems), listed=True))
+        parts.append(Part(name, len(rows), _images(images, rows, problems), listed=True))
     return Source(root, settings.names or NAMES, tuple(parts))
 
 
-def _rows_by_picture(file: Path) -> tuple[dict[str, list[tuple[float, ...]]], list[LabelProblem]]:
+def _rows_by_image(file: Path) -> tuple[dict[str, list[tuple[float, ...]]], list[LabelProblem]]:
     found: dict[str, list[tuple[float, ...]]] = {}
     problems: list[LabelProblem] = []
     with file.open(newline="", encoding="utf-8-sig", errors="replace") as lines:
@@ -49,20 +49,20 @@ def _rows_by_picture(file: Path) -> tuple[dict[str, list[tuple[float, ...]]], li
             except (IndexError, ValueError):
                 name, box = "", ()
             if not name or "/" in name or len(box) != 4 or not np.isfinite(box).all():
-                problems.append(LabelProblem(str(file), number, "not a row picture,x1,y1,x2,y2,class,width,height"))
+                problems.append(LabelProblem(str(file), number, "not a row image,x1,y1,x2,y2,class,width,height"))
                 continue
             found.setdefault(name, []).append(box)
     return found, problems
 
 
-def _pictures(
+def _images(
     images: Path, rows: dict[str, list[tuple[float, ...]]], problems: list[LabelProblem]
-) -> Iterator[AnnotatedPicture | LabelProblem]:
+) -> Iterator[AnnotatedImage | LabelProblem]:
     yield from problems
     for name, boxes in sorted(rows.items()):
         path = images / name
-        size = picture_size(path)
+        size = readable_size(path)
         if isinstance(size, LabelProblem):
             yield size
             continue
-        yield AnnotatedPicture(path, size, np.zeros(len(boxes), dtype=np.int64), as_boxes(boxes))
+        yield AnnotatedImage(path, size, np.zeros(len(boxes), dtype=np.int64), as_boxes(boxes))

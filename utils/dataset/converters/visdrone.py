@@ -12,15 +12,15 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.converters.annotated_pictures import (
+from utils.dataset.converters.annotated_images import (
     ALL_CLASSES,
-    AnnotatedPicture,
+    AnnotatedImage,
     Part,
     Source,
     SourceSettings,
     as_boxes,
     folder_of,
-    with_pictures,
+    with_images,
 )
 from utils.dataset.label_files import LabelProblem
 from utils.geometry.letterbox import FrameSize
@@ -42,11 +42,11 @@ def read_visdrone(settings: SourceSettings) -> Source:
     for folder in folders:
         files = sorted((folder / "annotations").glob("*.txt"))
         name = folder.name.removeprefix(PREFIX) if folder != root else "train"
-        parts.append(Part(name, len(files), with_pictures(files, folder / "images", _picture)))
+        parts.append(Part(name, len(files), with_images(files, folder / "images", _image)))
     return Source(root, settings.names or NAMES, tuple(parts))
 
 
-def _picture(picture: Path, file: Path, size: FrameSize) -> AnnotatedPicture:
+def _image(image: Path, file: Path, size: FrameSize) -> AnnotatedImage:
     problems: list[LabelProblem] = []
     classes: list[int] = []
     boxes: list[tuple[float, ...]] = []
@@ -72,8 +72,8 @@ def _picture(picture: Path, file: Path, size: FrameSize) -> AnnotatedPicture:
             problems.append(LabelProblem(str(file), number, f"category {category} is not one of 0 to {OTHERS}"))
     table, regions = as_boxes(boxes), np.array(ignored, dtype=np.float64).reshape(-1, 5)
     visible = _outside(table, regions[regions[:, 0] == ALL_CLASSES, 1:], size)
-    return AnnotatedPicture(
-        path=picture,
+    return AnnotatedImage(
+        path=image,
         size=size,
         classes=np.array(classes, dtype=np.int64)[visible],
         boxes=table[visible],

@@ -11,16 +11,16 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.converters.annotated_pictures import (
-    AnnotatedPicture,
+from utils.dataset.converters.annotated_images import (
+    AnnotatedImage,
     Part,
     Source,
     SourceSettings,
     as_boxes,
     class_table,
     folder_of,
-    picture_size,
-    pictures_by_stem,
+    images_by_stem,
+    readable_size,
 )
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.voc_files import VocFile, parse_voc
@@ -30,7 +30,7 @@ LISTS = ("train", "val", "trainval", "test")
 
 
 def read_voc(settings: SourceSettings) -> Source:
-    """A folder with ``Annotations`` (or XML files) and the pictures; its parts are the lists of ``ImageSets/Main``.
+    """A folder with ``Annotations`` (or XML files) and the images; its parts are the lists of ``ImageSets/Main``.
 
     Without ``names`` the classes are the names that occur, sorted.
     """
@@ -40,14 +40,14 @@ def read_voc(settings: SourceSettings) -> Source:
     if not files:
         raise UserError(f"{annotations}: no .xml files")
     images = settings.images or next((f for f in (root / "JPEGImages", root / "images") if f.is_dir()), annotations)
-    pictures = pictures_by_stem(images)
+    by_stem = images_by_stem(images)
     names = settings.names or _names_in(files.values())
     lists = {name: root / "ImageSets" / "Main" / f"{name}.txt" for name in LISTS}
     chosen = {name: _listed(file) for name, file in lists.items() if file.is_file()} or {"train": list(files)}
     if "train" in chosen and "val" in chosen:
         chosen.pop("trainval", None)
     parts = [
-        Part(name, len(ids), _pictures(ids, files, pictures, class_table(names)), listed=len(chosen) > 1)
+        Part(name, len(ids), _images(ids, files, by_stem, class_table(names)), listed=len(chosen) > 1)
         for name, ids in chosen.items()
     ]
     return Source(root, names, tuple(parts))
@@ -78,24 +78,24 @@ def _names_in(files: Iterable[Path]) -> tuple[str, ...]:
     return tuple(sorted(names.values()))
 
 
-def _pictures(
-    ids: Sequence[str], files: Mapping[str, Path], pictures: Mapping[str, Path], class_of: Mapping[str, int]
-) -> Iterator[AnnotatedPicture | LabelProblem]:
+def _images(
+    ids: Sequence[str], files: Mapping[str, Path], images: Mapping[str, Path], class_of: Mapping[str, int]
+) -> Iterator[AnnotatedImage | LabelProblem]:
     for name in ids:
-        file, picture = files.get(name), pictures.get(name)
-        if file is None or picture is None:
-            yield LabelProblem(name, 0, "has no annotation" if file is None else "has no picture")
+        file, image = files.get(name), images.get(name)
+        if file is None or image is None:
+            yield LabelProblem(name, 0, "has no annotation" if file is None else "has no image")
             continue
         content = _parsed(file)
         if isinstance(content, LabelProblem):
             yield content
             continue
-        size = picture_size(picture)
+        size = readable_size(image)
         if isinstance(size, LabelProblem):
             yield size
             continue
         if content.size is not None and content.size != size:
-            yield LabelProblem(str(file), 0, f"is for {content.size}, the picture has {size}")
+            yield LabelProblem(str(file), 0, f"is for {content.size}, the image has {size}")
             continue
         known = [(class_of.get(plain_name(item.name)), item) for item in content.objects]
         strangers = [
@@ -105,8 +105,8 @@ def _pictures(
         ]
         plain = [(kind, item.box) for kind, item in known if kind is not None and not item.difficult]
         difficult = [(kind, *item.box) for kind, item in known if kind is not None and item.difficult]
-        yield AnnotatedPicture(
-            path=picture,
+        yield AnnotatedImage(
+            path=image,
             size=size,
             classes=np.array([kind for kind, _ in plain], dtype=np.int64),
             boxes=as_boxes([box for _, box in plain]),

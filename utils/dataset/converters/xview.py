@@ -1,7 +1,7 @@
 """xView: ``xView_train.geojson``, or its table as CSV, with ``train_images/*.tif`` beside it.
 
-Each entry has ``image_id`` (the picture's name), ``type_id`` and ``bounds_imcoords`` (x1,y1,x2,y2 in pixels). The
-published training pictures are split: one in ten, drawn by name, is for validation.
+Each entry has ``image_id`` (the image's name), ``type_id`` and ``bounds_imcoords`` (x1,y1,x2,y2 in pixels). The
+published training images are split: one in ten, drawn by name, is for validation.
 """
 
 from __future__ import annotations
@@ -15,13 +15,13 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.dataset.coco_annotations import read_json
-from utils.dataset.converters.annotated_pictures import (
-    AnnotatedPicture,
+from utils.dataset.converters.annotated_images import (
+    AnnotatedImage,
     Part,
     Source,
     SourceSettings,
     as_boxes,
-    picture_size,
+    readable_size,
 )
 from utils.dataset.label_files import LabelProblem
 from utils.user_error import UserError
@@ -91,14 +91,14 @@ TYPES = {
 NAMES = tuple(TYPES.values())
 CLASS_OF = {number: index for index, number in enumerate(TYPES)}
 FILE = "xView_train.geojson"
-VAL_IN = 10  # one picture in so many is for validation
+VAL_IN = 10  # one image in so many is for validation
 
 
 class Entry(NamedTuple):
     """One object as the file has it."""
 
     place: int  # in the file, from 1
-    picture: str
+    image: str
     type_id: str
     bounds: str
 
@@ -112,7 +112,7 @@ def read_xview(settings: SourceSettings) -> Source:
     )
     images = next((folder for folder in folders if folder.is_dir()), None)
     if images is None:
-        raise UserError(f"{file}: no folder of pictures, {' or '.join(map(str, folders))}")
+        raise UserError(f"{file}: no folder of images, {' or '.join(map(str, folders))}")
     objects: dict[str, list[tuple[int, tuple[float, ...]]]] = {}
     problems: list[LabelProblem] = []
     for entry in entries:
@@ -120,13 +120,13 @@ def read_xview(settings: SourceSettings) -> Source:
         if isinstance(found, str):
             problems.append(LabelProblem(str(file), entry.place, found))
         else:
-            objects.setdefault(entry.picture, []).append(found)
+            objects.setdefault(entry.image, []).append(found)
     names = sorted(objects)
     held = {name for name in names if zlib.crc32(name.encode()) % VAL_IN == 0}
     parts = []
     for part, own in (("train", [n for n in names if n not in held]), ("val", sorted(held))):
-        pictures = _pictures(images, {name: objects[name] for name in own}, problems if part == "train" else [])
-        parts.append(Part(part, len(own), pictures, listed=True))
+        annotated = _images(images, {name: objects[name] for name in own}, problems if part == "train" else [])
+        parts.append(Part(part, len(own), annotated, listed=True))
     return Source(file.parent, settings.names or NAMES, tuple(parts))
 
 
@@ -152,8 +152,8 @@ def _csv_entries(file: Path) -> Iterator[Entry]:
 
 
 def _object(entry: Entry) -> tuple[int, tuple[float, ...]] | str:
-    if not entry.picture or "/" in entry.picture:
-        return f"image_id {entry.picture[:40]!r} is not the name of a picture"
+    if not entry.image or "/" in entry.image:
+        return f"image_id {entry.image[:40]!r} is not the name of an image"
     try:
         kind = CLASS_OF.get(int(float(entry.type_id)))
         box = tuple(float(side) for side in entry.bounds.strip("() ").split(","))
@@ -166,15 +166,15 @@ def _object(entry: Entry) -> tuple[int, tuple[float, ...]] | str:
     return kind, box
 
 
-def _pictures(
+def _images(
     images: Path, objects: dict[str, list[tuple[int, tuple[float, ...]]]], problems: list[LabelProblem]
-) -> Iterator[AnnotatedPicture | LabelProblem]:
+) -> Iterator[AnnotatedImage | LabelProblem]:
     yield from problems
     for name, found in objects.items():
         path = images / name
-        size = picture_size(path)
+        size = readable_size(path)
         if isinstance(size, LabelProblem):  # 1395.tif was never published
             yield size
             continue
         classes = np.array([kind for kind, _ in found], dtype=np.int64)
-        yield AnnotatedPicture(path, size, classes, as_boxes([box for _, box in found]))
+        yield AnnotatedImage(path, size, classes, as_boxes([box for _, box in found]))

@@ -1,4 +1,4 @@
-"""Figures of all pictures of a data set, once each of them has been looked at."""
+"""Figures of all images of a data set, once each of them has been looked at."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from utils.evaluation.coco_average_precision import (
     truth_from_labels,
 )
 from utils.evaluation.confusion_matrix import ConfusionMatrix
-from utils.evaluation.evaluated_pictures import EvaluatedPicture
+from utils.evaluation.evaluated_images import EvaluatedImage
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, RunFigures
 from utils.evaluation.match_detections import match_detections
 from utils.geometry.records import Labels
@@ -26,7 +26,7 @@ NO_FIGURES = CocoSummary(*[-1.0] * 12)  # of a class that the labels have and th
 
 
 def report_on(
-    pictures: Sequence[EvaluatedPicture],
+    images: Sequence[EvaluatedImage],
     names: tuple[str, ...],
     annotated: CocoTruth | None,
     areas: Sequence[AreaRange],
@@ -35,22 +35,22 @@ def report_on(
     """The report of a data set.
 
     Args:
-        pictures: all of them, in any order.
+        images: all of them, in any order.
         names: of the classes.
-        annotated: what COCO's figures are computed against, if it is not the pictures' labels; images are numbered
-            as the data set's pictures.
+        annotated: what COCO's figures are computed against, if it is not the images' labels; images are numbered
+            as the data set's images.
         areas: ranges of object size to give figures for, besides COCO's.
         run: what was measured on the way.
 
     Raises:
-        UserError: no picture.
+        UserError: no image.
     """
-    if not pictures:
-        raise UserError("nothing to evaluate: the split has no pictures")
-    # Detections of equal score rank by picture: in the data set's order, whatever the batches were.
-    pictures = sorted(pictures, key=lambda picture: picture.index)
-    truth = [picture.labels for picture in pictures]
-    found = [picture.detections for picture in pictures]
+    if not images:
+        raise UserError("nothing to evaluate: the split has no images")
+    # Detections of equal score rank by image: in the data set's order, whatever the batches were.
+    images = sorted(images, key=lambda image: image.index)
+    truth = [image.labels for image in images]
+    found = [image.detections for image in images]
     findings = findings_from_detections(found)
     curves = precision_recall(
         np.concatenate([match_detections(own, labels) for own, labels in zip(found, truth, strict=True)]),
@@ -61,8 +61,8 @@ def report_on(
     objects = truth_from_labels(truth) if annotated is None else annotated
     coco = coco_figures(objects, findings, areas=areas)
     confusion = ConfusionMatrix(len(names))
-    for picture in pictures:
-        confusion.add(picture.detections, picture.labels)
+    for image in images:
+        confusion.add(image.detections, image.labels)
     return EvaluationReport(
         precision=_mean(curves.precision),
         recall=_mean(curves.recall),
@@ -73,7 +73,7 @@ def report_on(
         truth=objects,
         findings=findings,
         per_class=_class_reports(names, truth, curves, coco.per_class),
-        images=len(pictures),
+        images=len(images),
         objects=int(curves.objects.sum()),
         loss=run.loss,
         speed_ms=run.speed_ms,
@@ -87,14 +87,14 @@ def _class_reports(
     names: tuple[str, ...], truth: Sequence[Labels], curves: PrecisionRecall, coco: Mapping[int, CocoSummary]
 ) -> tuple[ClassReport, ...]:
     """The classes that have objects."""
-    pictures_with = np.zeros(len(names), dtype=np.int64)
+    images_with = np.zeros(len(names), dtype=np.int64)
     for labels in truth:
-        pictures_with[np.unique(labels.classes)] += 1
+        images_with[np.unique(labels.classes)] += 1
     return tuple(
         ClassReport(
             name=names[index],
             index=index,
-            images=int(pictures_with[index]),
+            images=int(images_with[index]),
             objects=int(curves.objects[row]),
             precision=float(curves.precision[row]),
             recall=float(curves.recall[row]),

@@ -1,4 +1,4 @@
-"""Pictures that several processes have looked at."""
+"""Images that several processes have looked at."""
 
 from __future__ import annotations
 
@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 import torch
 
-from tests.dataset.pictures import small_dataset
-from utils.evaluation.evaluated_pictures import EvaluatedPicture, pictures_of_all, true_labels
+from tests.dataset.images import small_dataset
+from utils.evaluation.evaluated_images import EvaluatedImage, images_of_all, true_labels
 from utils.geometry.records import Detections
 from utils.runtime.process_ranks import ProcessRanks
 
 
-def test_a_process_without_pictures_exchanges_what_one_with_pictures_does(
+def test_a_process_without_images_exchanges_what_one_with_images_does(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     dataset = small_dataset(tmp_path, 1)
@@ -28,8 +28,8 @@ def test_a_process_without_pictures_exchanges_what_one_with_pictures_does(
     labels = true_labels(dataset, 0, single_cls=False)
     found = Detections(torch.ones((2, 4)), torch.ones(2), torch.zeros(2, dtype=torch.int64), labels.size)
     kinds = []
-    for pictures in ([EvaluatedPicture(0, labels, found)], []):
+    for images in ([EvaluatedImage(0, labels, found)], []):
         exchanged.clear()
-        assert len(pictures_of_all(pictures, dataset, False, ranks)) == len(pictures)
+        assert len(images_of_all(images, dataset, False, ranks)) == len(images)
         kinds.append([(rows.dtype, rows.shape[1]) for rows in exchanged])
     assert kinds[0] == kinds[1] and len(kinds[0]) == 2

@@ -1,4 +1,4 @@
-"""The pictures of a run, as every one of its processes loads them."""
+"""The images of a run, as every one of its processes loads them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.run_config import TrainConfig
+from utils.dataset.image_cache import CacheKind
 from utils.dataset.loaders import (
     DetectionLoader,
     DetectionTrainingLoader,
@@ -16,26 +17,25 @@ from utils.dataset.loaders import (
     open_dataset,
     training_loader,
 )
-from utils.dataset.picture_cache import CacheKind
 from utils.dataset.tiled_dataset import TiledDataset
 from utils.runtime.process_ranks import ProcessRanks
 
-FEW_BYTES = 64 * 2**20  # of decoded training pictures that are kept without --cache: little beside torch itself
+FEW_BYTES = 64 * 2**20  # of decoded training images that are kept without --cache: little beside torch itself
 
 
 @dataclass(frozen=True, slots=True)
-class Pictures:
+class Images:
     """What a run learns from and what it is judged on."""
 
     training: DetectionTrainingLoader
     evaluation: DetectionLoader
-    side: int  # of the pictures, pixels
-    tile: int | None  # side of the windows that pictures are cut into, source pixels; None for whole pictures
+    side: int  # of the images, pixels
+    tile: int | None  # side of the windows that images are cut into, source pixels; None for whole images
 
 
-def open_pictures(
+def open_images(
     dataset: DatasetSpec, config: TrainConfig, hyp: Hyperparameters, stride: int, ranks: ProcessRanks
-) -> Pictures:
+) -> Images:
     """Loaders over this process's share of the training and the validation part of a data set."""
     learn = LoaderSettings.of_run(config, ranks)
     judge = learn.without_gradients()
@@ -53,7 +53,7 @@ def open_pictures(
         if asked:
             val = val.cached(asked, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
-    return Pictures(
+    return Images(
         training_loader(train, config.imgsz, hyp, config.seed, learn, shape),
         evaluation_loader(val, config.imgsz, judge, stride=stride),
         side=config.imgsz,

@@ -1,4 +1,4 @@
-"""Pictures with their classes: what is learned from, and what was predicted."""
+"""Images with their classes: what is learned from, and what was predicted."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ import cv2
 import numpy as np
 
 from utils.dataset.classification_loaders import ClassificationTrainingLoader
-from utils.reporting.detection_files import write_picture
+from utils.reporting.detection_files import write_image
 
-SHOWN = 64  # pictures of a batch
-SMALLEST_TILE = 96  # pixels: smaller pictures are enlarged, so that names can be read
-CAPTION = 16  # pixels under each picture
+SHOWN = 64  # images of a batch
+SMALLEST_TILE = 96  # pixels: smaller images are enlarged, so that names can be read
+CAPTION = 16  # pixels under each image
 
 
 def write_training_batch(path: Path, loader: ClassificationTrainingLoader) -> None:
-    """The first pictures of the epoch to come, as the model will see them, with their classes."""
+    """The first images of the epoch to come, as the model will see them, with their classes."""
     batch = next(loader.first(1))
     images = batch.images[:SHOWN].permute(0, 2, 3, 1).numpy()
     names = [loader.dataset.names[index] for index in batch.classes.tolist()]
-    write_picture(path, captioned_tiles(list(images), names))
+    write_image(path, captioned_tiles(list(images), names))
 
 
 def captioned_tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
-    """Square pictures (S, S, 3) uint8 RGB of one size in a grid, each with a line under it."""
+    """Square images (S, S, 3) uint8 RGB of one size in a grid, each with a line under it."""
     side = max(images[0].shape[0], SMALLEST_TILE)
     columns = math.ceil(math.sqrt(len(images)))
     rows = math.ceil(len(images) / columns)

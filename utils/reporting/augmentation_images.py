@@ -1,6 +1,6 @@
-"""A picture of each augmentation, for the documentation.
+"""An image of each augmentation, for the documentation.
 
-python -m utils.reporting.augmentation_pictures [FOLDER]      default: docs/augmentation
+python -m utils.reporting.augmentation_images [FOLDER]      default: docs/augmentation
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
-from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes, write_picture
+from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes, write_image
 from utils.dataset.loaders import open_dataset
 from utils.reporting.box_drawing import DrawingStyle, draw_labels
 
@@ -48,14 +48,14 @@ def draw_augmentations(folder: Path) -> list[Path]:
             augmentation = Augmentation(dataset, len(dataset), SIDE, replace(NONE, **changes))  # type: ignore[arg-type]
             image, labels = augmentation(0, np.random.default_rng(5))
             written.append(folder / f"{name}.jpg")
-            write_picture(written[-1], draw_labels(image, labels, NAMES, STYLE), quality=80)
+            write_image(written[-1], draw_labels(image, labels, NAMES, STYLE), quality=80)
     return written
 
 
 def main() -> int:
     folder = Path(sys.argv[1] if len(sys.argv) > 1 else "docs/augmentation")
     written = draw_augmentations(folder)
-    print(f"{len(written)} pictures in {folder}")
+    print(f"{len(written)} images in {folder}")
     return 0
 
 

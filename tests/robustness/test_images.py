@@ -1,4 +1,4 @@
-"""Pictures that are damaged, strange, or in the way: through detect.py and, with labels, val.py."""
+"""Images that are damaged, strange, or in the way: through detect.py and, with labels, val.py."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from PIL import Image
 from tests.robustness.running import Outcome, run, slug, succeeds
 
 pytestmark = pytest.mark.slow
-AREA = "Pictures"
+AREA = "Images"
 
 
 def pixels(height: int = 48, width: int = 64, channels: int = 3, seed: int = 1) -> np.ndarray:
@@ -63,7 +63,7 @@ FILES: tuple[tuple[str, str, Callable[[], bytes], int], ...] = (
     ("truncated PNG", "x.png", lambda: PNG[: len(PNG) // 2], 0),
     ("PNG with a wrong checksum", "x.png", lambda: PNG[:60] + bytes([PNG[60] ^ 255]) + PNG[61:], 0),
     ("empty file", "x.jpg", lambda: b"", 0),
-    ("text named .jpg", "x.jpg", lambda: b"this is not a picture\n", 0),
+    ("text named .jpg", "x.jpg", lambda: b"this is not an image\n", 0),
     ("PNG named .jpg", "x.jpg", lambda: PNG, 1),
     ("16-bit PNG", "x.png", sixteen_bit, 1),
     ("greyscale JPEG", "x.jpg", lambda: encoded(RGB.convert("L")), 1),
@@ -177,9 +177,7 @@ def test_a_strange_file_in_a_data_set(
 @pytest.mark.parametrize(
     "orientation",
     [
-        pytest.param(
-            n, marks=pytest.mark.case(AREA, f"EXIF orientation {n}", "applied; boxes lie in the turned picture")
-        )
+        pytest.param(n, marks=pytest.mark.case(AREA, f"EXIF orientation {n}", "applied; boxes lie in the turned image"))
         for n in range(1, 9)
     ],
 )
@@ -200,7 +198,7 @@ def test_the_orientation_is_applied(orientation: int, tmp_path: Path, weights: P
 
 @pytest.mark.acceptance  # seven seconds and 2 GB
 @pytest.mark.case(AREA, "20000 x 20000", "detected on")
-def test_a_very_large_picture(tmp_path: Path, weights: Path) -> None:
+def test_a_very_large_image(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "x.png").write_bytes(encoded(Image.new("1", (20000, 20000)), "PNG"))
     outcome = detect(tmp_path / "images", weights, "--nosave")
@@ -208,7 +206,7 @@ def test_a_very_large_picture(tmp_path: Path, weights: Path) -> None:
 
 
 @pytest.mark.case(AREA, "a decompression bomb (60000 x 60000)", "named, the rest is done")
-def test_a_picture_beyond_reason(tmp_path: Path, weights: Path) -> None:
+def test_an_image_beyond_reason(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "images").mkdir()
     done, small = cv2.imencode(".png", np.zeros((1, 1, 3), np.uint8))
     assert done
@@ -221,7 +219,7 @@ def test_a_picture_beyond_reason(tmp_path: Path, weights: Path) -> None:
     assert "1 frames" in outcome.output and "bomb.png" in outcome.output
 
 
-@pytest.mark.case(AREA, "symlink loops below a data set", "each picture counted once")
+@pytest.mark.case(AREA, "symlink loops below a data set", "each image counted once")
 def test_symlink_loops(tmp_path: Path, weights: Path) -> None:
     folder = tmp_path / "set" / "images"
     folder.mkdir(parents=True)
@@ -238,8 +236,8 @@ def test_symlink_loops(tmp_path: Path, weights: Path) -> None:
     assert "1 frames" in outcome.output
 
 
-@pytest.mark.case(AREA, "a folder named like a picture", "not a picture; the rest is done")
-def test_a_folder_named_like_a_picture(tmp_path: Path, weights: Path) -> None:
+@pytest.mark.case(AREA, "a folder named like an image", "not an image; the rest is done")
+def test_a_folder_named_like_an_image(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "images" / "x.jpg").mkdir(parents=True)
     (tmp_path / "images" / "good.png").write_bytes(PNG)
     assert "1 frames" in detect(tmp_path / "images", weights).output
@@ -269,24 +267,24 @@ def test_no_permission(tmp_path: Path, weights: Path, monkeypatch: pytest.Monkey
         pytest.param(source, line, id=slug(case), marks=pytest.mark.case("Sources", case, f"exit 1: “{line}”"))
         for case, source, line in (
             ("not there", "nowhere", "nowhere: no such file or folder"),
-            ("empty folder", "empty", "empty: no pictures or videos there"),
-            ("folder of other files", "other", "other: no pictures or videos there"),
-            ("glob that matches nothing", "other/*.jpg", "no pictures or videos there"),
-            ("file of another kind", "other/a.pdf", "neither a picture nor a video by its name"),
-            ("empty list", "empty.txt", "empty.txt: no pictures or videos there"),
+            ("empty folder", "empty", "empty: no images or videos there"),
+            ("folder of other files", "other", "other: no images or videos there"),
+            ("glob that matches nothing", "other/*.jpg", "no images or videos there"),
+            ("file of another kind", "other/a.pdf", "neither an image nor a video by its name"),
+            ("empty list", "empty.txt", "empty.txt: no images or videos there"),
             ("list that names a file that is not there", "list.txt", "list.txt, line 2: gone.jpg: no such file"),
             ("list that is no text", "binary.txt", "binary.txt, line 1"),
-            ("nothing but unreadable pictures", "broken", "none of 2 files could be read"),
-            ("empty text", "", "no pictures or videos there"),
+            ("nothing but unreadable images", "broken", "none of 2 files could be read"),
+            ("empty text", "", "no images or videos there"),
             ("list of no streams", "none.streams", "none.streams: lists no stream"),
-            ("list of streams that names a picture", "yard.streams", "yard.streams, line 2: a.jpg: neither a stream's"),
+            ("list of streams that names an image", "yard.streams", "yard.streams, line 2: a.jpg: neither a stream's"),
             ("page instead of a stream", "https://youtu.be/x", "a page, not a stream"),
             ("address of a kind that nothing here reads", "gopher://x/y", "not an address that can be read"),
             ("part of a screen in a wrong form", "screen 1 2", "not of the form screen [number]"),
         )
     ],
 )
-def test_sources_without_pictures(source: str, line: str, tmp_path: Path, weights: Path) -> None:
+def test_sources_without_images(source: str, line: str, tmp_path: Path, weights: Path) -> None:
     for name in ("empty", "other", "broken"):
         (tmp_path / name).mkdir()
     (tmp_path / "other" / "a.pdf").write_bytes(b"%PDF")

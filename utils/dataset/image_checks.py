@@ -1,4 +1,4 @@
-"""Every picture of a split decoded once, by all cores: does it open, is it there twice, what does it look like."""
+"""Every image of a split decoded once, by all cores: does it open, is it there twice, what does it look like."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ HASH_SIDE = 16  # the hash has this many bits squared
 SMALLEST_DECODED = 96  # pixels of the shorter side that a reduced reading leaves
 NEAR = 16  # of 256 bits that two hashes of the same view differ in, at most
 FEATURELESS = 24  # set or unset bits below which a hash says nothing (a black frame looks like any other)
-_COMPARISONS = 2**24  # of pictures at once, 64 MiB of distances
+_COMPARISONS = 2**24  # of images at once, 64 MiB of distances
 
 
-class PicturePair(NamedTuple):
-    """Two pictures that look the same; rows of their splits."""
+class ImagePair(NamedTuple):
+    """Two images that look the same; rows of their splits."""
 
     first: int
     second: int
@@ -36,12 +36,12 @@ class PicturePair(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
-class PictureChecks:
-    """What decoding the F pictures of an index gave."""
+class ImageChecks:
+    """What decoding the F images of an index gave."""
 
     hashes: np.ndarray  # (F, 256) bool
     digests: tuple[bytes, ...]  # F, of the file's bytes; empty for a file that could not be read
-    problems: tuple[LabelProblem, ...]  # pictures that do not open
+    problems: tuple[LabelProblem, ...]  # images that do not open
 
     @property
     def readable(self) -> np.ndarray:
@@ -49,7 +49,7 @@ class PictureChecks:
         return np.array([bool(digest) for digest in self.digests], dtype=bool)
 
     def copies(self) -> list[list[int]]:
-        """Groups of pictures whose files are the same byte for byte."""
+        """Groups of images whose files are the same byte for byte."""
         groups: dict[bytes, list[int]] = {}
         for row, digest in enumerate(self.digests):
             if digest:
@@ -57,17 +57,17 @@ class PictureChecks:
         return [group for group in groups.values() if len(group) > 1]
 
 
-def check_pictures(index: LabelIndex, *, title: str = "") -> PictureChecks:
-    """Decode every picture of ``index``; ``title`` is the progress bar's, without it there is none."""
+def check_images(index: LabelIndex, *, title: str = "") -> ImageChecks:
+    """Decode every image of ``index``; ``title`` is the progress bar's, without it there is none."""
 
     def check(row: int) -> tuple[np.ndarray, bytes, str]:
         return _check(index.paths[row], min(index.sizes[row].tolist()))
 
     with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = pool.map(check, range(len(index)))
-        found = list(tqdm(results, desc=title, total=len(index), unit="picture", disable=not title, leave=False))
+        found = list(tqdm(results, desc=title, total=len(index), unit="image", disable=not title, leave=False))
     problems = [LabelProblem(str(index.paths[row]), 0, text) for row, (_, _, text) in enumerate(found) if text]
-    return PictureChecks(
+    return ImageChecks(
         hashes=np.array([bits for bits, _, _ in found], dtype=bool).reshape(-1, HASH_SIDE**2),
         digests=tuple(digest for _, digest, _ in found),
         problems=tuple(problems),
@@ -75,7 +75,7 @@ def check_pictures(index: LabelIndex, *, title: str = "") -> PictureChecks:
 
 
 def _check(path: Path, shorter_side: int) -> tuple[np.ndarray, bytes, str]:
-    """Hash, digest and problem of one picture."""
+    """Hash, digest and problem of one image."""
     reduction = max((r for r in (2, 4, 8) if shorter_side // r >= SMALLEST_DECODED), default=1)
     try:
         digest = hashlib.blake2b(path.read_bytes(), digest_size=16).digest()
@@ -88,9 +88,9 @@ def _check(path: Path, shorter_side: int) -> tuple[np.ndarray, bytes, str]:
 
 
 def difference_hash(image: np.ndarray) -> np.ndarray:
-    """(256,) bool of a picture (H, W, 3) uint8: where brightness grows from left to right, on a grid of 16 x 16.
+    """(256,) bool of an image (H, W, 3) uint8: where brightness grows from left to right, on a grid of 16 x 16.
 
-    Nearly equal pictures (stored anew, scaled, a little brighter) differ in few bits, others in about half.
+    Nearly equal images (stored anew, scaled, a little brighter) differ in few bits, others in about half.
     """
     grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY).astype(np.float32)  # fractions, so that neighbours are seldom equal
     small = cv2.resize(grey, (HASH_SIDE + 1, HASH_SIDE), interpolation=cv2.INTER_AREA)
@@ -98,10 +98,10 @@ def difference_hash(image: np.ndarray) -> np.ndarray:
     return bits
 
 
-def alike(first: PictureChecks, second: PictureChecks | None = None) -> list[PicturePair]:
-    """Each picture of ``second`` that looks the same as one of ``first``, with the one that it is closest to.
+def alike(first: ImageChecks, second: ImageChecks | None = None) -> list[ImagePair]:
+    """Each image of ``second`` that looks the same as one of ``first``, with the one that it is closest to.
 
-    Within one split, if ``second`` is left out, it is compared with the pictures before it. Closest pairs first.
+    Within one split, if ``second`` is left out, it is compared with the images before it. Closest pairs first.
     """
     left, right = _signs(first), _signs(second or first)
     closest = np.full(len(right.rows), np.inf, dtype=np.float32)
@@ -119,7 +119,7 @@ def alike(first: PictureChecks, second: PictureChecks | None = None) -> list[Pic
         nearer = found < closest[others]
         closest[others][nearer], partner[others][nearer] = found[nearer], rows[nearest[nearer]]
     pairs = [
-        PicturePair(int(partner[i]), int(right.rows[i]), round(float(closest[i])))
+        ImagePair(int(partner[i]), int(right.rows[i]), round(float(closest[i])))
         for i in np.flatnonzero(closest <= NEAR)
     ]
     return sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
@@ -127,25 +127,25 @@ def alike(first: PictureChecks, second: PictureChecks | None = None) -> list[Pic
 
 class _Signs(NamedTuple):
     signs: np.ndarray  # (K, 256) float32, 1 or -1
-    rows: np.ndarray  # (K,) of the pictures whose hash says something
+    rows: np.ndarray  # (K,) of the images whose hash says something
 
 
-def _signs(checks: PictureChecks) -> _Signs:
+def _signs(checks: ImageChecks) -> _Signs:
     bits = checks.hashes.sum(axis=1)
     telling = checks.readable & (bits >= FEATURELESS) & (bits <= HASH_SIDE**2 - FEATURELESS)
     rows = np.flatnonzero(telling)
     return _Signs(np.where(checks.hashes[rows], 1, -1).astype(np.float32), rows)
 
 
-def labels_without_pictures(index: LabelIndex, label_files: Sequence[Path]) -> list[Path]:
-    """Label files in the folders of ``label_files`` that no picture beside those of ``index`` belongs to."""
-    pictures: dict[Path, set[str]] = {}
+def labels_without_images(index: LabelIndex, label_files: Sequence[Path]) -> list[Path]:
+    """Label files in the folders of ``label_files`` that no image beside those of ``index`` belongs to."""
+    images: dict[Path, set[str]] = {}
     for row, label in enumerate(label_files):
         folder = index.paths[row].parent
-        if label.parent != folder:  # labels beside pictures share the folder with other texts
-            pictures.setdefault(label.parent, set()).add(str(folder))
+        if label.parent != folder:  # labels beside images share the folder with other texts
+            images.setdefault(label.parent, set()).add(str(folder))
     orphans: list[Path] = []
-    for labels, folders in pictures.items():
+    for labels, folders in images.items():
         try:
             stems = {Path(name).stem for folder in folders for name in os.listdir(folder)}  # noqa: PTH208
             orphans += [file for file in labels.glob("*.txt") if file.stem not in stems]

@@ -1,4 +1,4 @@
-"""A window for annotated pictures (``--view-img``)."""
+"""A window for annotated images (``--view-img``)."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ LOGGER = logging.getLogger(__name__)
 ENDING_KEYS = (ord("q"), 27)  # 27 is Escape
 
 
-class PictureWindow:
-    """Shows pictures as they come; without a display it says so once and shows nothing."""
+class ImageWindow:
+    """Shows images as they come; without a display it says so once and shows nothing."""
 
     def __init__(self) -> None:
         self.closed = False  # by the user
         self._usable = has_display()
         self._titles: set[str] = set()
         if not self._usable:
-            LOGGER.warning("--view-img: there is no display here; pictures are not shown")
+            LOGGER.warning("--view-img: there is no display here; images are not shown")
 
     def show(self, title: str, image: np.ndarray) -> None:
         """Show an image (H, W, 3) uint8 RGB under a title; sets ``closed`` when q or Escape was pressed."""
@@ -36,7 +36,7 @@ class PictureWindow:
             cv2.imshow(title, cv2.cvtColor(image, cv2.COLOR_RGB2BGR))
             self.closed = self.closed or cv2.waitKey(1) & 0xFF in ENDING_KEYS
         except cv2.error:
-            LOGGER.warning("--view-img: this OpenCV has no windows (opencv-python-headless); pictures are not shown")
+            LOGGER.warning("--view-img: this OpenCV has no windows (opencv-python-headless); images are not shown")
             self._usable = False
 
     def close(self) -> None:

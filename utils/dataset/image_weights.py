@@ -1,4 +1,4 @@
-"""How often each training picture is drawn, from the classes it holds and how badly they are found."""
+"""How often each training image is drawn, from the classes it holds and how badly they are found."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ import numpy as np
 from utils.dataset.label_index import LabelIndex
 
 
-def picture_weights(index: LabelIndex, class_ap: np.ndarray) -> np.ndarray:
-    """Weights (F,) of the pictures, above 0, as YOLOv5's ``--image-weights``: the sum over a picture's objects of
+def image_weights(index: LabelIndex, class_ap: np.ndarray) -> np.ndarray:
+    """Weights (F,) of the images, above 0, as YOLOv5's ``--image-weights``: the sum over an image's objects of
     ``(1 - AP)^2 / objects of that class in the data set``.
 
-    A picture without objects counts as much as the least of the others, so that background stays in training.
+    An image without objects counts as much as the least of the others, so that background stays in training.
 
     Args:
         index: the training split.
@@ -20,7 +20,7 @@ def picture_weights(index: LabelIndex, class_ap: np.ndarray) -> np.ndarray:
     classes = index.rows[:, 0].astype(np.int64) if len(class_ap) > 1 else np.zeros(len(index.rows), dtype=np.int64)
     counts = np.bincount(classes, minlength=len(class_ap))
     importance = (1 - class_ap) ** 2 / np.maximum(counts, 1)
-    picture = np.repeat(np.arange(len(index)), np.diff(index.row_ends, prepend=0))
-    weights = np.bincount(picture, weights=importance[classes], minlength=len(index))
+    image = np.repeat(np.arange(len(index)), np.diff(index.row_ends, prepend=0))
+    weights = np.bincount(image, weights=importance[classes], minlength=len(index))
     known = weights[weights > 0]
     return np.where(weights > 0, weights, known.min() if len(known) else 1.0)

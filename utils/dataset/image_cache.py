@@ -1,6 +1,6 @@
-"""Decoded pictures kept for the epochs to come: in memory, or in one file that every process maps.
+"""Decoded images kept for the epochs to come: in memory, or in one file that every process maps.
 
-A picture is kept at its size on disk, or reduced by 2, 4 or 8 where that leaves its longer side the training size.
+An image is kept at its size on disk, or reduced by 2, 4 or 8 where that leaves its longer side the training size.
 """
 
 from __future__ import annotations
@@ -28,20 +28,20 @@ from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 CacheKind = Literal["ram", "disk"]
-MEMORY_SHARE = 0.8  # of the free memory that the pictures may take
+MEMORY_SHARE = 0.8  # of the free memory that the images may take
 _READERS = 8
 _MIB, _GIB = 2**20, 2**30
 
 
-class PictureCache(Protocol):
-    """Where decoded pictures come from."""
+class ImageCache(Protocol):
+    """Where decoded images come from."""
 
     def image(self, index: int) -> np.ndarray:
-        """Picture ``index`` (H, W, 3) uint8 RGB, not to be written to."""
+        """Image ``index`` (H, W, 3) uint8 RGB, not to be written to."""
 
 
-class PictureLayout(NamedTuple):
-    """Where each of F pictures lies in a row of bytes."""
+class ImageLayout(NamedTuple):
+    """Where each of F images lies in a row of bytes."""
 
     sizes: np.ndarray  # (F, 2) int64 height, width as kept
     starts: np.ndarray  # (F,) int64
@@ -49,13 +49,13 @@ class PictureLayout(NamedTuple):
     total: int  # bytes
 
     def place(self, index: int) -> tuple[int, tuple[int, int, int]]:
-        """First byte and shape of a picture."""
+        """First byte and shape of an image."""
         height, width = self.sizes[index].tolist()
         return int(self.starts[index]), (height, width, 3)
 
 
-def picture_layout(sizes: np.ndarray, long_side: int | None) -> PictureLayout:
-    """Layout of pictures of ``sizes`` (F, 2) whose longer side may shrink to no less than ``long_side`` pixels.
+def image_layout(sizes: np.ndarray, long_side: int | None) -> ImageLayout:
+    """Layout of images of ``sizes`` (F, 2) whose longer side may shrink to no less than ``long_side`` pixels.
 
     Without ``long_side`` they are kept as they are on disk.
     """
@@ -66,14 +66,14 @@ def picture_layout(sizes: np.ndarray, long_side: int | None) -> PictureLayout:
     kept = -(-sizes.astype(np.int64) // reductions[:, None])
     bytes_each = kept.prod(axis=1) * 3
     ends = np.cumsum(bytes_each)
-    return PictureLayout(kept, ends - bytes_each, reductions, int(ends[-1]) if len(ends) else 0)
+    return ImageLayout(kept, ends - bytes_each, reductions, int(ends[-1]) if len(ends) else 0)
 
 
 @dataclass(frozen=True, slots=True)
-class MemoryPictures:
-    """Pictures in one array; a tensor, as worker processes share its memory however they are started."""
+class MemoryImages:
+    """Images in one array; a tensor, as worker processes share its memory however they are started."""
 
-    layout: PictureLayout
+    layout: ImageLayout
     pixels: torch.Tensor  # (total,) uint8
 
     def image(self, index: int) -> np.ndarray:
@@ -84,10 +84,10 @@ class MemoryPictures:
 
 
 @dataclass(frozen=True, slots=True)
-class MappedPictures:
-    """Pictures in one file, mapped into memory as they are asked for."""
+class MappedImages:
+    """Images in one file, mapped into memory as they are asked for."""
 
-    layout: PictureLayout
+    layout: ImageLayout
     file: Path
 
     def image(self, index: int) -> np.ndarray:
@@ -95,44 +95,44 @@ class MappedPictures:
         return np.asarray(np.memmap(self.file, np.uint8, "r", offset=start, shape=shape))
 
 
-def cache_pictures(
+def cache_images(
     index: LabelIndex, kind: CacheKind, folder: Path, *, long_side: int | None = None, title: str = ""
-) -> PictureCache:
-    """Decode all pictures of a split once, or take the file of an earlier run if no picture has changed since.
+) -> ImageCache:
+    """Decode all images of a split once, or take the file of an earlier run if no image has changed since.
 
     Args:
         index: the split.
         kind: ``ram`` or ``disk``.
         folder: where the file of ``disk`` lies.
-        long_side: see `picture_layout`.
+        long_side: see `image_layout`.
         title: text of the progress bar; without it there is none.
 
     Raises:
-        UserError: the pictures do not fit into the free memory or onto the disk; a picture cannot be read.
+        UserError: the images do not fit into the free memory or onto the disk; an image cannot be read.
     """
-    layout = picture_layout(index.sizes, long_side)
+    layout = image_layout(index.sizes, long_side)
     if kind == "ram":
         free = int(free_memory() * MEMORY_SHARE)
         if layout.total > free:
             raise UserError(
-                f"--cache ram: {title or 'the'} pictures take {layout.total / _GIB:.2f} GiB decoded, "
+                f"--cache ram: {title or 'the'} images take {layout.total / _GIB:.2f} GiB decoded, "
                 f"{free / _GIB:.2f} GiB may be used; take --cache disk"
             )
         pixels = torch.empty(layout.total, dtype=torch.uint8)
         target = pixels.numpy()
         for start, image in zip(layout.starts.tolist(), _decoded(index.paths, layout, title), strict=True):
             target[start : start + image.size] = image.reshape(-1)
-        LOGGER.info("%s: %.0f MiB of pictures in memory", title, layout.total / _MIB)
-        return MemoryPictures(layout, pixels)
+        LOGGER.info("%s: %.0f MiB of images in memory", title, layout.total / _MIB)
+        return MemoryImages(layout, pixels)
     file = _mapped_file(index.paths, layout, folder)
     if not (file.is_file() and file.stat().st_size == layout.total):
         _write_mapped(index.paths, layout, file, title)
-    LOGGER.info("%s: %.0f MiB of pictures in %s", title, layout.total / _MIB, file)
-    return MappedPictures(layout, file)
+    LOGGER.info("%s: %.0f MiB of images in %s", title, layout.total / _MIB, file)
+    return MappedImages(layout, file)
 
 
-def _decoded(paths: PathList, layout: PictureLayout, title: str) -> Iterator[np.ndarray]:
-    """The pictures in order, as the layout keeps them."""
+def _decoded(paths: PathList, layout: ImageLayout, title: str) -> Iterator[np.ndarray]:
+    """The images in order, as the layout keeps them."""
 
     def decode(index: int) -> np.ndarray:
         image = read_image(paths[index], int(layout.reductions[index]))
@@ -145,18 +145,18 @@ def _decoded(paths: PathList, layout: PictureLayout, title: str) -> Iterator[np.
         yield from tqdm(images, desc=f"decoding {title}", total=len(paths), unit="file", disable=not title, leave=False)
 
 
-def _mapped_file(paths: PathList, layout: PictureLayout, folder: Path) -> Path:
-    """The file's name tells the split and, behind it, the state of its pictures and how they are kept."""
+def _mapped_file(paths: PathList, layout: ImageLayout, folder: Path) -> Path:
+    """The file's name tells the split and, behind it, the state of its images and how they are kept."""
     split, state = hashlib.sha256(), hashlib.sha256(layout.reductions.tobytes())
     for i in range(len(paths)):
         path = paths[i]
         split.update(os.fsencode(path) + b"\0")
         status = path.stat()
         state.update(np.array([status.st_size, status.st_mtime_ns, status.st_ino], dtype=np.int64).tobytes())
-    return folder / f"pictures-{split.hexdigest()[:12]}-{state.hexdigest()[:12]}.cache.bin"
+    return folder / f"images-{split.hexdigest()[:12]}-{state.hexdigest()[:12]}.cache.bin"
 
 
-def _write_mapped(paths: PathList, layout: PictureLayout, file: Path, title: str) -> None:
+def _write_mapped(paths: PathList, layout: ImageLayout, file: Path, title: str) -> None:
     """Write the file whole or not at all, in place of an older one of the same split."""
     temporary: Path | None = None
     try:
@@ -164,7 +164,7 @@ def _write_mapped(paths: PathList, layout: PictureLayout, file: Path, title: str
         free = shutil.disk_usage(file.parent).free
         if layout.total > free:
             raise UserError(
-                f"--cache disk: {title or 'the'} pictures take {layout.total / _GIB:.2f} GiB decoded, "
+                f"--cache disk: {title or 'the'} images take {layout.total / _GIB:.2f} GiB decoded, "
                 f"{file.parent} has {free / _GIB:.2f} GiB free"
             )
         with tempfile.NamedTemporaryFile(dir=file.parent, suffix=".tmp", delete=False) as out:

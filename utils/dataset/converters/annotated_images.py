@@ -1,4 +1,4 @@
-"""What every format is read into: pictures with boxes in pixels, part by part."""
+"""What every format is read into: images with boxes in pixels, part by part."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ ALL_CLASSES = -1  # class of a region to ignore that holds for every class
 
 
 @dataclass(frozen=True, slots=True)
-class AnnotatedPicture:
-    """One picture of the data set. Boxes need not be clipped to it."""
+class AnnotatedImage:
+    """One image of the data set. Boxes need not be clipped to it."""
 
     path: Path
     size: FrameSize
@@ -31,12 +31,12 @@ class AnnotatedPicture:
 
 @dataclass(frozen=True, slots=True)
 class Part:
-    """A part of a data set (train, val, ...): its pictures, read while they are asked for."""
+    """A part of a data set (train, val, ...): its images, read while they are asked for."""
 
     name: str
-    count: int  # of the pictures, as far as it is known beforehand
-    pictures: Iterator[AnnotatedPicture | LabelProblem]  # a problem in place of a picture that cannot be used
-    listed: bool = False  # it shares its folder with other parts, so that it has to be a list of pictures
+    count: int  # of the images, as far as it is known beforehand
+    images: Iterator[AnnotatedImage | LabelProblem]  # a problem in place of an image that cannot be used
+    listed: bool = False  # it shares its folder with other parts, so that it has to be a list of images
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class SourceSettings:
 
     root: Path  # folder, or the annotation file of formats that have one
     names: tuple[str, ...] | None = None  # None: as the format or its files have them
-    images: Path | None = None  # folder of the pictures, where it is not where the format has it
+    images: Path | None = None  # folder of the images, where it is not where the format has it
     outlines: bool = False  # keep outlines where the format has them
 
 
@@ -73,31 +73,31 @@ def folder_of(settings: SourceSettings) -> Path:
     return settings.root
 
 
-def picture_size(path: Path) -> FrameSize | LabelProblem:
-    """Size of a picture on disk, or why it cannot be used."""
+def readable_size(path: Path) -> FrameSize | LabelProblem:
+    """Size of an image on disk, or why it cannot be used."""
     try:
         return image_size(path)
     except ImageReadError as error:
         return LabelProblem(str(path), 0, str(error).removeprefix(f"{path}: "))
 
 
-def pictures_by_stem(folder: Path) -> dict[str, Path]:
-    """The pictures in a folder and its folders by name without suffix."""
+def images_by_stem(folder: Path) -> dict[str, Path]:
+    """The images in a folder and its folders by name without suffix."""
     return {p.stem: p for p in sorted(folder.rglob("*")) if p.suffix.lower() in IMAGE_SUFFIXES}
 
 
-def with_pictures(
-    files: Sequence[Path], images: Path, read: Callable[[Path, Path, FrameSize], AnnotatedPicture]
-) -> Iterator[AnnotatedPicture | LabelProblem]:
-    """What ``read(picture, file, size)`` gives for each annotation file and the picture of its name."""
-    pictures = pictures_by_stem(images)
+def with_images(
+    files: Sequence[Path], images: Path, read: Callable[[Path, Path, FrameSize], AnnotatedImage]
+) -> Iterator[AnnotatedImage | LabelProblem]:
+    """What ``read(image, file, size)`` gives for each annotation file and the image of its name."""
+    by_stem = images_by_stem(images)
     for file in files:
-        picture = pictures.get(file.stem)
-        if picture is None:
-            yield LabelProblem(str(file), 0, "has no picture")
+        image = by_stem.get(file.stem)
+        if image is None:
+            yield LabelProblem(str(file), 0, "has no image")
             continue
-        size = picture_size(picture)
-        yield size if isinstance(size, LabelProblem) else read(picture, file, size)
+        size = readable_size(image)
+        yield size if isinstance(size, LabelProblem) else read(image, file, size)
 
 
 def as_boxes(rows: Sequence[Sequence[float]]) -> np.ndarray:
