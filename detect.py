@@ -22,7 +22,7 @@ def main() -> None:
     assert __doc__ is not None
     config = parse_command_line(DetectConfig, sys.argv[1:], prog="detect.py", description=__doc__)
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.reporting.detection_run import run_detection
+    from utils.verbs.detect import run_detection
 
     run_detection(config)
 

@@ -22,11 +22,11 @@ def main() -> None:
         FullExportConfig, sys.argv[1:], prog="export.py", description=__doc__, refused=REFUSED_FLAGS
     )
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.exporting.classifier_export import export_any
     from utils.runtime.failures import explained_failures
+    from utils.verbs.export import run_export
 
     with explained_failures(config.batch_size, max(config.imgsz)):
-        export_any(config)
+        run_export(config)
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ import torch
 
 from models.yolo import DetectionModel
 from utils.inference.model_backends import DetectionBackend
-from utils.reporting.hub_detector import HubChoice, HubDetector, open_file, open_named
+from utils.verbs.hub import HubChoice, HubDetector, open_file, open_named
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "yaml", "pandas", "PIL", "matplotlib", "tqdm"]
 

@@ -23,12 +23,12 @@ def main() -> None:
     )
     # After parsing, so that --help and a wrong flag answer at once.
     if config.evolve is None:
-        from utils.training.detection_task import DetectionTask
         from utils.training.session import train
+        from utils.verbs.train import DetectionTask
 
         train(DetectionTask, config)
     else:
-        from utils.training.hyperparameter_search import search
+        from utils.verbs.search import search
 
         search(config)
 

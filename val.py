@@ -18,7 +18,7 @@ def main() -> None:
     assert __doc__ is not None
     config = parse_command_line(ValConfig, sys.argv[1:], prog="val.py", description=__doc__)
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.reporting.evaluation_run import run_evaluation
+    from utils.verbs.evaluate import run_evaluation
 
     run_evaluation(config)
 

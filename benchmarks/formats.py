@@ -29,7 +29,6 @@ from models.yolo import DetectionModel, load_architecture
 from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
 from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import read_image
-from utils.exporting.export_run import export_model
 from utils.exporting.export_settings import ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS
 from utils.exporting.quantization import Accuracy, Int8Data
@@ -41,6 +40,7 @@ from utils.inference.predictor import as_network_input
 from utils.runtime.device import autocast, cpu_has_bf16
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError
+from utils.verbs.export import export_model
 
 CPU = torch.device("cpu")
 Seconds = dict[str, list[float]]  # per round, by form

@@ -34,12 +34,12 @@ from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, St
 from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
 from utils.config.run_config import TrainConfig, ValConfig
 from utils.dataset.demo_scenes import write_demo_scenes
-from utils.reporting.evaluation_setup import EvaluationSetup
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import run_verb
-from utils.training.detection_task import DetectionTask
 from utils.training.session import train
 from utils.user_error import UsageError
+from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.train import DetectionTask
 
 DATA = ("bccd.yaml@160", "demo-scenes.yaml@192:120", "demo-scenes.yaml@256:120")
 LATENCY_ROUNDS = 30

@@ -23,7 +23,7 @@ def main() -> None:
         refused=REFUSED_PREDICT_FLAGS,
     )
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.reporting.prediction_run import run_prediction
+    from utils.verbs.classify import run_prediction
 
     run_prediction(config)
 

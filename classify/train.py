@@ -20,8 +20,8 @@ def main() -> None:
     assert __doc__ is not None
     config = parse_with_recipe(sys.argv[1:], prog="classify/train.py", description=__doc__)
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.training.classification_task import ClassificationTask
     from utils.training.session import train
+    from utils.verbs.train_classifier import ClassificationTask
 
     train(ClassificationTask, config)
 

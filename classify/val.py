@@ -17,7 +17,7 @@ def main() -> None:
     assert __doc__ is not None
     config = parse_command_line(ClassifyValConfig, sys.argv[1:], prog="classify/val.py", description=__doc__)
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.reporting.classification_run import run_classification_evaluation
+    from utils.verbs.evaluate_classifier import run_classification_evaluation
 
     run_classification_evaluation(config)
 

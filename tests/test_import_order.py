@@ -20,8 +20,8 @@ ORDER = (
     "utils.reporting",
     "utils.training",
     "utils.exporting",
+    "utils.verbs",
 )
-RUN_AS_MODULES = (REPOSITORY / "utils" / "dataset" / "inspect.py",)  # beside every __main__.py
 SCRIPTS = ("classify", "train", "val", "detect", "export", "hubconf")
 MODELS_MAY_IMPORT = {"utils.user_error", "utils.geometry", "models"}
 
@@ -49,7 +49,7 @@ def imported_modules(tree: ast.AST) -> list[tuple[int, str]]:
 def is_script(path: Path, tree: ast.AST) -> bool:
     """Files run with ``python -m`` or from the top level parse and call; they count at the right end."""
     in_place = path.parent in (REPOSITORY, REPOSITORY / "classify")
-    return in_place or path.name == "__main__.py" or path in RUN_AS_MODULES
+    return in_place or path.name == "__main__.py"
 
 
 def violations(path: Path, source: str) -> list[str]:

@@ -32,11 +32,11 @@ from tests.small_dataset import write_small_dataset
 from utils.config.classify_config import ClassifyTrainConfig
 from utils.config.run_config import TrainConfig
 from utils.exporting.export_flags import FullExportConfig
-from utils.exporting.export_run import run_export
 from utils.reporting.epoch_log import FinishedEpoch
-from utils.training.classification_task import ClassificationTask
-from utils.training.detection_task import DetectionTask
 from utils.training.session import train
+from utils.verbs.export import run_export
+from utils.verbs.train import DetectionTask
+from utils.verbs.train_classifier import ClassificationTask
 
 NANO = "made/nano/weights/last.pt"
 CLASSIFIER = "made/classifier/weights/last.pt"

@@ -19,9 +19,9 @@ from tests.dataset.test_voc_files import voc_object, voc_text
 from tests.runtime.loopback import Served, loopback_server
 from tests.small_dataset import NAMES, write_small_dataset
 from utils.config.run_config import TrainConfig, ValConfig
-from utils.reporting.evaluation_run import run_evaluation
-from utils.training.detection_task import DetectionTask
 from utils.training.session import train
+from utils.verbs.evaluate import run_evaluation
+from utils.verbs.train import DetectionTask
 
 pytestmark = pytest.mark.slow
 HEIGHT, WIDTH = 96, 128  # of the small data set's images

@@ -19,8 +19,8 @@ from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
 from utils.reporting import image_window
-from utils.reporting.detection_run import DetectionSummary, run_detection
 from utils.user_error import UsageError
+from utils.verbs.detect import DetectionSummary, run_detection
 
 # YOLOv5's defaults, but for --line-thickness (there 3, whatever the size of image and object), and those of our own.
 DEFAULTS: dict[str, object] = {
@@ -61,7 +61,7 @@ DEFAULTS: dict[str, object] = {
     "slice_overlap": 0.2,
     "slice_merge": "nms",
 }
-RUN = "tests/reporting/test_detection_run.py"
+RUN = "tests/verbs/test_detect.py"
 # Flag -> test that shows its effect, here or in the file named.
 EFFECTS = {
     "weights": "test_an_ensemble_with_itself_finds_the_same",

@@ -21,8 +21,8 @@ from utils.config.run_config import DetectConfig
 from utils.inference import live_streams
 from utils.inference.live_streams import StreamPatience
 from utils.reporting import video_output
-from utils.reporting.detection_run import DetectionSummary, run_detection
 from utils.user_error import UserError
+from utils.verbs.detect import DetectionSummary, run_detection
 
 
 @pytest.fixture(scope="module")

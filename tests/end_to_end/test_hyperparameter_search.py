@@ -12,7 +12,7 @@ import yaml
 
 from tests.end_to_end.scripts import command, environment, run_script
 from tests.small_dataset import write_small_dataset
-from utils.training.hyperparameter_search import SEARCH_SPACE
+from utils.verbs.search import SEARCH_SPACE
 
 pytestmark = pytest.mark.slow
 FLAGS = ("--weights", "", "--cfg", "yolov5n.yaml", "--img", 32, "--batch-size", 4, "--epochs", 1, "--workers", 0)

@@ -27,10 +27,10 @@ from utils.reporting.epoch_log import EpochRecord
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.training import session
 from utils.training.checkpoint import RunState, write_checkpoint
-from utils.training.detection_task import DetectionTask
 from utils.training.learner import Learner
 from utils.training.session import new_run, run_to_the_end, train, write_beginning
 from utils.user_error import UsageError, UserError
+from utils.verbs.train import DetectionTask
 
 pytestmark = pytest.mark.slow
 HAS_SHARED = (SHARED / "weights" / "yolov5n.pt").is_file() and (SHARED / "data" / "bccd").is_dir()

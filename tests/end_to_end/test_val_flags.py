@@ -22,8 +22,8 @@ from utils.dataset.image_files import image_size, list_images
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.onnx import write_onnx
 from utils.geometry.letterbox import FrameSize
-from utils.reporting.evaluation_run import run_evaluation
 from utils.user_error import UsageError, UserError
+from utils.verbs.evaluate import run_evaluation
 
 # YOLOv5's defaults; of --workers, --device, --project and the like too.
 DEFAULTS: dict[str, object] = {

@@ -18,13 +18,13 @@ from utils.config.command_line import parse_command_line
 from utils.config.dataset_yaml import read_dataset_yaml
 from utils.config.run_config import ValConfig
 from utils.evaluation.evaluate import EvaluationReport
-from utils.exporting.export_run import export_model
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.quantization import Int8Data
 from utils.geometry.letterbox import FrameSize
 from utils.inference.model_backends import load_backend
-from utils.reporting.evaluation_run import evaluate_once
-from utils.reporting.evaluation_setup import EvaluationSetup
+from utils.verbs.evaluate import evaluate_once
+from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.export import export_model
 
 pytestmark = [pytest.mark.acceptance, needs_shared]
 

@@ -13,16 +13,16 @@ import torch
 
 from tests.dataset.images import small_dataset
 from tests.exporting.small_model import write_small_checkpoint
-from tests.exporting.test_export_run import CPU, FRAME, run
 from tests.small_dataset import write_small_dataset
+from tests.verbs.test_export import CPU, FRAME, run
 from utils.dataset.loaders import open_dataset
-from utils.exporting import export_run
 from utils.exporting.decoding_nodes import decoding_of_onnx, head_convolutions_of_onnx
-from utils.exporting.export_run import export_model, format_table
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.quantization import Int8Data
 from utils.inference.model_backends import load_backend
 from utils.user_error import UsageError, UserError
+from utils.verbs import export as export_run
+from utils.verbs.export import export_model, format_table
 
 needs_nncf = pytest.mark.skipif(find_spec("nncf") is None, reason="NNCF is not installed")
 

@@ -12,13 +12,13 @@ import torch
 from models.weights import load_model
 from tests.exporting import stand_in_tensorrt
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
-from tests.exporting.test_export_run import CPU, FRAME, run
+from tests.verbs.test_export import CPU, FRAME, run
 from utils.exporting import formats, tensorrt
-from utils.exporting.export_run import export_model
 from utils.exporting.export_settings import ExportSettings
 from utils.inference import tensorrt_runtime
 from utils.inference.model_backends import TorchBackend, load_backend
 from utils.user_error import UsageError, UserError
+from utils.verbs.export import export_model
 
 
 @pytest.fixture

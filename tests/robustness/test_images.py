@@ -162,7 +162,7 @@ def test_a_strange_file_in_a_data_set(
         (tmp_path / "set" / "labels" / file).with_suffix(".txt").write_text("0 0.5 0.5 0.5 0.5\n", encoding="utf-8")
     (tmp_path / "d.yaml").write_text("path: set\ntrain: images\nval: images\nnames: [a, b, c]\n", encoding="utf-8")
     before = digests(tmp_path / "set")
-    monkeypatch.setattr("utils.reporting.evaluation_run.write_evaluation_plots", lambda *_: None)  # the same for all
+    monkeypatch.setattr("utils.verbs.evaluate.write_evaluation_plots", lambda *_: None)  # the same for all
     outcome = succeeds(
         "val", "--weights", weights, "--data", "d.yaml", "--img", 64, "--workers", 0, "--name", "v", folder=tmp_path
     )

@@ -77,7 +77,7 @@ def evaluate(folder: Path, weights: Path, name: str = "v") -> tuple[Outcome, int
 
 @pytest.fixture(autouse=True)
 def _without_curves(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("utils.reporting.evaluation_run.write_evaluation_plots", lambda *_: None)  # the same for all
+    monkeypatch.setattr("utils.verbs.evaluate.write_evaluation_plots", lambda *_: None)  # the same for all
 
 
 @pytest.mark.parametrize(

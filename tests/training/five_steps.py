@@ -18,9 +18,9 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import TrainConfig
 from utils.runtime.process_ranks import joined_processes
-from utils.training.detection_task import DetectionTask
 from utils.training.one_epoch import LossMeter, train_one_epoch
 from utils.training.session import new_run
+from utils.verbs.train import DetectionTask
 
 STEPS = 5
 

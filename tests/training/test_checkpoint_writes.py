@@ -15,9 +15,9 @@ from tests.small_dataset import write_small_dataset
 from utils.config.run_config import TrainConfig
 from utils.runtime.process_ranks import ALONE
 from utils.training.checkpoint import read_checkpoint, write_checkpoint
-from utils.training.detection_task import DetectionTask
 from utils.training.session import TrainingRun, new_run
 from utils.user_error import UserError
+from utils.verbs.train import DetectionTask
 
 pytestmark = pytest.mark.slow
 PARTS = 8  # places of the file at which the disk is full

@@ -93,3 +93,26 @@ class EvaluationReport:
             "speed_ms": self.speed_ms._asdict(),
             "per_class": [row.as_dict() for row in self.per_class],
         }
+
+
+class StudyRow(NamedTuple):
+    """One model at one image size."""
+
+    imgsz: int
+    precision: float
+    recall: float
+    map50: float
+    map50_95: float
+    AP: float
+    AP50: float
+    AP_S: float
+    AP_M: float
+    AP_L: float
+    preprocess_ms: float
+    inference_ms: float
+    nms_ms: float
+
+    @property
+    def milliseconds(self) -> float:
+        """Per image, without loading it."""
+        return self.inference_ms + self.nms_ms

@@ -153,3 +153,19 @@ def _average_precision(ranking: _Ranking, weights: torch.Tensor) -> np.ndarray:
         reached = first < right.shape[1]
         total += (envelope.gather(1, first.clamp(max=right.shape[1] - 1)) * reached).mean(dim=1)
     return torch.where(objects > 0, total / len(ranking.hits), torch.nan).numpy()
+
+
+@dataclass(frozen=True, slots=True)
+class ComparedModel:
+    """One row of the comparison."""
+
+    name: str
+    parameters: int | None  # None for an exported file, which does not tell
+    gflops: float | None  # at the evaluated size, square
+    AP: float
+    AP50: float
+    AP_S: float
+    AP_M: float
+    AP_L: float
+    milliseconds: float  # inference and NMS per image
+    differences: PairedDifferences | None  # to the first model; None for itself

@@ -11,11 +11,9 @@ from pathlib import Path
 import torch
 
 from models.classifier import Classifier
-from models.classifier_weights import is_classifier, load_classifier
+from models.classifier_weights import load_classifier
 from utils.config.run_config import square_or_rectangle
-from utils.config.weights_by_name import find_weights
 from utils.exporting.export_flags import FullExportConfig
-from utils.exporting.export_run import run_export
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.formats import check_formats
 from utils.exporting.graph_output import ExportableModel
@@ -49,19 +47,6 @@ class ExportedClassifier:
     path: Path
     megabytes: float
     difference: float  # largest, of a probability
-
-
-def export_any(config: FullExportConfig) -> None:
-    """Export the detector or the classifier in ``--weights``.
-
-    Raises:
-        UserError: see ``run_export`` and ``export_classifier``.
-    """
-    weights = find_weights(config.weights)
-    if weights.suffix == ".pt" and is_classifier(weights):
-        export_classifier(weights, config)
-    else:
-        run_export(config)
 
 
 def export_classifier(weights: Path, config: FullExportConfig) -> list[ExportedClassifier]:

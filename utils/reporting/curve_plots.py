@@ -22,8 +22,9 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from utils.reporting.comparison_run import ComparedModel
-    from utils.reporting.size_study import StudyRow
+    from utils.evaluation.evaluation_report import StudyRow
+    from utils.evaluation.model_comparison import ComparedModel
+
 
 PANEL_ROWS = 2  # of results.png
 FEW_CLASSES = 10  # up to this number each class has its own line and its name in the legend

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from models.classifier_weights import is_classifier
 from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel
@@ -19,6 +20,7 @@ from utils.config.run_config import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.dataset.dataset_download import available_dataset
 from utils.dataset.image_files import list_images, read_image
+from utils.exporting.classifier_export import export_classifier
 from utils.exporting.export_flags import FullExportConfig, flags_without_effect
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS, check_formats, check_settings
@@ -58,7 +60,20 @@ class ExportedFile:
     accuracy: tuple[Accuracy, Accuracy] | None = None  # of the model and of the file, where bits were given up
 
 
-def run_export(config: FullExportConfig) -> list[ExportedFile]:
+def run_export(config: FullExportConfig) -> None:
+    """Export the detector or the classifier in ``--weights``.
+
+    Raises:
+        UserError: see ``export_model`` and ``export_classifier``; a frame, format or device that cannot be had.
+    """
+    weights = find_weights(config.weights)
+    if weights.suffix == ".pt" and is_classifier(weights):
+        export_classifier(weights, config)
+    else:
+        export_detector(config)
+
+
+def export_detector(config: FullExportConfig) -> list[ExportedFile]:
     """Export as ``config`` says; a table of the files and how they compare with the model goes to the log.
 
     Raises:

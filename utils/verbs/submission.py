@@ -15,10 +15,10 @@ from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.geometry.records import Detections, Labels
 from utils.reporting.detection_files import coco_results, compact_json
-from utils.reporting.evaluation_setup import EvaluationSetup
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import atomic_file
 from utils.user_error import UserError
+from utils.verbs.evaluation_setup import EvaluationSetup
 
 LOGGER = logging.getLogger(__name__)
 

@@ -10,8 +10,6 @@ from utils.config.command_line import as_command
 from utils.config.run_config import ValConfig
 from utils.evaluation.error_analysis import advice, analyse_errors
 from utils.evaluation.evaluate import EvaluationObserver, EvaluationReport
-from utils.reporting.coco_submission import is_submission, run_submission
-from utils.reporting.comparison_run import run_comparison
 from utils.reporting.dataset_problems import report_problems
 from utils.reporting.evaluation_observers import (
     BatchImages,
@@ -21,13 +19,15 @@ from utils.reporting.evaluation_observers import (
     SampleImages,
     write_evaluation_plots,
 )
-from utils.reporting.evaluation_setup import EvaluationSetup
 from utils.reporting.html_report import ReportSource, write_report
 from utils.reporting.metrics_file import format_table, speed_line, write_metrics
 from utils.reporting.missed_objects import write_missed_objects
 from utils.reporting.run_directory import new_run_directory
-from utils.reporting.size_study import run_speed, run_study
 from utils.runtime.device import describe_device
+from utils.verbs.compare import run_comparison
+from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.study import run_speed, run_study
+from utils.verbs.submission import is_submission, run_submission
 
 LOGGER = logging.getLogger(__name__)
 

@@ -13,8 +13,8 @@ import pytest
 from tests.exporting.small_model import write_small_checkpoint
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
-from utils.reporting.detection_run import DetectionSummary, run_detection
 from utils.user_error import UserError
+from utils.verbs.detect import DetectionSummary, run_detection
 
 
 @pytest.fixture(scope="module")

@@ -33,10 +33,10 @@ from utils.reporting.search_plots import plot_search
 from utils.runtime.atomic_files import write_text
 from utils.runtime.stop_signals import Stopped
 from utils.training.checkpoint import config_from_plain, plain_config
-from utils.training.detection_task import DetectionTask
 from utils.training.one_epoch import NonFiniteLoss
 from utils.training.session import train
 from utils.user_error import UsageError, UserError
+from utils.verbs.train import DetectionTask
 
 LOGGER = logging.getLogger(__name__)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)

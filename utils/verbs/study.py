@@ -8,43 +8,19 @@ import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from utils.config.run_config import ValConfig
-from utils.evaluation.evaluation_report import EvaluationReport
+from utils.evaluation.evaluation_report import EvaluationReport, StudyRow
 from utils.reporting.curve_plots import plot_study
-from utils.reporting.evaluation_setup import EvaluationSetup
 from utils.reporting.metrics_file import figure_text, format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device
+from utils.verbs.evaluation_setup import EvaluationSetup
 
 LOGGER = logging.getLogger(__name__)
 
 SPEED_CONF, SPEED_IOU = 0.25, 0.45  # detect.py's defaults: how long images take in use
-
-
-class StudyRow(NamedTuple):
-    """One model at one image size."""
-
-    imgsz: int
-    precision: float
-    recall: float
-    map50: float
-    map50_95: float
-    AP: float
-    AP50: float
-    AP_S: float
-    AP_M: float
-    AP_L: float
-    preprocess_ms: float
-    inference_ms: float
-    nms_ms: float
-
-    @property
-    def milliseconds(self) -> float:
-        """Per image, without loading it."""
-        return self.inference_ms + self.nms_ms
 
 
 def run_speed(config: ValConfig) -> None:

@@ -12,7 +12,7 @@ import yaml
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.reporting.epoch_log import EpochRecord
-from utils.training.hyperparameter_search import SEARCH_SPACE, FitnessReport, write_results
+from utils.verbs.search import SEARCH_SPACE, FitnessReport, write_results
 
 pytestmark = pytest.mark.slow
 

@@ -7,7 +7,7 @@ import io
 import json
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict
 from pathlib import Path
 
 from models.summary import summarize
@@ -17,6 +17,7 @@ from utils.evaluation.evaluation_report import EvaluationReport
 from utils.evaluation.model_comparison import (
     CONFIDENCE,
     RESAMPLES,
+    ComparedModel,
     Difference,
     PairedDifferences,
     ResampledFigures,
@@ -26,31 +27,15 @@ from utils.evaluation.model_comparison import (
 )
 from utils.inference.model_backends import DetectionBackend, TorchBackend
 from utils.reporting.curve_plots import plot_comparison
-from utils.reporting.evaluation_setup import EvaluationSetup
 from utils.reporting.metrics_file import figure_text, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device
+from utils.verbs.evaluation_setup import EvaluationSetup
 
 LOGGER = logging.getLogger(__name__)
 
 HEADER = ("parameters", "GFLOPs", "AP", "AP50", "AP_S", "AP_M", "AP_L", "ms")
-
-
-@dataclass(frozen=True, slots=True)
-class ComparedModel:
-    """One row of the comparison."""
-
-    name: str
-    parameters: int | None  # None for an exported file, which does not tell
-    gflops: float | None  # at the evaluated size, square
-    AP: float
-    AP50: float
-    AP_S: float
-    AP_M: float
-    AP_L: float
-    milliseconds: float  # inference and NMS per image
-    differences: PairedDifferences | None  # to the first model; None for itself
 
 
 def run_comparison(config: ValConfig) -> tuple[ComparedModel, ...]:

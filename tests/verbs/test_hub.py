@@ -19,9 +19,9 @@ from tests.exporting.small_model import NAMES, small_model, write_small_checkpoi
 from tests.runtime.loopback import Served, loopback_server
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.reporting import hub_results
-from utils.reporting.hub_detector import HubDetector
 from utils.reporting.hub_results import HubResults
 from utils.user_error import UserError
+from utils.verbs.hub import HubDetector
 
 SIZE = 96
 
@@ -289,7 +289,7 @@ def test_official_weights_through_the_hub_and_detect_py(
 ) -> None:
     from utils.config.command_line import parse_command_line
     from utils.config.run_config import DetectConfig
-    from utils.reporting.detection_run import run_detection
+    from utils.verbs.detect import run_detection
 
     weights = SHARED / "weights" / "yolov5n.pt"
     images = sorted((SHARED / "data" / "coco128" / "images" / "train2017").glob("*.jpg"))[:count]

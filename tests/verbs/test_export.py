@@ -18,9 +18,8 @@ from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
 from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
 from utils.config.command_line import parse_command_line
-from utils.exporting import export_run, formats
+from utils.exporting import formats
 from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig, flags_without_effect
-from utils.exporting.export_run import export_model, format_table
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.formats import ExportFormat, Writer, check_formats
 from utils.exporting.onnx import opset_of, write_onnx
@@ -29,6 +28,8 @@ from utils.geometry.letterbox import FrameSize
 from utils.inference.model_backends import TorchBackend, load_backend
 from utils.runtime.console_log import run_verb
 from utils.user_error import UsageError
+from utils.verbs import export as export_run
+from utils.verbs.export import export_model, format_table
 
 CPU = torch.device("cpu")
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
@@ -169,7 +170,9 @@ def test_graph_of_the_released_family_keeps_space_to_depth_only_before_joins(tmp
 
 def run(folder: Path, *flags: object) -> list[export_run.ExportedFile]:
     words = ["--weights", folder / "a.pt", *flags]
-    return export_run.run_export(parse_command_line(FullExportConfig, list(map(str, words)), prog="", description=""))
+    return export_run.export_detector(
+        parse_command_line(FullExportConfig, list(map(str, words)), prog="", description="")
+    )
 
 
 @pytest.mark.parametrize(

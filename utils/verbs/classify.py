@@ -18,7 +18,6 @@ from utils.evaluation.classification import TOP
 from utils.inference.classifier_backends import classify_images
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame
-from utils.reporting.classification_run import chosen_classifier
 from utils.reporting.detection_files import write_image
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
@@ -27,6 +26,7 @@ from utils.runtime.failures import explained_failures
 from utils.runtime.progress import Progress
 from utils.runtime.stop_signals import Stopped, stop_requests
 from utils.user_error import UserError
+from utils.verbs.evaluate_classifier import chosen_classifier
 
 LOGGER = logging.getLogger(__name__)
 SMALLEST_SHOWN = 160  # pixels: smaller images are enlarged before text is written on them
