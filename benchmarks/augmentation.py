@@ -15,8 +15,9 @@ import cv2
 from benchmarks.measuring import alternate_children, print_ratios, python
 from benchmarks.peer_side.inputs import print_seconds
 from utils.config.hyperparameters import read_hyperparameters
-from utils.dataset.detection_dataset import AugmentedImages, SampleKey
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
+from utils.dataset.samplers import SampleKey
+from utils.dataset.training_loader import AugmentedImages
 
 COUNT = 128  # samples per measurement
 

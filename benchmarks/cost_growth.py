@@ -94,8 +94,9 @@ def augmentation_of_objects(each: int) -> Call:
     import cv2
 
     from utils.config.hyperparameters import read_hyperparameters
-    from utils.dataset.detection_dataset import AugmentedImages, SampleKey
-    from utils.dataset.loaders import open_dataset
+    from utils.dataset.detection_dataset import open_dataset
+    from utils.dataset.samplers import SampleKey
+    from utils.dataset.training_loader import AugmentedImages
 
     cv2.setNumThreads(0)
     rng = np.random.default_rng(0)

@@ -10,8 +10,7 @@ import cv2
 import yaml
 
 from utils.config.dataset_yaml import DatasetSpec
-from utils.dataset.detection_dataset import DetectionDataset
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 
 PARTS = ("train", "val")
 

@@ -22,7 +22,7 @@ import numpy as np
 
 from benchmarks.measuring import machine, python
 from utils.dataset.demo_scenes import NAMES, SceneObjects, draw_scene, write_image
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.tiled_dataset import tiled_index
 
 FIGURES = ("AP", "AP50", "AP_S", "AP_M")

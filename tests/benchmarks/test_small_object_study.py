@@ -23,7 +23,7 @@ from tests.end_to_end.scripts import environment
 from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
 from utils.config.dataset_yaml import read_dataset_yaml
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
 from utils.user_error import UsageError, UserError
 
 

@@ -7,8 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.dataset.detection_dataset import DetectionDataset
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 
 NAMES = ("square", "disc", "bar")
 

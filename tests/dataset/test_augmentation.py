@@ -23,12 +23,18 @@ from utils.dataset.affine_warp import (
     warp_labels,
 )
 from utils.dataset.augmentation import Augmentation
-from utils.dataset.color_jitter import JitterGains, draw_jitter, jitter_color
-from utils.dataset.copy_paste import paste_mirrored
 from utils.dataset.detection_dataset import DetectionDataset
-from utils.dataset.flips import flip_image, flip_labels
-from utils.dataset.mixup import mix
-from utils.dataset.mosaic import Tile, View, draw_tiles, letterbox_tile, mosaic9_tiles, mosaic_tiles
+from utils.dataset.image_changes import JitterGains, draw_jitter, flip_image, flip_labels, jitter_color
+from utils.dataset.mosaic import (
+    Tile,
+    View,
+    draw_tiles,
+    letterbox_tile,
+    mix,
+    mosaic9_tiles,
+    mosaic_tiles,
+    paste_mirrored,
+)
 from utils.geometry.letterbox import PAD_VALUE, FrameSize
 from utils.geometry.records import Labels
 

@@ -8,11 +8,16 @@ import torch
 
 from utils.config.classification_recipe import ClassificationRecipe
 from utils.dataset.batch_loader import LoaderSettings
-from utils.dataset.classification_dataset import from_array
-from utils.dataset.classification_loaders import classification_evaluation_loader, classification_training_loader
-from utils.dataset.classification_samples import augmented, middle_square, random_crop, shifted
-from utils.dataset.named_classification_sets import ArrayImages
+from utils.dataset.classification_dataset import ArrayImages, from_array
+from utils.dataset.classification_loaders import (
+    augmented,
+    classification_evaluation_loader,
+    classification_training_loader,
+    random_crop,
+    shifted,
+)
 from utils.geometry.colour_scale import DEVIATION, MEAN
+from utils.geometry.letterbox import middle_square
 
 PLAIN = ClassificationRecipe(crop_area=1.0, fliplr=0.0, hsv_s=0.0, hsv_v=0.0)
 

@@ -20,7 +20,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from tests.runtime.loopback import Served, loopback_server
 from tests.small_classes import COLOURS, coloured_square, write_small_classes
-from utils.dataset import classification_dataset, named_classification_sets
+from utils.dataset import classification_dataset
 from utils.dataset.classification_dataset import open_part, open_parts
 from utils.user_error import UserError
 
@@ -96,7 +96,7 @@ def small_tiny_imagenet() -> bytes:
 @contextmanager
 def served(content: bytes, name: str, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Served]:
     """The archive of the data set ``name`` on a server, its size and checksum known, data sets below ``folder``."""
-    sets = named_classification_sets
+    sets = classification_dataset
     archive = sets.CIFARS[name][0] if name in sets.CIFARS else sets.FOLDERS[name]
     archive = replace(archive, size=len(content), sha256=hashlib.sha256(content).hexdigest())
     if name in sets.CIFARS:
@@ -119,10 +119,10 @@ def test_cifar_from_its_archive(name: str, kind: Any, tmp_path: Path, monkeypatc
     for read in (parts, again):
         assert read.train.names == tuple(CIFAR_NAMES)
         assert (len(read.train), read.train.part) == (6 if name == "cifar100" else 12, "train")
-        assert (len(read.judged), read.judged.part) == (4, "test")
+        assert (len(read.evaluated), read.evaluated.part) == (4, "test")
     data, classes = images(4, seed=10)
-    assert parts.judged.classes.tolist() == classes
-    np.testing.assert_array_equal(parts.judged.image(2), data[2].transpose(1, 2, 0))
+    assert parts.evaluated.classes.tolist() == classes
+    np.testing.assert_array_equal(parts.evaluated.image(2), data[2].transpose(1, 2, 0))
     assert [path.name for path in tmp_path.iterdir()] == [kind.base_folder]  # the archive is gone
 
 
@@ -153,11 +153,11 @@ def test_tiny_imagenet_as_distributed(tmp_path: Path, monkeypatch: pytest.Monkey
         assert len(file.requests) == 2 and file.requests[1].startswith("bytes=")
     assert parts.train.names == ("n01443537", "n02123045", "n07753592")
     assert np.bincount(parts.train.classes).tolist() == [2, 2, 2]
-    assert parts.judged.part == "val"  # its test part has no labels
-    assert parts.judged.classes.tolist() == [2, 1, 0]
+    assert parts.evaluated.part == "val"  # its test part has no labels
+    assert parts.evaluated.classes.tolist() == [2, 1, 0]
     for index in range(3):  # the square of the class's colour is the brightest channel's
-        colour = list(COLOURS.values())[parts.judged.classes[index]]
-        image = parts.judged.image(index).astype(int)
+        colour = list(COLOURS.values())[parts.evaluated.classes[index]]
+        image = parts.evaluated.image(index).astype(int)
         assert image.reshape(-1, 3).std(axis=0).argmax() == int(np.argmax(colour))
 
 
@@ -169,14 +169,14 @@ def test_a_wrong_line_of_the_annotations_is_named(tmp_path: Path, monkeypatch: p
     for wrong in ("val_1.JPEG", "val_1.JPEG\tn99999999\t0\t0\t1\t1", "../val_1.JPEG\tn01443537\t0\t0\t1\t1"):
         annotations.write_text("\n".join([lines[0], wrong, lines[2]]))
         with pytest.raises(UserError, match=r"val_annotations\.txt:2: "):
-            open_part("tiny-imagenet", "judged")
+            open_part("tiny-imagenet", "evaluated")
 
 
 def test_a_folder_of_folders(tmp_path: Path) -> None:
     parts = open_parts(str(write_small_classes(tmp_path, train=3, judged=2)))
-    assert parts.train.names == parts.judged.names == ("blue", "green", "red")
+    assert parts.train.names == parts.evaluated.names == ("blue", "green", "red")
     assert parts.train.classes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
-    assert parts.judged.part == "val"
+    assert parts.evaluated.part == "val"
     kept = parts.train.kept_in_memory()
     (tmp_path / "train" / "red" / "002.png").unlink()
     assert kept.image(8).shape == (32, 32, 3)
@@ -185,9 +185,9 @@ def test_a_folder_of_folders(tmp_path: Path) -> None:
 def test_test_goes_before_val_as_in_yolov5(tmp_path: Path) -> None:
     write_small_classes(tmp_path, train=1, judged=1)
     (tmp_path / "val").rename(tmp_path / "test")
-    assert open_part(str(tmp_path), "judged").part == "test"
+    assert open_part(str(tmp_path), "evaluated").part == "test"
     (tmp_path / "val" / "blue").mkdir(parents=True)
-    assert open_part(str(tmp_path), "judged").part == "test"
+    assert open_part(str(tmp_path), "evaluated").part == "test"
 
 
 def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from utils.dataset.coco_annotations import (
     index_from_annotations,
     read_coco_annotations,
 )
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 from utils.user_error import UserError
 

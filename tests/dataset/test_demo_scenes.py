@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.dataset.demo_scenes import NAMES, SceneSize, draw_scene, write_demo_scenes
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
 
 
 def test_a_scene_is_a_function_of_its_generator() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from tests.dataset.images import NAMES, write_image, write_labels
 from utils.dataset.demo_scenes import draw_scene
+from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.image_checks import (
     HASH_SIDE,
     NEAR,
@@ -19,7 +20,6 @@ from utils.dataset.image_checks import (
     labels_without_images,
 )
 from utils.dataset.label_index import LabelIndex
-from utils.dataset.loaders import open_dataset
 
 
 @pytest.fixture(scope="module")

@@ -15,10 +15,11 @@ import torch
 
 from tests.dataset.images import small_dataset
 from utils.config.hyperparameters import Hyperparameters
-from utils.dataset.collate import collate
+from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import DetectionDataset
-from utils.dataset.loaders import DetectionTrainingLoader, LoaderSettings, evaluation_loader, training_loader
-from utils.dataset.samplers import TrainingSampler, evaluation_batches, rectangular_frames
+from utils.dataset.evaluation_loader import collate, evaluation_batches, evaluation_loader, rectangular_frames
+from utils.dataset.samplers import TrainingSampler
+from utils.dataset.training_loader import DetectionTrainingLoader, training_loader
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Labels, Sample
 from utils.user_error import UserError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from utils.dataset.pixel_changes import CHANGES, PixelChanges, change_pixels, draw_pixel_changes
+from utils.dataset.image_changes import CHANGES, PixelChanges, change_pixels, draw_pixel_changes
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
 

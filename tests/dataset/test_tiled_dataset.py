@@ -11,10 +11,11 @@ from hypothesis import strategies as st
 
 from tests.dataset.images import NAMES, write_image, write_labels
 from utils.config.hyperparameters import Hyperparameters
-from utils.dataset.detection_dataset import DetectionDataset
+from utils.dataset.batch_loader import LoaderSettings
+from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.dataset.label_index import LabelIndex, PathList
-from utils.dataset.loaders import LoaderSettings, open_dataset, training_loader
 from utils.dataset.tiled_dataset import LEAST_VISIBLE, OVERLAP, TiledDataset, tiled_index
+from utils.dataset.training_loader import training_loader
 
 
 def is_mapped(array: np.ndarray) -> bool:

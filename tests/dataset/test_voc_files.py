@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from tests.dataset.images import write_image
+from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.label_cache import read_label_index
-from utils.dataset.loaders import open_dataset
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 
 NAMES = ("dog", "tv monitor")

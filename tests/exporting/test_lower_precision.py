@@ -15,7 +15,7 @@ from tests.dataset.images import small_dataset
 from tests.exporting.small_model import write_small_checkpoint
 from tests.small_dataset import write_small_dataset
 from tests.verbs.test_export import CPU, FRAME, run
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
 from utils.exporting.decoding_nodes import decoding_of_onnx, head_convolutions_of_onnx
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.quantization import Int8Data

@@ -33,7 +33,7 @@ class RunConfig:
     )
     workers: int = flag(
         8,
-        "processes that load what is learned from, threads that load what is judged; 0 for none",
+        "processes that load what is learned from, threads that load what is evaluated on; 0 for none",
         group="Data",
         at_least=0,
     )

@@ -6,20 +6,25 @@ import numpy as np
 
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.affine_warp import WarpRanges, draw_warp, visible_objects, warp_image, warp_labels
-from utils.dataset.color_jitter import draw_jitter, jitter_color
-from utils.dataset.copy_paste import paste_mirrored
-from utils.dataset.flips import flip_image, flip_labels
-from utils.dataset.mixup import mix
+from utils.dataset.image_changes import (
+    change_pixels,
+    draw_jitter,
+    draw_pixel_changes,
+    flip_image,
+    flip_labels,
+    jitter_color,
+)
 from utils.dataset.mosaic import (
     ImageSource,
     Tile,
     View,
     draw_tiles,
     letterbox_tile,
+    mix,
     mosaic9_tiles,
     mosaic_tiles,
+    paste_mirrored,
 )
-from utils.dataset.pixel_changes import change_pixels, draw_pixel_changes
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
 

@@ -1,25 +1,45 @@
-"""Images of one class each: where the parts of a data set are, and what is in them."""
+"""Images of one class each: folders, and data sets known by name; their parts and what is in them."""
 
 from __future__ import annotations
 
 import difflib
 import logging
-from collections.abc import Sequence
+import os
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
+from torchvision.datasets import CIFAR10, CIFAR100
 from tqdm import tqdm
 
 from utils.dataset.image_files import ImageReadError, image_size, list_images, read_image
-from utils.dataset.named_classification_sets import CIFARS, DATASETS, FOLDERS, NAMES, ArrayImages, cifar_images
+from utils.runtime.archives import unpack
+from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
-JUDGED_PARTS = ("test", "val")  # as YOLOv5: the first that is there
+EVALUATED_PARTS = ("test", "val")  # as YOLOv5: the first that is there
 TINY_IMAGENET_LABELS = "val_annotations.txt"
 SCAN_THREADS = 8
+REPOSITORY = Path(__file__).resolve().parents[2]
+DATASETS = REPOSITORY / "datasets"
+MIRROR = "SPD_DATA_URL"  # environment variable: address of a folder with the same archives
+YOLOV5_ASSETS = "https://github.com/ultralytics/yolov5/releases/download/v1.0"
+FROM_YOLOV5 = (
+    "caltech101",
+    "caltech256",
+    "fashion-mnist",
+    "imagenette",
+    "imagenette160",
+    "imagenette320",
+    "imagewoof",
+    "imagewoof160",
+    "imagewoof320",
+    "mnist",
+)
+TORONTO = "https://www.cs.toronto.edu/~kriz"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,27 +75,27 @@ class ClassificationDataset:
 
 @dataclass(frozen=True, slots=True)
 class ClassificationParts:
-    """What is learned from and what is judged on."""
+    """What is learned from and what is evaluated on."""
 
     train: ClassificationDataset
-    judged: ClassificationDataset
+    evaluated: ClassificationDataset
 
 
 def open_parts(data: str) -> ClassificationParts:
-    """The training part and the part to judge by of ``--data``, of the same classes.
+    """The training part and the part to evaluate on of ``--data``, of the same classes.
 
     Raises:
         UserError: no such data set, a part is missing, or the parts have other classes.
     """
-    train, judged = open_part(data, "train"), open_part(data, "judged")
-    if train.names != judged.names:
-        other = sorted({*train.names} ^ {*judged.names})
-        raise UserError(f"{data}: {train.part} and {judged.part} have other classes ({', '.join(other[:5])})")
-    return ClassificationParts(train, judged)
+    train, evaluated = open_part(data, "train"), open_part(data, "evaluated")
+    if train.names != evaluated.names:
+        other = sorted({*train.names} ^ {*evaluated.names})
+        raise UserError(f"{data}: {train.part} and {evaluated.part} have other classes ({', '.join(other[:5])})")
+    return ClassificationParts(train, evaluated)
 
 
 def open_part(data: str, part: str) -> ClassificationDataset:
-    """One part of ``--data``: ``train``, or ``judged``, which is test or val, whichever is there first.
+    """One part of ``--data``: ``train``, or ``evaluated``, which is test or val, whichever is there first.
 
     Raises:
         UserError: no such data set or part, or a part without readable images.
@@ -121,7 +141,7 @@ def from_folder(folder: Path, part: str) -> ClassificationDataset:
         names = class_folders(folder / "train")
         files, classes = tiny_imagenet_images(annotations, names)
         return scanned("val", names, files, classes)
-    wanted = ("train",) if part == "train" else JUDGED_PARTS
+    wanted = ("train",) if part == "train" else EVALUATED_PARTS
     found = next((name for name in wanted if (folder / name).is_dir()), None)
     if found is None:
         raise UserError(f"{folder}: has no folder {' or '.join(wanted)}")
@@ -191,3 +211,89 @@ def _problem(path: Path) -> str:
     except ImageReadError as error:
         return str(error)
     return ""
+
+
+@dataclass(frozen=True, slots=True)
+class Archive:
+    """A data set on the web."""
+
+    url: str
+    folder: str  # that the archive unpacks to
+    size: int | None = None  # bytes
+    sha256: str | None = None
+
+    @property
+    def file_name(self) -> str:
+        return self.url.rsplit("/", 1)[1]
+
+    def fetched(self, datasets: Path) -> Path:
+        """The folder below ``datasets``, which is left as it is if it is there, fetched and unpacked otherwise.
+
+        Raises:
+            UserError: it cannot be fetched, or is not what was expected.
+        """
+        place = datasets / self.folder
+        if place.is_dir():
+            return place
+        mirror = os.environ.get(MIRROR, "").strip()
+        address = f"{mirror.rstrip('/')}/{self.file_name}" if mirror else self.url
+        archive = fetch(address, datasets / self.file_name, size=self.size, sha256=self.sha256)
+        unpack(archive, datasets)
+        if not place.is_dir():
+            raise UserError(f"{archive}: has no folder {self.folder}")
+        archive.unlink()
+        return place
+
+
+@dataclass(frozen=True, slots=True)
+class ArrayImages:
+    """Images that a few files hold together: (N, H, W, 3) uint8 RGB, classes (N,) int64."""
+
+    images: np.ndarray
+    classes: np.ndarray
+    names: tuple[str, ...]
+    origin: str  # for messages
+
+
+CifarReader = Callable[[Path, bool], ArrayImages]  # folder above the archive's; whether the training part
+CIFAR10_ARCHIVE = Archive(
+    f"{TORONTO}/cifar-10-python.tar.gz",
+    "cifar-10-batches-py",
+    170_498_071,
+    "6d958be074577803d12ecdefd02955f39262c83c16fe9348329d7fe0b5c001ce",
+)
+CIFAR100_ARCHIVE = Archive(
+    f"{TORONTO}/cifar-100-python.tar.gz",
+    "cifar-100-python",
+    169_001_437,
+    "85cd44d02ba6437773c5bbd22e183051d648de2e7d6b014e1ef29b855ba677a7",
+)
+TINY_IMAGENET_ARCHIVE = Archive(
+    "http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+    "tiny-imagenet-200",
+    248_100_043,
+    "6198c8ae015e2b3e007c7841da39ec069199b9aa3bfa943a462022fe5e43c821",
+)
+CIFARS = {"cifar10": (CIFAR10_ARCHIVE, CIFAR10), "cifar100": (CIFAR100_ARCHIVE, CIFAR100)}
+FOLDERS = {
+    "tiny-imagenet": TINY_IMAGENET_ARCHIVE,
+    **{name: Archive(f"{YOLOV5_ASSETS}/{name}.zip", name) for name in FROM_YOLOV5},
+}
+NAMES = (*CIFARS, *FOLDERS)
+
+
+def cifar_images(kind: type[CIFAR10], datasets: Path, *, train: bool) -> ArrayImages:
+    """A part of CIFAR-10 or CIFAR-100 out of the unpacked archive below ``datasets``, by torchvision's reader.
+
+    Its files are pickles; the reader opens them only if their checksums are those of the published ones.
+
+    Raises:
+        UserError: files are missing or have other checksums.
+    """
+    folder = datasets / kind.base_folder
+    try:
+        content = kind(root=datasets, train=train, download=False)
+    except RuntimeError:
+        raise UserError(f"{folder}: files are missing or are not the published ones; remove the folder") from None
+    classes = np.array(content.targets, dtype=np.int64)
+    return ArrayImages(content.data, classes, tuple(content.classes), str(folder))

@@ -11,12 +11,11 @@ import numpy as np
 from models.yolo import load_architecture
 from utils.config.dataset_yaml import SPLITS, DatasetSpec
 from utils.dataset.anchor_fitting import AnchorFit, anchor_fit, object_sizes
-from utils.dataset.detection_dataset import DetectionDataset
+from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.dataset.image_checks import ImageChecks, ImagePair, alike, check_images, labels_without_images
 from utils.dataset.image_files import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
-from utils.dataset.loaders import open_dataset
 from utils.user_error import UserError
 
 AP_S_BORDER = 32  # pixels on disk: COCO's small objects have less area than its square

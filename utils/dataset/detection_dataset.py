@@ -1,30 +1,27 @@
-"""A split as images with objects, and the two ways a model is fed from it: augmented or letterboxed."""
+"""A split as it is on disk: images, their objects, and what COCO's figures are computed against."""
 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from collections.abc import Sequence
+from pathlib import Path
 
 import numpy as np
-from torch.utils.data import Dataset
 
-from utils.config.hyperparameters import Hyperparameters
-from utils.dataset.augmentation import Augmentation
-from utils.dataset.coco_annotations import CocoTruth, ImageAnnotations, truth_with_ignored
+from utils.dataset.coco_annotations import (
+    CocoTruth,
+    ImageAnnotations,
+    fit_to_images,
+    index_from_annotations,
+    read_coco_annotations,
+    truth_with_ignored,
+)
 from utils.dataset.image_cache import CacheKind, ImageCache, cache_images, image_layout
 from utils.dataset.image_files import ImageReadError, read_image
-from utils.dataset.label_cache import cache_folder_of
+from utils.dataset.label_cache import cache_folder_of, read_label_index
 from utils.dataset.label_index import LabelIndex
-from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, resize_to_long_side
-from utils.geometry.records import Labels, Sample
-
-
-class SampleKey(NamedTuple):
-    """What a training sample is a function of, besides the seed."""
-
-    epoch: int
-    position: int  # place in the epoch's order over all ranks
-    image: int  # row of the data set
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Labels
 
 
 class DetectionDataset:
@@ -91,51 +88,24 @@ class DetectionDataset:
         return image
 
 
-class AugmentedImages(Dataset):
-    """Training samples, augmented; item (epoch, position, index) is the same in every process.
+def open_dataset(
+    sources: Sequence[Path],
+    names: tuple[str, ...],
+    *,
+    title: str = "",
+    cache_folder: Path | None = None,
+    annotations: Path | None = None,
+) -> DetectionDataset:
+    """The data set of a split (`DatasetSpec.split`); see `read_label_index`.
 
-    They are squares of ``side`` pixels, or fill ``frames`` (F, 2), height and width for each image.
+    A COCO annotation file named by ``annotations`` is what COCO's figures are computed against. Where no image has
+    a label file, the labels are its objects too.
     """
-
-    def __init__(
-        self, dataset: DetectionDataset, side: int, hyp: Hyperparameters, seed: int, frames: np.ndarray | None = None
-    ) -> None:
-        self._dataset = dataset
-        self._seed = seed
-        self._frames = frames
-        self._augmentation = Augmentation(dataset, len(dataset), side, hyp)
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, key: SampleKey) -> Sample:
-        epoch, position, index = key
-        rng = np.random.default_rng((self._seed, epoch, position))
-        frame = None if self._frames is None else FrameSize(*self._frames[index].tolist())
-        image, labels = self._augmentation(index, rng, frame)
-        return Sample(image, labels, None, self._dataset.index.paths[index], index)
-
-
-class LetterboxedImages(Dataset):
-    """Evaluation samples: image ``i`` letterboxed into ``frames[i]``, never enlarged beyond ``long_side``."""
-
-    def __init__(self, dataset: DetectionDataset, long_side: int, frames: np.ndarray) -> None:
-        self._dataset = dataset
-        self._long_side = long_side
-        self._frames = frames  # (F, 2) height, width of each image's network frame
-
-    def __len__(self) -> int:
-        return len(self._dataset)
-
-    def __getitem__(self, index: int) -> Sample:
-        frame = FrameSize(*self._frames[index].tolist())
-        scaled = resize_to_long_side(self._dataset.source_image(index), self._long_side, smooth=True)
-        source = self._dataset.source_labels(index)
-        image, transform = letterbox(scaled, frame, source=source.size, enlarge=False)
-        polygons = tuple(None if p is None else _polygon_to_network(p, transform) for p in source.polygons)
-        labels = Labels(transform.to_network(source.boxes), source.classes, polygons, frame)
-        return Sample(image, labels, transform, self._dataset.index.paths[index], index)
-
-
-def _polygon_to_network(polygon: np.ndarray, transform: LetterboxTransform) -> np.ndarray:
-    return transform.to_network(np.tile(polygon, 2))[:, :2]
+    index = read_label_index(sources, names, title=title, cache_folder=cache_folder)
+    if annotations is None:
+        return DetectionDataset(index, names)
+    content = read_coco_annotations(annotations)
+    if index.unlabelled == len(index) and content.has_objects:
+        index = index_from_annotations(index, content, names)
+    fitted = fit_to_images(content, [index.paths[place] for place in range(len(index))], names)
+    return DetectionDataset(index, names, annotations=fitted)

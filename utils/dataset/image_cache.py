@@ -23,7 +23,6 @@ from tqdm import tqdm
 
 from utils.dataset.image_files import read_image
 from utils.dataset.label_index import LabelIndex, PathList
-from utils.runtime.free_memory import free_memory
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -31,6 +30,8 @@ CacheKind = Literal["ram", "disk"]
 MEMORY_SHARE = 0.8  # of the free memory that the images may take
 _READERS = 8
 _MIB, _GIB = 2**20, 2**30
+_MEMINFO = Path("/proc/meminfo")
+_GROUP = Path("/sys/fs/cgroup")
 
 
 class ImageCache(Protocol):
@@ -181,3 +182,26 @@ def _write_mapped(paths: PathList, layout: ImageLayout, file: Path, title: str) 
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def free_memory(meminfo: Path = _MEMINFO, group: Path = _GROUP) -> int:
+    """Bytes available without swapping: the machine's, or what the container's limit (cgroup) leaves if that is less.
+
+    Args:
+        meminfo: the kernel's table; where there is none (not Linux), free physical pages are counted.
+        group: folder of the process's control group, version 2 or 1.
+    """
+    if meminfo.is_file():
+        table = dict(line.split(":", 1) for line in meminfo.read_text(encoding="ascii").splitlines() if ":" in line)
+        machine = int(table["MemAvailable"].split()[0]) * 1024
+    else:
+        machine = os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    for limit, used in (
+        (group / "memory.max", group / "memory.current"),
+        (group / "memory" / "memory.limit_in_bytes", group / "memory" / "memory.usage_in_bytes"),
+    ):
+        if limit.is_file() and used.is_file():
+            most = limit.read_text(encoding="ascii").strip()
+            if most != "max":
+                return max(min(machine, int(most) - int(used.read_text(encoding="ascii"))), 0)
+    return machine

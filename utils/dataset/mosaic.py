@@ -1,4 +1,6 @@
-"""Canvases made of several images: where each image goes, and the drawing of what a view of the canvas shows.
+"""Training images made of several: mosaics, mixup, copy-paste.
+
+A mosaic is a canvas on which each image has a place, and the drawing of what a view of the canvas shows.
 
 A view that only zooms and shifts (the usual hyperparameters) is drawn from the files to the output at once: each
 image is cropped to whole pixels and resized into a whole-pixel rectangle, and its labels follow exactly that
@@ -15,12 +17,13 @@ import cv2
 import numpy as np
 
 from utils.dataset.affine_warp import clip_polygon
-from utils.dataset.mixup import join_labels
 from utils.geometry.boxes import box_area
 from utils.geometry.letterbox import PAD_VALUE, FrameSize
 from utils.geometry.records import Labels
 
 _SLIVER = 1e-3  # pixels; what the canvas's border leaves of an object
+_BETA = 32.0  # a narrow distribution about one half: both images stay visible
+MAX_COVERED = 0.3  # share of any present object that a pasted one may hide
 
 
 class ImageSource(Protocol):
@@ -206,3 +209,66 @@ def _axis(span: tuple[int, int], origin: float, scale: float, source: int, decod
 
 def _empty_labels(size: FrameSize) -> Labels:
     return Labels(np.zeros((0, 4), np.float32), np.zeros(0, np.int64), (), size)
+
+
+def mix(
+    first: tuple[np.ndarray, Labels], second: tuple[np.ndarray, Labels], rng: np.random.Generator
+) -> tuple[np.ndarray, Labels]:
+    """Mixup: two images (H, W, 3) of one size blended with a weight from Beta(32, 32), and the objects of both.
+
+    Zhang et al., ICLR 2018.
+    """
+    weight = float(rng.beta(_BETA, _BETA))
+    image = cv2.addWeighted(first[0], weight, second[0], 1 - weight, 0)
+    return image, join_labels(first[1], second[1])
+
+
+def join_labels(first: Labels, *others: Labels) -> Labels:
+    """All objects in the frame of ``first``."""
+    parts = (first, *others)
+    return replace(
+        first,
+        boxes=np.concatenate([part.boxes for part in parts]),
+        classes=np.concatenate([part.classes for part in parts]),
+        polygons=tuple(polygon for part in parts for polygon in part.polygons),
+    )
+
+
+def paste_mirrored(
+    image: np.ndarray, labels: Labels, share: float, rng: np.random.Generator
+) -> tuple[np.ndarray, Labels]:
+    """Copy-paste: mirror ``share`` of the outlined objects left to right where they hide little of what is there.
+
+    Ghiasi et al., CVPR 2021. Image (H, W, 3) uint8 and labels in its frame; both are returned anew.
+    """
+    outlined = np.array([i for i, polygon in enumerate(labels.polygons) if polygon is not None], dtype=np.int64)
+    count = round(share * len(outlined))
+    if not count:
+        return image, labels
+    width = labels.size.width
+    mask = np.zeros(image.shape[:2], dtype=np.uint8)
+    pasted: list[Labels] = []
+    present = labels.boxes
+    for i in rng.permutation(outlined)[:count]:
+        polygon = labels.polygons[i]
+        if polygon is None:
+            continue
+        mirrored = polygon * np.array([-1, 1], np.float32) + np.array([width, 0], np.float32)
+        box = np.concatenate([mirrored.min(axis=0), mirrored.max(axis=0)])
+        if (_covered(present, box) >= MAX_COVERED).any():
+            continue
+        cv2.fillPoly(mask, [np.round(mirrored).astype(np.int32)], 1)
+        one = labels.keep(np.array([i]))
+        pasted.append(replace(one, boxes=box[None].astype(np.float32), polygons=(mirrored.astype(np.float32),)))
+        present = np.concatenate([present, pasted[-1].boxes])
+    if not pasted:
+        return image, labels
+    image = np.where(mask[..., None] > 0, cv2.flip(image, 1), image)
+    return image, join_labels(labels, *pasted)
+
+
+def _covered(boxes: np.ndarray, cover: np.ndarray) -> np.ndarray:
+    """Share (N,) of each box that lies under ``cover`` (4,)."""
+    low, high = np.maximum(boxes[:, :2], cover[:2]), np.minimum(boxes[:, 2:], cover[2:])
+    hidden: np.ndarray = (high - low).clip(0).prod(axis=1) / np.maximum(box_area(boxes), 1e-9)
+    return hidden

@@ -1,16 +1,21 @@
-"""The order of an epoch, a function of (seed, epoch); the batches of an evaluation, a function of the images."""
+"""The order of an epoch: a function of (seed, epoch)."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Literal
+from typing import NamedTuple
 
 import numpy as np
 from torch.utils.data import Sampler
 
-from utils.dataset.detection_dataset import SampleKey
-from utils.geometry.letterbox import FrameSize
+
+class SampleKey(NamedTuple):
+    """What a training sample is a function of, besides the seed."""
+
+    epoch: int
+    position: int  # place in the epoch's order over all ranks
+    image: int  # row of the data set
 
 
 class TrainingSampler(Sampler[list[SampleKey]]):
@@ -91,43 +96,3 @@ class RectangularSampler(Sampler[list[SampleKey]]):
             own = range(self._rank, len(batch), self._world)
             yield [SampleKey(self._epoch, position + place, int(batch[place])) for place in own]
             position += len(batch)
-
-
-SortKind = Literal["stable", "quicksort"]
-
-
-def evaluation_batches(sizes: np.ndarray, batch_size: int, sort: SortKind = "stable") -> list[np.ndarray]:
-    """Rows of the data set per batch, images of like shape together: sorted by height / width.
-
-    Args:
-        sizes: (F, 2) height, width.
-        sort: NumPy's "quicksort", which YOLOv5 uses, leaves images of equal shape in an order that depends on the
-            processor; which batch such an image falls in decides its frame.
-    """
-    order = np.argsort(sizes[:, 0] / sizes[:, 1], kind=sort)
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-
-
-def rectangular_frames(
-    sizes: np.ndarray, batches: list[np.ndarray], long_side: int, stride: int, pad: float = 0.5
-) -> np.ndarray:
-    """Network frame (F, 2) height, width for each image: the smallest one for its batch, as in YOLOv5.
-
-    A batch takes the frame of its most extreme shape; one with both tall and wide images is square. ``pad`` is a
-    margin in strides.
-    """
-    frames = np.zeros_like(sizes)
-    for batch in batches:
-        aspects = sizes[batch, 0] / sizes[batch, 1]
-        height, width = 1.0, 1.0
-        if aspects.max() < 1:
-            height = float(aspects.max())
-        elif aspects.min() > 1:
-            width = float(1 / aspects.min())
-        frames[batch] = [math.ceil(side * long_side / stride + pad) * stride for side in (height, width)]
-    return frames
-
-
-def fixed_frames(count: int, frame: FrameSize) -> np.ndarray:
-    """The same network frame (count, 2) for every image (exported models with a static input)."""
-    return np.tile(np.array(frame, dtype=np.int32), (count, 1))

@@ -117,3 +117,18 @@ def padded_frame(source: FrameSize, long_side: int, stride: int) -> FrameSize:
 def multiple_of_stride(side: int, stride: int) -> int:
     """The smallest multiple of ``stride`` that is not below ``side``, pixels."""
     return math.ceil(side / stride) * stride
+
+
+def middle_square(image: np.ndarray, side: int) -> np.ndarray:
+    """The largest square in the middle of ``image`` (H, W, 3), scaled to ``side`` pixels: a classifier's input."""
+    height, width = image.shape[:2]
+    shorter = min(height, width)
+    top, left = (height - shorter) // 2, (width - shorter) // 2
+    return resized_to_square(image[top : top + shorter, left : left + shorter], side)
+
+
+def resized_to_square(image: np.ndarray, side: int) -> np.ndarray:
+    """The image scaled to a square of ``side`` pixels."""
+    if image.shape[:2] == (side, side):
+        return image
+    return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)

@@ -12,8 +12,8 @@ from torch.nn import functional
 
 from models.classifier import USUAL_SIDE, Classifier
 from models.classifier_weights import load_classifier
-from utils.dataset.classification_samples import middle_square
 from utils.geometry.colour_scale import normalized
+from utils.geometry.letterbox import middle_square
 from utils.inference.model_backends import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
 from utils.runtime.device import autocast, placed

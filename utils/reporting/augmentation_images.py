@@ -15,7 +15,7 @@ import numpy as np
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
 from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes, write_image
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
 from utils.reporting.box_drawing import DrawingStyle, draw_labels
 
 SIDE = 416  # pixels

@@ -7,17 +7,12 @@ from dataclasses import dataclass
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.run_config import TrainConfig
+from utils.dataset.batch_loader import LoaderSettings
+from utils.dataset.detection_dataset import open_dataset
+from utils.dataset.evaluation_loader import DetectionLoader, evaluation_loader
 from utils.dataset.image_cache import CacheKind
-from utils.dataset.loaders import (
-    DetectionLoader,
-    DetectionTrainingLoader,
-    LoaderSettings,
-    TrainingShape,
-    evaluation_loader,
-    open_dataset,
-    training_loader,
-)
 from utils.dataset.tiled_dataset import TiledDataset
+from utils.dataset.training_loader import DetectionTrainingLoader, TrainingShape, training_loader
 from utils.runtime.process_ranks import ProcessRanks
 
 FEW_BYTES = 64 * 2**20  # of decoded training images that are kept without --cache: little beside torch itself

@@ -50,7 +50,7 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
     """
     device = select_device(config.device)
     backend, side = chosen_classifier(config, device)
-    part = open_part(config.data, "judged")
+    part = open_part(config.data, "evaluated")
     if backend.names != part.names:
         raise UserError(f"{config.weights}: its {len(backend.names)} classes are not the {len(part.names)} of the data")
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)

@@ -12,10 +12,10 @@ import torch
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.run_config import ValConfig
 from utils.config.weights_by_name import find_weights
+from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.dataset_download import available_dataset
-from utils.dataset.detection_dataset import DetectionDataset
-from utils.dataset.loaders import DetectionLoader, LoaderSettings, evaluation_loader, open_dataset
-from utils.dataset.samplers import SortKind
+from utils.dataset.detection_dataset import DetectionDataset, open_dataset
+from utils.dataset.evaluation_loader import DetectionLoader, SortKind, evaluation_loader
 from utils.evaluation.area_ranges import parse_area_ranges
 from utils.evaluation.evaluate import (
     Detector,

@@ -15,9 +15,9 @@ from models.yolo import DetectionModel
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.run_config import QUAD, TrainConfig
 from utils.dataset.dataset_download import available_dataset
-from utils.dataset.image_weights import image_weights
-from utils.dataset.loaders import DetectionLoader
-from utils.dataset.pixel_changes import albumentations_installed
+from utils.dataset.evaluation_loader import DetectionLoader
+from utils.dataset.image_changes import albumentations_installed
+from utils.dataset.training_loader import image_weights
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
 from utils.geometry.letterbox import multiple_of_stride
 from utils.geometry.records import Batch

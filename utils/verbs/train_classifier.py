@@ -161,7 +161,7 @@ def open_images(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ranks
     """Loaders over this process's share of the part to learn from and the part to judge by."""
     with ranks.first_on_machine():  # a data set may have to be fetched
         parts = open_parts(config.data)
-    train, judged = parts.train, parts.judged
+    train, judged = parts.train, parts.evaluated
     if config.cache is not None:
         train, judged = train.kept_in_memory(), judged.kept_in_memory()
     learn = LoaderSettings.of_run(config, ranks)

@@ -25,7 +25,9 @@ class AnnotatedImage:
     classes: np.ndarray  # (N,) int64
     boxes: np.ndarray  # (N, 4) float64 xyxy, pixels
     outlines: tuple[np.ndarray | None, ...] = ()  # N polygons (K, 2) pixels, or empty for none at all
-    ignored: np.ndarray | None = None  # (I, 5) float64 class x1 y1 x2 y2, pixels: regions not to judge detections in
+    ignored: np.ndarray | None = (
+        None  # (I, 5) float64 class x1 y1 x2 y2, pixels: regions in which no detection is wrong
+    )
     problems: tuple[LabelProblem, ...] = ()  # what of its annotation is not used
 
 
