@@ -16,8 +16,8 @@ from tests.dataset.converters.test_formats import visdrone_set
 from tests.dataset.images import write_image, write_labels
 from tests.runtime.loopback import Served, Server, loopback_server
 from utils.config.dataset_yaml import REPOSITORY, read_dataset_yaml
+from utils.dataset.converters.aerial_images import VISDRONE_NAMES
 from utils.dataset.converters.formats import FORMATS
-from utils.dataset.converters.visdrone import NAMES
 from utils.dataset.dataset_download import UNFINISHED, available_dataset
 from utils.runtime.downloads import Patience
 from utils.user_error import UserError
@@ -128,7 +128,7 @@ def test_published_annotations_become_labels(tmp_path: Path) -> None:
         file = tmp_path / "drones.yaml"
         images = "VisDrone2019-DET-val/images"
         file.write_text(
-            f"path: {tmp_path}/drones\ntrain: {images}\nval: {images}\nnames: [{', '.join(NAMES)}]\n"
+            f"path: {tmp_path}/drones\ntrain: {images}\nval: {images}\nnames: [{', '.join(VISDRONE_NAMES)}]\n"
             f"convert: visdrone\nannotations: val.json\ndownload: {{url: {server.url('val.zip')}, to: .}}\n"
         )
         spec = available_dataset(file, patience=HASTY)

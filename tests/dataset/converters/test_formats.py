@@ -15,8 +15,8 @@ from tests.dataset.converters.reading import blank, converted, objects, opened
 from tests.dataset.test_voc_files import voc_object, voc_set, voc_text
 from tests.end_to_end.scripts import environment
 from utils.config.dataset_yaml import read_dataset_yaml
-from utils.dataset.converters import dota, visdrone, xview
-from utils.dataset.converters.annotated_images import SourceSettings
+from utils.dataset.converters.aerial_images import DOTA_NAMES, VISDRONE_NAMES, XVIEW_NAMES
+from utils.dataset.converters.label_writing import SourceSettings
 from utils.dataset.label_files import LabelProblem
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 from utils.user_error import UserError
@@ -51,7 +51,7 @@ def test_visdrone(tmp_path: Path) -> None:
         (9, "category 12 "),
         (10, "not a row le"),
     ]
-    dataset = opened(summary, visdrone.NAMES, tmp_path)
+    dataset = opened(summary, VISDRONE_NAMES, tmp_path)
     assert objects(dataset, "0000001_02999_d_0000005.jpg") == [
         (3, 10, 20, 40, 60),
         (3, 152, 10, 172, 30),
@@ -86,7 +86,7 @@ def test_dota(tmp_path: Path) -> None:
         "1 2 3 4\n"
     )
     summary = converted("dota", SourceSettings(tmp_path))["train"]
-    dataset = opened(summary, dota.NAMES, tmp_path)
+    dataset = opened(summary, DOTA_NAMES, tmp_path)
     assert objects(dataset, "P0000.png") == [(10, 10, 10, 50, 50)]
     truth = dataset.coco_truth
     assert truth is not None
@@ -138,14 +138,14 @@ def test_xview(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"xView_train.{suffix}"
     file.write_text(text)
     summaries = converted("xview", SourceSettings(file))
-    train, val = (opened(summaries[part], xview.NAMES, tmp_path) for part in ("train", "val"))
+    train, val = (opened(summaries[part], XVIEW_NAMES, tmp_path) for part in ("train", "val"))
     assert sorted(path.name for path in [*train.index.paths, *val.index.paths]) == sorted(images)
     assert len(val) == 1
     assert objects(train, "5.tif") == [(5, 10, 20, 30, 60), (59, 0, 0, 20, 20)]
     texts = [problem.text for part in summaries.values() for problem in part.problems]
     assert len(texts) == 3
     assert "type_id 75 is not a class of xView" in texts
-    assert (len(xview.NAMES), len(set(xview.NAMES))) == (60, 60)
+    assert (len(XVIEW_NAMES), len(set(XVIEW_NAMES))) == (60, 60)
 
 
 def test_voc(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ def test_into_a_folder_of_its_own(tmp_path: Path) -> None:
     before = sorted(source.rglob("*"))
     for _ in range(2):  # a second time over the first
         summary = converted("visdrone", SourceSettings(source), tmp_path / "to")["val"]
-        assert objects(opened(summary, visdrone.NAMES, tmp_path), "0000001_02999_d_0000005.jpg")[0] == (
+        assert objects(opened(summary, VISDRONE_NAMES, tmp_path), "0000001_02999_d_0000005.jpg")[0] == (
             3,
             10,
             20,
@@ -253,7 +253,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert content["val"] == "images/val"
     (tmp_path / "to" / "data.yaml").write_text(yaml.safe_dump(content | {"train": "images/val"}))
     spec = read_dataset_yaml(tmp_path / "to" / "data.yaml")
-    assert spec.names == visdrone.NAMES
+    assert spec.names == VISDRONE_NAMES
     assert spec.annotations["val"].is_file()
     wrong = subprocess.run([*command[:4], "nowhere"], cwd=tmp_path, env=environment(), capture_output=True, text=True)
     assert (wrong.returncode, wrong.stderr) == (1, "error: nowhere: no such folder\n")

@@ -5,14 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 
-from utils.dataset.converters.annotated_images import Reader, SourceSettings
-from utils.dataset.converters.coco import read_coco
-from utils.dataset.converters.dota import read_dota
-from utils.dataset.converters.label_writing import PartSummary, write_labels
-from utils.dataset.converters.sku110k import read_sku110k
-from utils.dataset.converters.visdrone import read_visdrone
-from utils.dataset.converters.voc import read_voc
-from utils.dataset.converters.xview import read_xview
+from utils.dataset.converters.aerial_images import read_dota, read_visdrone, read_xview
+from utils.dataset.converters.label_writing import PartSummary, Reader, SourceSettings, write_labels
+from utils.dataset.converters.photographs import read_coco, read_sku110k, read_voc
 
 FORMATS: Mapping[str, Reader] = {
     "coco": read_coco,
