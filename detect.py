@@ -14,7 +14,7 @@ from __future__ import annotations
 import sys
 
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import DetectConfig
+from utils.config.detect_flags import DetectConfig
 from utils.runtime.console_log import run_verb
 
 

@@ -12,14 +12,14 @@ from __future__ import annotations
 import sys
 
 from utils.config.command_line import parse_command_line
-from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig
+from utils.config.export_flags import REFUSED_EXPORT_FLAGS, ExportConfig
 from utils.runtime.console_log import run_verb
 
 
 def main() -> None:
     assert __doc__ is not None
     config = parse_command_line(
-        FullExportConfig, sys.argv[1:], prog="export.py", description=__doc__, refused=REFUSED_FLAGS
+        ExportConfig, sys.argv[1:], prog="export.py", description=__doc__, refused=REFUSED_EXPORT_FLAGS
     )
     # After parsing, so that --help and a wrong flag answer at once.
     from utils.runtime.failures import explained_failures

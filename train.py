@@ -12,7 +12,7 @@ from __future__ import annotations
 import sys
 
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import REFUSED_TRAIN_FLAGS, TrainConfig
+from utils.config.train_flags import REFUSED_TRAIN_FLAGS, TrainConfig
 from utils.runtime.console_log import run_verb
 
 

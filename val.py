@@ -10,7 +10,7 @@ from __future__ import annotations
 import sys
 
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.runtime.console_log import run_verb
 
 

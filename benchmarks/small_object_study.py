@@ -32,7 +32,8 @@ from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_
 from benchmarks.study_report import DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
 from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
-from utils.config.run_config import TrainConfig, ValConfig
+from utils.config.train_flags import TrainConfig
+from utils.config.val_flags import ValConfig
 from utils.dataset.demo_scenes import write_demo_scenes
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import run_verb

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    from utils.config.classify_config import REFUSED_PREDICT_FLAGS, ClassifyPredictConfig
+    from utils.config.classify_flags import REFUSED_PREDICT_FLAGS, ClassifyPredictConfig
     from utils.config.command_line import parse_command_line
 
     assert __doc__ is not None

@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def main() -> None:
-    from utils.config.classify_config import ClassifyValConfig
+    from utils.config.classify_flags import ClassifyValConfig
     from utils.config.command_line import parse_command_line
 
     assert __doc__ is not None

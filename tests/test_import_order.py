@@ -89,5 +89,5 @@ def test_the_check_finds_an_import_to_the_right() -> None:
     assert violations(path, inside_a_function) == [
         "utils/geometry/boxes.py:2 imports utils.loss.detection_loss.DetectionLoss"
     ]
-    assert violations(REPOSITORY / "models" / "yolo.py", "import utils.config.run_config") != []
+    assert violations(REPOSITORY / "models" / "yolo.py", "import utils.config.shared_flags") != []
     assert violations(REPOSITORY / "train.py", "import val") != []

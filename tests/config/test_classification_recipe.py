@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from utils.config.classification_recipe import ClassificationRecipe, parse_with_recipe, read_recipe
-from utils.config.classify_config import ClassifyTrainConfig
+from utils.config.classify_flags import ClassifyTrainConfig
 from utils.config.hyperparameters import HYPS
 from utils.user_error import UsageError, UserError
 

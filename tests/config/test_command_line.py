@@ -7,7 +7,11 @@ from dataclasses import dataclass
 import pytest
 
 from utils.config.command_line import flag, parse_command_line
-from utils.config.run_config import DetectConfig, ExportConfig, TrainConfig, ValConfig, square_or_rectangle
+from utils.config.detect_flags import DetectConfig
+from utils.config.export_flags import ExportConfig
+from utils.config.shared_flags import square_or_rectangle
+from utils.config.train_flags import TrainConfig
+from utils.config.val_flags import ValConfig
 from utils.user_error import UsageError
 
 

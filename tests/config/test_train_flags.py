@@ -8,7 +8,7 @@ import pytest
 
 from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import REFUSED_TRAIN_FLAGS, TrainConfig
+from utils.config.train_flags import REFUSED_TRAIN_FLAGS, TrainConfig
 from utils.user_error import UsageError
 
 # Default of every flag with an effect.

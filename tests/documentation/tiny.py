@@ -14,10 +14,12 @@ from typing import Any
 
 from tests.documentation.commands import DocCommand
 from utils.config.classification_recipe import parse_with_recipe
-from utils.config.classify_config import REFUSED_PREDICT_FLAGS, ClassifyPredictConfig, ClassifyValConfig
+from utils.config.classify_flags import REFUSED_PREDICT_FLAGS, ClassifyPredictConfig, ClassifyValConfig
 from utils.config.command_line import as_command, parse_command_line
-from utils.config.run_config import REFUSED_TRAIN_FLAGS, DetectConfig, TrainConfig, ValConfig
-from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig
+from utils.config.detect_flags import DetectConfig
+from utils.config.export_flags import REFUSED_EXPORT_FLAGS, ExportConfig
+from utils.config.train_flags import REFUSED_TRAIN_FLAGS, TrainConfig
+from utils.config.val_flags import ValConfig
 
 SIDE = 64  # pixels
 DATA = "my.yaml"
@@ -61,7 +63,7 @@ SCRIPTS = {
     "classify/predict.py": Script(
         _parser(ClassifyPredictConfig, "classify/predict.py", REFUSED_PREDICT_FLAGS), {"imgsz": SIDE}, {}
     ),
-    "export.py": Script(_parser(FullExportConfig, "export.py", REFUSED_FLAGS), {"imgsz": (SIDE,)}, {}),
+    "export.py": Script(_parser(ExportConfig, "export.py", REFUSED_EXPORT_FLAGS), {"imgsz": (SIDE,)}, {}),
 }
 # Arguments of modules in place of those in the page; FOLDER is one that may be written to.
 MODULES: dict[str, tuple[str, ...]] = {

@@ -29,9 +29,9 @@ from tests.documentation.tiny import CLASSES, DATA, SIDE
 from tests.shared_data import REPOSITORY
 from tests.small_classes import write_small_classes
 from tests.small_dataset import write_small_dataset
-from utils.config.classify_config import ClassifyTrainConfig
-from utils.config.run_config import TrainConfig
-from utils.exporting.export_flags import FullExportConfig
+from utils.config.classify_flags import ClassifyTrainConfig
+from utils.config.export_flags import ExportConfig
+from utils.config.train_flags import TrainConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.training.session import train
 from utils.verbs.export import run_export
@@ -73,7 +73,7 @@ def fill(folder: Path) -> None:
     }
     tiny |= {"noplots": True, "loggers": ("none",), "project": str(folder / "made")}
     train(DetectionTask, TrainConfig(**tiny, epochs=0, name="nano"))  # type: ignore[arg-type]
-    run_export(FullExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
+    run_export(ExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
     with contextlib.suppress(Interruption):
         train(DetectionTask, TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
     write_small_classes(folder / CLASSES, train=2, judged=1)

@@ -18,7 +18,8 @@ from tests.dataset.test_dataset_download import zipped
 from tests.dataset.test_voc_files import voc_object, voc_text
 from tests.runtime.loopback import Served, loopback_server
 from tests.small_dataset import NAMES, write_small_dataset
-from utils.config.run_config import TrainConfig, ValConfig
+from utils.config.train_flags import TrainConfig
+from utils.config.val_flags import ValConfig
 from utils.training.session import train
 from utils.verbs.evaluate import run_evaluation
 from utils.verbs.train import DetectionTask

@@ -17,7 +17,7 @@ from models.weights import checkpoint_fields, load_model
 from tests.exporting.small_model import write_small_checkpoint, write_small_torchscript
 from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import DetectConfig
+from utils.config.detect_flags import DetectConfig
 from utils.reporting import image_window
 from utils.user_error import UsageError
 from utils.verbs.detect import DetectionSummary, run_detection

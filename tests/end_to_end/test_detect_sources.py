@@ -17,7 +17,7 @@ from tests.inference.mjpeg_server import Camera, cameras_on_loopback
 from tests.inference.test_frame_sources import damaged_video, write_video
 from tests.shared_data import SHARED, needs_shared
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import DetectConfig
+from utils.config.detect_flags import DetectConfig
 from utils.inference import live_streams
 from utils.inference.live_streams import StreamPatience
 from utils.reporting import video_output

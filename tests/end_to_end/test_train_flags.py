@@ -20,7 +20,7 @@ from models.weights import load_model
 from models.yolo import DetectionModel
 from tests.shared_data import SHARED
 from tests.small_dataset import write_small_dataset
-from utils.config.run_config import TrainConfig
+from utils.config.train_flags import TrainConfig
 from utils.dataset.image_cache import MappedImages, MemoryImages
 from utils.geometry.records import Batch, HeadMaps
 from utils.reporting.epoch_log import EpochRecord

@@ -16,7 +16,7 @@ from tests.models.test_fuse import disturb_norms
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.config.command_line import parse_command_line
 from utils.config.dataset_yaml import read_dataset_yaml
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.evaluation.evaluate import EvaluationReport
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.quantization import Int8Data

@@ -16,7 +16,7 @@ import torch
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import TrainConfig
+from utils.config.train_flags import TrainConfig
 from utils.runtime.process_ranks import joined_processes
 from utils.training.one_epoch import LossMeter, train_one_epoch
 from utils.training.session import new_run

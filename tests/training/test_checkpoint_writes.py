@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from tests.small_dataset import write_small_dataset
-from utils.config.run_config import TrainConfig
+from utils.config.train_flags import TrainConfig
 from utils.runtime.process_ranks import ALONE
 from utils.training.checkpoint import read_checkpoint, write_checkpoint
 from utils.training.session import TrainingRun, new_run

@@ -12,7 +12,7 @@ import pytest
 
 from tests.exporting.small_model import write_small_checkpoint
 from utils.config.command_line import parse_command_line
-from utils.config.run_config import DetectConfig
+from utils.config.detect_flags import DetectConfig
 from utils.user_error import UserError
 from utils.verbs.detect import DetectionSummary, run_detection
 

@@ -18,8 +18,8 @@ from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
 from tests.shared_data import REPOSITORY
 from tests.small_dataset import write_small_dataset
 from utils.config.command_line import parse_command_line
+from utils.config.export_flags import REFUSED_EXPORT_FLAGS, ExportConfig, flags_without_effect
 from utils.exporting import formats
-from utils.exporting.export_flags import REFUSED_FLAGS, FullExportConfig, flags_without_effect
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.formats import ExportFormat, Writer, check_formats
 from utils.exporting.onnx import opset_of, write_onnx
@@ -170,9 +170,7 @@ def test_graph_of_the_released_family_keeps_space_to_depth_only_before_joins(tmp
 
 def run(folder: Path, *flags: object) -> list[export_run.ExportedFile]:
     words = ["--weights", folder / "a.pt", *flags]
-    return export_run.export_detector(
-        parse_command_line(FullExportConfig, list(map(str, words)), prog="", description="")
-    )
+    return export_run.export_detector(parse_command_line(ExportConfig, list(map(str, words)), prog="", description=""))
 
 
 @pytest.mark.parametrize(
@@ -232,11 +230,11 @@ def test_flags_reach_the_file(tmp_path: Path) -> None:
     ],
 )
 def test_flags_that_change_nothing_are_said(flags: tuple[object, ...], sentences: list[str]) -> None:
-    config = parse_command_line(FullExportConfig, list(map(str, flags)), prog="", description="")
+    config = parse_command_line(ExportConfig, list(map(str, flags)), prog="", description="")
     assert flags_without_effect(config) == sentences
 
 
 @pytest.mark.parametrize("name", ["--optimize", "--keras", "--inplace"])
 def test_flags_of_yolov5_that_mean_nothing_here_are_refused(name: str) -> None:
     with pytest.raises(UsageError, match=f"export.py: {name}: "):
-        parse_command_line(FullExportConfig, [name], prog="export.py", description="", refused=REFUSED_FLAGS)
+        parse_command_line(ExportConfig, [name], prog="export.py", description="", refused=REFUSED_EXPORT_FLAGS)

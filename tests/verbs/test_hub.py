@@ -288,7 +288,7 @@ def test_official_weights_through_the_hub_and_detect_py(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from utils.config.command_line import parse_command_line
-    from utils.config.run_config import DetectConfig
+    from utils.config.detect_flags import DetectConfig
     from utils.verbs.detect import run_detection
 
     weights = SHARED / "weights" / "yolov5n.pt"

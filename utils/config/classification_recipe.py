@@ -7,7 +7,7 @@ from dataclasses import Field, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from utils.config.classify_config import OPTIMIZERS, ClassifyTrainConfig
+from utils.config.classify_flags import OPTIMIZERS, ClassifyTrainConfig
 from utils.config.command_line import parse_command_line
 from utils.config.hyperparameters import as_number, find_hyperparameters, number, number_problem, read_hyp_table
 from utils.user_error import UserError

@@ -16,7 +16,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader
 
-from utils.config.run_config import RunConfig
+from utils.config.shared_flags import RunConfig
 from utils.runtime.opencv_threads import one_opencv_thread
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.read_ahead import read_ahead, useful_workers

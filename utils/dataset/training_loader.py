@@ -10,7 +10,7 @@ import numpy as np
 from torch.utils.data import Dataset, Sampler
 
 from utils.config.hyperparameters import Hyperparameters
-from utils.config.run_config import QUAD
+from utils.config.train_flags import QUAD
 from utils.dataset.augmentation import Augmentation
 from utils.dataset.batch_loader import BatchPlan, LoaderSettings, TrainingLoader
 from utils.dataset.detection_dataset import DetectionDataset

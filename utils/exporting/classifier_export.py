@@ -12,8 +12,8 @@ import torch
 
 from models.classifier import Classifier
 from models.classifier_weights import load_classifier
-from utils.config.run_config import square_or_rectangle
-from utils.exporting.export_flags import FullExportConfig
+from utils.config.export_flags import ExportConfig
+from utils.config.shared_flags import square_or_rectangle
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.formats import check_formats
 from utils.exporting.graph_output import ExportableModel
@@ -49,7 +49,7 @@ class ExportedClassifier:
     difference: float  # largest, of a probability
 
 
-def export_classifier(weights: Path, config: FullExportConfig) -> list[ExportedClassifier]:
+def export_classifier(weights: Path, config: ExportConfig) -> list[ExportedClassifier]:
     """Write the classifier beside ``weights`` in every format; a line for each goes to the log.
 
     Raises:

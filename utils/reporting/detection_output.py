@@ -10,7 +10,7 @@ from types import TracebackType
 
 import numpy as np
 
-from utils.config.run_config import DetectConfig
+from utils.config.detect_flags import DetectConfig
 from utils.geometry.records import Detections
 from utils.inference.frames import Frame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections

@@ -12,7 +12,7 @@ import torch
 
 from models.pickles import DAMAGE
 from models.weights import SCHEMA
-from utils.config.run_config import RunConfig
+from utils.config.shared_flags import RunConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.runtime.atomic_files import atomic_file
 from utils.training.learner import Learner

@@ -11,7 +11,7 @@ import torch
 from torch import nn
 from torch.nn.parallel import DistributedDataParallel
 
-from utils.config.run_config import RunConfig
+from utils.config.shared_flags import RunConfig
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import reuse_freed_memory

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.hyperparameters import Hyperparameters
-from utils.config.run_config import TrainConfig
+from utils.config.train_flags import TrainConfig
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.evaluation_loader import DetectionLoader, evaluation_loader

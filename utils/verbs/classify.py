@@ -13,7 +13,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.config.classify_config import ClassifyPredictConfig
+from utils.config.classify_flags import ClassifyPredictConfig
 from utils.evaluation.classification import TOP
 from utils.inference.classifier_backends import classify_images
 from utils.inference.frame_sources import open_source

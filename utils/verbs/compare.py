@@ -12,7 +12,7 @@ from pathlib import Path
 
 from models.summary import summarize
 from utils.config.command_line import as_command
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.evaluation.model_comparison import (
     CONFIDENCE,

@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
-from utils.config.run_config import DetectConfig, square_or_rectangle
+from utils.config.detect_flags import DetectConfig
+from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
 from utils.geometry.records import Detections

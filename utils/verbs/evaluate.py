@@ -7,7 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 from utils.config.command_line import as_command
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.evaluation.error_analysis import advice, analyse_errors
 from utils.evaluation.evaluate import EvaluationObserver, EvaluationReport
 from utils.reporting.dataset_problems import report_problems

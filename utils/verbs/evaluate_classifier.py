@@ -7,7 +7,7 @@ from dataclasses import asdict
 
 import torch
 
-from utils.config.classify_config import ClassifyPredictConfig, ClassifyValConfig
+from utils.config.classify_flags import ClassifyPredictConfig, ClassifyValConfig
 from utils.config.weights_by_name import find_weights
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.classification_dataset import open_part

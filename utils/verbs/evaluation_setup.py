@@ -10,7 +10,7 @@ from pathlib import Path
 import torch
 
 from utils.config.dataset_yaml import DatasetSpec
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.config.weights_by_name import find_weights
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.dataset_download import available_dataset

@@ -16,12 +16,12 @@ from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel
 from utils.config.dataset_yaml import DatasetSpec
-from utils.config.run_config import square_or_rectangle
+from utils.config.export_flags import ExportConfig, flags_without_effect
+from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.dataset.dataset_download import available_dataset
 from utils.dataset.image_files import list_images, read_image
 from utils.exporting.classifier_export import export_classifier
-from utils.exporting.export_flags import FullExportConfig, flags_without_effect
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS, check_formats, check_settings
 from utils.exporting.onnx_suppression import embed_suppression
@@ -60,7 +60,7 @@ class ExportedFile:
     accuracy: tuple[Accuracy, Accuracy] | None = None  # of the model and of the file, where bits were given up
 
 
-def run_export(config: FullExportConfig) -> None:
+def run_export(config: ExportConfig) -> None:
     """Export the detector or the classifier in ``--weights``.
 
     Raises:
@@ -73,7 +73,7 @@ def run_export(config: FullExportConfig) -> None:
         export_detector(config)
 
 
-def export_detector(config: FullExportConfig) -> list[ExportedFile]:
+def export_detector(config: ExportConfig) -> list[ExportedFile]:
     """Export as ``config`` says; a table of the files and how they compare with the model goes to the log.
 
     Raises:
@@ -157,7 +157,7 @@ def format_table(files: Sequence[ExportedFile]) -> str:
     return "\n".join(lines)
 
 
-def _suppression(config: FullExportConfig) -> EmbeddedSuppression | None:
+def _suppression(config: ExportConfig) -> EmbeddedSuppression | None:
     if not config.nms:
         return None
     return EmbeddedSuppression(
@@ -169,7 +169,7 @@ def _suppression(config: FullExportConfig) -> EmbeddedSuppression | None:
     )
 
 
-def _precision(config: FullExportConfig) -> ExportPrecision:
+def _precision(config: ExportConfig) -> ExportPrecision:
     if config.half and config.int8:
         raise UsageError("--half with --int8: take one of the two")
     if config.int8 and not config.data:

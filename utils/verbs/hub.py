@@ -16,7 +16,7 @@ from models.fuse import fused
 from models.transfer import transfer_weights
 from models.weights import load_model, read_weights
 from models.yolo import DetectionModel, find_architecture, read_architecture
-from utils.config.run_config import square_or_rectangle
+from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize, multiple_of_stride

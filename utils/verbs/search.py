@@ -26,7 +26,7 @@ from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
-from utils.config.run_config import TrainConfig
+from utils.config.train_flags import TrainConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.run_directory import new_run_directory
 from utils.reporting.search_plots import plot_search

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.evaluation.evaluation_report import EvaluationReport, StudyRow
 from utils.reporting.curve_plots import plot_study
 from utils.reporting.metrics_file import figure_text, format_table, speed_line, write_metrics

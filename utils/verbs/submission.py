@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from utils.config.run_config import ValConfig
+from utils.config.val_flags import ValConfig
 from utils.dataset.coco_annotations import NO_CLASS, ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.evaluate import EvaluationObserver

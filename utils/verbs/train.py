@@ -13,7 +13,7 @@ import numpy as np
 from models.weights import checkpoint_fields, load_model
 from models.yolo import DetectionModel
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
-from utils.config.run_config import QUAD, TrainConfig
+from utils.config.train_flags import QUAD, TrainConfig
 from utils.dataset.dataset_download import available_dataset
 from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed

@@ -12,7 +12,7 @@ from typing import Any
 from models.classifier import CUTOFF, Classifier, ClassifierPlan, check_takes, set_dropout
 from models.classifier_weights import classifier_fields, load_classifier, read_start, take_weights
 from utils.config.classification_recipe import ClassificationRecipe, read_recipe
-from utils.config.classify_config import ClassifyTrainConfig
+from utils.config.classify_flags import ClassifyTrainConfig
 from utils.config.hyperparameters import find_hyperparameters
 from utils.config.weights_by_name import find_weights
 from utils.dataset.batch_loader import LoaderSettings

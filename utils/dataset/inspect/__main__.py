@@ -12,7 +12,7 @@ from __future__ import annotations
 import argparse
 import sys
 
-from utils.config.run_config import LONGEST_SIDE
+from utils.config.shared_flags import LONGEST_SIDE
 from utils.dataset.dataset_download import available_dataset
 from utils.dataset.dataset_inspection import InspectionSettings, inspect_dataset
 from utils.reporting.dataset_page import write_inspection

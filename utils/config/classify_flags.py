@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.config.command_line import flag
-from utils.config.run_config import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE, MOST_EPOCHS, RunConfig
+from utils.config.shared_flags import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE, MOST_EPOCHS, RunConfig
 from utils.user_error import UsageError
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
@@ -135,7 +135,7 @@ class ClassifyPredictConfig(_EvaluatedModel):
 
 # Flags of YOLOv5's classify/predict.py that do nothing there, or belong to what is not here.
 REFUSED_PREDICT_FLAGS = {
-    "--augment": "a classifier looks at the middle square of each image once; YOLOv5 ignores the flag",
+    "--augment": "a classifier takes the middle square of each image once; YOLOv5 ignores the flag",
     "--visualize": "feature maps of classifiers are not drawn; YOLOv5 ignores the flag",
     "--update": "weights files are never rewritten",
     "--view-img": "there is no window; the images are in the run's folder",

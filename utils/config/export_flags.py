@@ -1,14 +1,14 @@
-"""Flags of ``export.py``: those of ``ExportConfig``, and what concerns single formats."""
+"""Settings of ``export.py``: flags with YOLOv5's names, meanings and defaults, and those of single formats."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
 
 from utils.config.command_line import flag
-from utils.config.run_config import ExportConfig
+from utils.config.shared_flags import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE
 
 # Flags of YOLOv5 that change nothing here or lead to what is not written here.
-REFUSED_FLAGS = {
+REFUSED_EXPORT_FLAGS = {
     "--optimize": "needs PyTorch's mobile optimizer, which its current builds leave out; export onnx for phones",
     "--keras": "TensorFlow models are not written; export onnx and convert it with onnx2tf",
     "--inplace": "the decoding that is exported never writes in place",
@@ -16,9 +16,27 @@ REFUSED_FLAGS = {
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class FullExportConfig(ExportConfig):
+class ExportConfig:
     """Settings of ``export.py``."""
 
+    weights: str = flag("yolov5s.pt", "model file (.pt)", group="Model")
+    include: tuple[str, ...] = flag(("torchscript",), "formats: torchscript onnx openvino engine", group="Output")
+    imgsz: tuple[int, ...] = flag(
+        (640, 640),
+        "input size, pixels: one side or height width",
+        group="Model",
+        aliases=IMGSZ_ALIASES,
+        at_least=32,
+        at_most=LONGEST_SIDE,
+        max_values=2,
+    )
+    batch_size: int = flag(1, "images per batch", group="Model", at_least=1, at_most=LARGEST_BATCH)
+    device: str = flag("cpu", "cpu, 0, cuda:0", group="Run")
+    dynamic: bool = flag(False, "let batch, height and width of the exported input vary", group="Output")
+    simplify: bool = flag(False, "simplify the ONNX graph", group="Output")
+    opset: int | None = flag(
+        None, "ONNX operator set; without it 17, or 18 where a graph needs it", group="Output", at_least=11, at_most=23
+    )
     half: bool = flag(False, "weights in FP16 (onnx, openvino, engine)", group="Output")
     int8: bool = flag(False, "quantize to INT8 with the images of --data (onnx, openvino)", group="Output")
     data: str = flag("", "dataset YAML whose images the check uses; '' takes noise", group="Check")
@@ -34,7 +52,7 @@ class FullExportConfig(ExportConfig):
     conf_thres: float = flag(0.25, "lowest score of a detection", group="Suppression", at_least=0, at_most=1)
 
 
-def flags_without_effect(config: FullExportConfig) -> list[str]:
+def flags_without_effect(config: ExportConfig) -> list[str]:
     """Sentences on flags that say something about formats or steps that were not asked for."""
     through_onnx = ("onnx", "openvino", "engine")
     conditions = {

@@ -1,0 +1,97 @@
+"""Settings of ``detect.py``: flags with YOLOv5's names, meanings and defaults."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from utils.config import shared_flags
+from utils.config.command_line import flag
+from utils.config.shared_flags import IMGSZ_ALIASES, LONGEST_SIDE, MOST_DETECTIONS
+from utils.user_error import UsageError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DetectConfig:
+    """Settings of ``detect.py``."""
+
+    weights: tuple[str, ...] = flag(
+        ("yolov5s.pt",),
+        "model file: .pt or exported; several are asked together, as an ensemble",
+        group="Model",
+    )
+    source: str = flag(
+        "data/images",
+        "image, video, folder, glob, or .txt list of them; - for a list on standard input; address of a file or a "
+        "stream (rtsp:// http://); number of a camera; .streams list of those; screen [number] [left top width height]",
+        group="Data",
+    )
+    data: str = flag("data/coco128.yaml", "dataset YAML that names the classes of a file without names", group="Data")
+    imgsz: tuple[int, ...] = flag(
+        (640,),
+        "image size, pixels: one side or height width",
+        group="Data",
+        aliases=IMGSZ_ALIASES,
+        at_least=32,
+        at_most=LONGEST_SIDE,
+        max_values=2,
+    )
+    vid_stride: int = flag(1, "take every n-th frame of a video or stream", group="Data", at_least=1)
+    batch_size: int = flag(
+        1, "images, frames or tiles that go through the network together", group="Data", at_least=1, at_most=4096
+    )
+
+    conf_thres: float = flag(0.25, "lowest score of a detection", group="Detections", at_least=0, at_most=1)
+    iou_thres: float = flag(
+        0.45, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
+    )
+    max_det: int = flag(1000, "most detections per image", group="Detections", at_least=1, at_most=MOST_DETECTIONS)
+    classes: tuple[int, ...] | None = flag(None, "keep these class ids only", group="Detections", at_least=0)
+    agnostic_nms: bool = flag(False, "suppress across classes", group="Detections")
+    augment: bool = shared_flags.augment()
+    slice: int | None = shared_flags.tile_size()
+    slice_overlap: float = shared_flags.tile_overlap()
+    slice_merge: str = shared_flags.tile_merge()
+
+    device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    precision: str = shared_flags.precision()
+    half: bool = shared_flags.half()
+    dnn: bool = shared_flags.dnn()
+    update: bool = flag(
+        False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
+    )
+
+    view_img: bool = flag(False, "show the annotated images in a window; q ends", group="Output")
+    save_txt: bool = flag(False, "write detections as label files, labels/*.txt", group="Output")
+    save_format: int = flag(
+        0,
+        "rows of --save-txt, as parts of width and height: 0 centre and size (YOLO), 1 corners (Pascal VOC's order)",
+        group="Output",
+        at_least=0,
+        at_most=1,
+    )
+    save_csv: bool = flag(False, "write detections to predictions.csv: file, class, score", group="Output")
+    save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
+    save_json: bool = flag(False, "write detections as COCO results, predictions.json", group="Output")
+    save_coco: bool = flag(
+        False, "write images and detections as a COCO data set, coco.json, to correct by hand", group="Output"
+    )
+    save_crop: bool = flag(False, "write every detection as an image of its own, crops/CLASS/*.jpg", group="Output")
+    nosave: bool = flag(False, "write no annotated images or videos", group="Output")
+    visualize: bool = flag(False, "draw and write the feature maps of each layer (.pt files)", group="Output")
+    line_thickness: int | None = flag(
+        None,
+        "line width of boxes, pixels; left out, from the sizes of image and box",
+        group="Output",
+        at_least=1,
+        at_most=100,
+    )
+    hide_labels: bool = flag(False, "draw boxes without class names", group="Output")
+    hide_conf: bool = flag(False, "draw labels without scores", group="Output")
+    project: str = flag("runs/detect", "folder of runs", group="Output")
+    name: str = flag("exp", "name of this run's folder", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+
+    def __post_init__(self) -> None:
+        shared_flags.check_arithmetic(self.half, self.precision)
+        if self.visualize and (self.augment or self.slice is not None or len(self.weights) > 1):
+            raise UsageError("--visualize: shows one network on whole images; leave out --augment and --slice")
