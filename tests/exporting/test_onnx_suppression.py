@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from utils.exporting.export_settings import EmbeddedSuppression
-from utils.exporting.onnx_suppression import embed_suppression
+from utils.exporting.onnx import embed_suppression
 from utils.exporting.verification import compare_suppressed
 from utils.inference.model_backends import DetectionBackend, load_backend
 

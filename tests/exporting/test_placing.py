@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.exporting.placing import folder_beside, put_in_place
+from utils.exporting.formats import folder_beside, put_in_place
 from utils.user_error import UsageError, UserError
 
 

@@ -13,7 +13,7 @@ from models.weights import load_model
 from tests.exporting import stand_in_tensorrt
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
 from tests.verbs.test_export import CPU, FRAME, run
-from utils.exporting import formats, tensorrt
+from utils.exporting import formats
 from utils.exporting.export_settings import ExportSettings
 from utils.inference import tensorrt_runtime
 from utils.inference.model_backends import TorchBackend, load_backend
@@ -24,7 +24,7 @@ from utils.verbs.export import export_model
 @pytest.fixture
 def stand_in(monkeypatch: pytest.MonkeyPatch) -> None:
     """The stand-in in the place of the package, the CPU in the place of the GPU."""
-    for module in (formats, tensorrt, tensorrt_runtime):
+    for module in (formats, tensorrt_runtime):
         monkeypatch.setattr(module, "tensorrt_module", lambda device: stand_in_tensorrt)
     monkeypatch.setattr(torch.cuda, "device", lambda device: nullcontext())
     stream = SimpleNamespace(cuda_stream=0, synchronize=lambda: None)
@@ -105,7 +105,7 @@ def test_what_tensorrt_does_not_build_is_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, fault: str, line: str
 ) -> None:
     monkeypatch.setattr(stand_in_tensorrt.Builder, fault, True)
-    monkeypatch.setattr(tensorrt, "write_onnx", lambda model, path, settings: path.write_bytes(b"a graph"))
+    monkeypatch.setattr(formats, "write_onnx", lambda model, path, settings: path.write_bytes(b"a graph"))
     weights = write_small_checkpoint(tmp_path / "a.pt")
     with pytest.raises(UserError, match=line):
         export_model(weights, ["engine"], ExportSettings(FRAME), CPU)

@@ -21,7 +21,7 @@ from utils.inference.live_streams import (
     listed_streams,
     shown_address,
 )
-from utils.runtime.overlapped import never
+from utils.runtime.threads import never
 from utils.user_error import UserError
 
 SHORT = StreamPatience(tries=3, first_wait=0.01)

@@ -21,9 +21,8 @@ from utils.config.command_line import parse_command_line
 from utils.config.export_flags import REFUSED_EXPORT_FLAGS, ExportConfig, flags_without_effect
 from utils.exporting import formats
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
-from utils.exporting.formats import ExportFormat, Writer, check_formats
+from utils.exporting.formats import ExportFormat, Writer, check_formats, write_torchscript
 from utils.exporting.onnx import opset_of, write_onnx
-from utils.exporting.torchscript import write_torchscript
 from utils.geometry.letterbox import FrameSize
 from utils.inference.model_backends import TorchBackend, load_backend
 from utils.runtime.console_log import run_verb

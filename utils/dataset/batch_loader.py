@@ -17,9 +17,8 @@ import torch
 from torch.utils.data import DataLoader
 
 from utils.config.shared_flags import RunConfig
-from utils.runtime.opencv_threads import one_opencv_thread
 from utils.runtime.process_ranks import ProcessRanks
-from utils.runtime.read_ahead import read_ahead, useful_workers
+from utils.runtime.threads import one_opencv_thread, read_ahead, useful_workers
 from utils.user_error import UserError
 
 Loaded = TypeVar("Loaded")

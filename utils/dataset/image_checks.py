@@ -17,7 +17,7 @@ from tqdm import tqdm
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
-from utils.runtime.opencv_threads import one_opencv_thread
+from utils.runtime.threads import one_opencv_thread
 from utils.user_error import UserError
 
 HASH_SIDE = 16  # the hash has this many bits squared

@@ -24,7 +24,7 @@ from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossPart
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
-from utils.runtime.read_ahead import read_ahead
+from utils.runtime.threads import read_ahead
 from utils.user_error import UserError
 
 __all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]

@@ -15,12 +15,9 @@ from models.classifier_weights import load_classifier
 from utils.config.export_flags import ExportConfig
 from utils.config.shared_flags import square_or_rectangle
 from utils.exporting.export_settings import ExportSettings
-from utils.exporting.formats import check_formats
+from utils.exporting.formats import check_formats, folder_beside, put_in_place, write_openvino, write_torchscript
 from utils.exporting.graph_output import ExportableModel
 from utils.exporting.onnx import write_onnx
-from utils.exporting.openvino import write_openvino
-from utils.exporting.placing import folder_beside, put_in_place
-from utils.exporting.torchscript import write_torchscript
 from utils.exporting.verification import TOLERANCE, size_in_megabytes
 from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import FrameSize, multiple_of_stride

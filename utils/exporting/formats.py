@@ -1,25 +1,138 @@
-"""The formats that are written here, what each can do, and the way to the others."""
+"""The formats that are written here: their writers, what each can do, the way to the others, and the file's place."""
 
 from __future__ import annotations
 
+import io
+import json
+import tempfile
+import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
-from utils.exporting.half_precision import halve_onnx, halve_openvino
-from utils.exporting.onnx import write_onnx
-from utils.exporting.openvino import write_openvino
+from utils.exporting.graph_output import INPUT_NAME, ExportableModel, GraphOutput
+from utils.exporting.onnx import halve_onnx, write_onnx
 from utils.exporting.quantization import quantize_onnx, quantize_openvino
-from utils.exporting.tensorrt import write_tensorrt
-from utils.exporting.torchscript import write_torchscript
-from utils.inference.graph_runtimes import OPENVINO_SUFFIX
-from utils.inference.tensorrt_runtime import tensorrt_module
+from utils.inference.graph_runtimes import OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
+from utils.inference.tensorrt_runtime import engine_name, tensorrt_module
 from utils.user_error import UsageError, UserError
+
+FEWEST_MOST_IMAGES = 8  # a free batch goes up to this, or to one more than --batch-size
+OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")  # the last is of OpenVINO's older converters
+
+
+def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
+    """Write ``model`` (in evaluation mode) to ``path``; ``config.txt`` inside carries shape, stride and names."""
+    device = next(model.parameters()).device
+    example = torch.zeros(settings.input_shape, device=device)
+    with torch.no_grad(), warnings.catch_warnings():
+        # torch announces the end of TorchScript at each call and warns of every shape read as a constant; whether the
+        # graph is right at other shapes is measured afterwards.
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(GraphOutput(model), example, check_trace=False)  # type: ignore[no-untyped-call]
+        metadata = {
+            "shape": list(settings.input_shape),
+            "stride": model.stride,
+            "names": dict(enumerate(model.names)),
+            "dynamic": settings.dynamic,
+        }
+        archive = io.BytesIO()  # on a full disk torch's own writer would end the program
+        torch.jit.save(traced, archive, _extra_files={TORCHSCRIPT_METADATA: json.dumps(metadata)})
+    path.write_bytes(archive.getvalue())
+
+
+def write_openvino(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
+    """Write ``model`` (in evaluation mode) to the new folder ``path``, weights in fp32, by way of ONNX.
+
+    The folder has the graph (``.xml``), the weights (``.bin``) and the metadata (``.yaml``).
+
+    Raises:
+        UserError: OpenVINO is not installed.
+    """
+    try:
+        import openvino  # loads a large shared library
+    except ImportError:
+        raise UserError("it needs OpenVINO (pip install openvino)") from None
+
+    path.mkdir()
+    stem = path.name.removesuffix("_openvino_model")
+    intermediate = path / f"{stem}.onnx"
+    write_onnx(model, intermediate, replace(settings, suppression=None))
+    openvino.save_model(openvino.convert_model(intermediate), path / f"{stem}.xml", compress_to_fp16=False)
+    intermediate.unlink()
+    metadata = {"stride": model.stride, "names": dict(enumerate(model.names))}
+    (path / f"{stem}.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), encoding="utf-8")
+
+
+def halve_openvino(source: Path, target: Path) -> None:
+    """Write an OpenVINO folder again, its weights in FP16, into the new folder ``target``."""
+    import openvino
+
+    (graph,) = source.glob("*.xml")
+    target.mkdir()
+    openvino.save_model(openvino.Core().read_model(graph), target / graph.name, compress_to_fp16=True)
+    for metadata in source.glob("*.yaml"):
+        (target / metadata.name).write_bytes(metadata.read_bytes())
+
+
+def write_tensorrt(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
+    """Write ``model`` (in evaluation mode, on a GPU) to ``path`` as an engine in the precision of ``settings``.
+
+    With free sides batches go from 1 to ``FEWEST_MOST_IMAGES`` or more, height and width from one stride to twice
+    the frame.
+
+    Raises:
+        UserError: no GPU, no TensorRT, or a graph that it cannot build.
+    """
+    device = next(model.parameters()).device
+    tensorrt = tensorrt_module(device)
+    with tempfile.TemporaryDirectory(dir=path.parent, prefix=".onnx.") as folder, torch.cuda.device(device):
+        graph = Path(folder) / "whole.onnx"
+        write_onnx(model, graph, settings)
+        if settings.precision == "fp16":
+            whole, graph = graph, Path(folder) / "half.onnx"
+            halve_onnx(whole, graph)
+        engine = _built_engine(tensorrt, graph, settings, model)
+    path.write_bytes(engine)
+
+
+def _built_engine(tensorrt: Any, graph: Path, settings: ExportSettings, model: DetectionModel) -> bytes:
+    """The engine of an ONNX file; each tensor keeps the type that it has there."""
+    logger = tensorrt.Logger(tensorrt.Logger.VERBOSE if settings.verbose else tensorrt.Logger.ERROR)
+    builder = tensorrt.Builder(logger)
+    network = builder.create_network(1 << int(tensorrt.NetworkDefinitionCreationFlag.STRONGLY_TYPED))
+    parser = tensorrt.OnnxParser(network, logger)
+    if not parser.parse_from_file(str(graph)):
+        problem = parser.get_error(0).desc() if parser.num_errors else "no reason given"
+        raise UserError(f"TensorRT cannot read the graph ({problem})")
+    network.name = engine_name(model.names, model.stride)
+    config = builder.create_builder_config()
+    config.set_memory_pool_limit(tensorrt.MemoryPoolType.WORKSPACE, settings.workspace << 30)
+    config.clear_flag(tensorrt.BuilderFlag.TF32)  # its ten bits of mantissa are not the fp32 that was asked for
+    if settings.dynamic:
+        profile = builder.create_optimization_profile()
+        profile.set_shape(INPUT_NAME, *profile_shapes(settings, model.stride))
+        config.add_optimization_profile(profile)
+    serialized = builder.build_serialized_network(network, config)
+    if serialized is None:
+        raise UserError("TensorRT could not build an engine; --verbose shows why")
+    return bytes(serialized)
+
+
+def profile_shapes(settings: ExportSettings, stride: int) -> tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]:
+    """Smallest, best and largest input (B, 3, H, W) of an engine with free sides."""
+    height, width = settings.frame
+    most = max(settings.batch_size + 1, FEWEST_MOST_IMAGES)
+    return (1, 3, stride, stride), settings.input_shape, (most, 3, 2 * height, 2 * width)
+
 
 Writer = Callable[[DetectionModel, Path, ExportSettings], None]
 Halver = Callable[[Path, Path], None]
@@ -93,3 +206,41 @@ def check_settings(names: Sequence[str], settings: ExportSettings, device: torch
             tensorrt_module(device)
         except UserError as error:
             raise UsageError(f"--include engine: {error}") from None
+
+
+@contextmanager
+def folder_beside(final: Path) -> Iterator[Path]:
+    """A folder on the file system of ``final`` to make the export in; it goes when the block ends.
+
+    Raises:
+        UserError: the block's own, naming ``final``; it cannot be written there, or stands where something else is.
+    """
+    _check_place(final)
+    try:
+        with tempfile.TemporaryDirectory(dir=final.parent, prefix=f".{final.name}.") as name:
+            try:
+                yield Path(name)
+            except UserError as error:
+                raise type(error)(f"{final}: not written, {error}".replace(f"{name}/", "")) from None
+    except OSError as error:
+        raise UserError(f"{final}: not written, {error.strerror or error}") from error
+
+
+def put_in_place(fresh: Path, final: Path) -> None:
+    """Give ``fresh``, in a folder of `folder_beside`, its final name; an older export makes room."""
+    if final.is_dir():
+        final.replace(fresh.with_name(f"older-{final.name}"))  # goes with the folder that it is now in
+    fresh.replace(final)
+
+
+def _check_place(final: Path) -> None:
+    """Refuse a place that holds what no export has written."""
+    is_folder = final.name.endswith(OPENVINO_SUFFIX)
+    if final.is_dir() and not is_folder:
+        raise UserError(f"{final}: is a folder; the export would be a file of that name")
+    if is_folder and final.exists():
+        if not final.is_dir():
+            raise UserError(f"{final}: is a file; the export would be a folder of that name")
+        foreign = [path.name for path in sorted(final.iterdir()) if path.suffix not in OPENVINO_FILES]
+        if foreign:
+            raise UserError(f"{final}: holds {foreign[0]}, which no export has written; move it away first")

@@ -18,8 +18,7 @@ import numpy as np
 from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, read_image
 from utils.inference.frames import Frame
 from utils.inference.video_files import is_video, read_video, video_length
-from utils.runtime.overlapped import POLL
-from utils.runtime.read_ahead import read_ahead
+from utils.runtime.threads import POLL, read_ahead
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)

@@ -15,7 +15,7 @@ import cv2
 
 from utils.inference.frames import Frame, VideoFacts
 from utils.inference.video_files import video_facts
-from utils.runtime.overlapped import POLL
+from utils.runtime.threads import POLL
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)

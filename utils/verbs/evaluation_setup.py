@@ -36,8 +36,8 @@ from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.inference.test_time_augmentation import AugmentedBackend
 from utils.runtime.device import requested_precision, select_device
 from utils.runtime.failures import explained_failures
-from utils.runtime.read_ahead import useful_workers
 from utils.runtime.reused_memory import reuse_freed_memory
+from utils.runtime.threads import useful_workers
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)

@@ -23,9 +23,8 @@ from utils.dataset.dataset_download import available_dataset
 from utils.dataset.image_files import list_images, read_image
 from utils.exporting.classifier_export import export_classifier
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
-from utils.exporting.formats import FORMATS, check_formats, check_settings
-from utils.exporting.onnx_suppression import embed_suppression
-from utils.exporting.placing import folder_beside, put_in_place
+from utils.exporting.formats import FORMATS, check_formats, check_settings, folder_beside, put_in_place
+from utils.exporting.onnx import embed_suppression
 from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data
 from utils.exporting.verification import (
     HALF_TOLERANCE,

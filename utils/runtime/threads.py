@@ -1,19 +1,26 @@
-"""Stages of work that run at the same time, each in its own thread, with a bounded number of items between them."""
+"""Work in threads: results a few items ahead, stages side by side with a bounded number of items between them."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import queue
 import threading
 from collections import deque
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from types import TracebackType
 from typing import Generic, TypeVar
 
-Item = TypeVar("Item")
+import cv2
 
-POLL = 0.1  # seconds between two looks at whether the other side still wants to go on
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+POLL = 0.1  # seconds between two checks whether the other side still wants to go on
+_LOCK = threading.Lock()
+_holders: list[int] = []  # for each block that runs, the number that OpenCV had before the first of them
 
 
 class _End:
@@ -94,3 +101,58 @@ class Behind(Generic[Item]):
         self._waiting.append(self._pool.submit(self._call, item))
         while len(self._waiting) > self._depth:
             self._waiting.popleft().result()
+
+
+def useful_workers(asked: int) -> int:
+    """No more than there are processors: others only cost memory and start-up time."""
+    return min(asked, os.cpu_count() or 1)
+
+
+def read_ahead(
+    read: Callable[[Item], Result],
+    items: Iterable[Item],
+    *,
+    threads: int = 2,
+    abandoned: threading.Event | None = None,
+) -> Iterator[Result]:
+    """``map(read, items)`` with the next few calls running in threads; an error comes at its item's turn.
+
+    At most two results per thread are waiting, whatever the number of items. The end, an error and an interruption
+    wait for the calls that run: a ``read`` that takes long checks ``abandoned``, which is set when nobody wants its
+    result any more. Without threads each call is made when its result is asked for.
+    """
+    if not threads:
+        yield from map(read, items)
+        return
+    waiting: deque[Future[Result]] = deque()
+    with ThreadPoolExecutor(threads, thread_name_prefix="read-ahead") as pool:
+        try:
+            for item in items:
+                waiting.append(pool.submit(read, item))
+                if len(waiting) > 2 * threads:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            if abandoned:
+                abandoned.set()
+            for future in waiting:
+                future.cancel()
+
+
+@contextmanager
+def one_opencv_thread() -> Iterator[None]:
+    """Where threads of ours take an image each, OpenCV's own would only be in their way.
+
+    The number is the process's: blocks may overlap, and the last one to end puts it back.
+    """
+    with _LOCK:
+        _holders.append(_holders[0] if _holders else cv2.getNumThreads())
+        cv2.setNumThreads(1)
+    try:
+        yield
+    finally:
+        with _LOCK:
+            before = _holders.pop()
+            if not _holders:
+                cv2.setNumThreads(before)
