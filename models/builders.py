@@ -5,37 +5,39 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from fractions import Fraction
 
-import torch
 from torch import nn
 
 from models.architecture import Argument, nearest
 from models.common import (
     C3,
     SPD,
-    SPP,
     SPPF,
     Activation,
     BlockFactory,
     Bottleneck,
-    BottleneckCSP,
     Concat,
-    Contract,
     Conv,
-    ConvTranspose,
-    CrossConv,
-    Expand,
     Focus,
     Kernel,
-    MixConv2d,
     SPDConv,
     batch_norm,
     depthwise,
     plain_convolution,
 )
-from models.ghost import GhostBottleneck, GhostConv
 from models.head import Detect
-from models.rows import BuiltLayer, RowArguments, RowContext
-from models.transformer import TransformerBlock
+from models.rare_layers import (
+    SPP,
+    BottleneckCSP,
+    Contract,
+    ConvTranspose,
+    CrossConv,
+    Expand,
+    GhostBottleneck,
+    GhostConv,
+    MixConv2d,
+    TransformerBlock,
+)
+from models.rows import BuiltLayer, RowArguments, RowContext, initial_anchors
 from utils.user_error import UserError
 
 Builder = Callable[[RowArguments, RowContext], BuiltLayer]
@@ -315,29 +317,11 @@ def _upsample(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     return BuiltLayer(module, context.in_channels, context.reduction / scale)
 
 
-def _initial_anchors(context: RowContext) -> torch.Tensor:
-    """Anchors (L, A, 2) in pixels: the file's, finest level first; squares around the stride if it gives a number."""
-    given = context.architecture.anchors
-    if isinstance(given, int):
-        growth = torch.tensor([2.0 ** (1 + 2 * (index + 0.5) / given) for index in range(given)])
-        strides = torch.tensor([float(each) for each in context.reductions])
-        return (strides[:, None] * growth[None, :])[..., None].repeat(1, 1, 2)
-    if len(given) != len(context.channels):
-        raise UserError(f"{context.where}: {len(context.channels)} levels, but anchors for {len(given)}")
-    # Files of the first releases list the coarsest level first, whatever the order of the levels.
-    coarsest_first = _total_area(given[0]) > _total_area(given[-1])
-    return torch.tensor(given[::-1] if coarsest_first else given).view(len(given), -1, 2)
-
-
-def _total_area(level: tuple[float, ...]) -> float:
-    return sum(width * height for width, height in zip(level[::2], level[1::2], strict=True))
-
-
 def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
     if len(arguments):
         arguments.word("anchors", ("anchors", context.architecture.anchors), default="anchors")
-    anchors_px = _initial_anchors(context)
+    anchors_px = initial_anchors(context)
     strides: list[int] = []
     for reduction in context.reductions:
         if reduction.denominator != 1 or (strides and reduction <= strides[-1]):

@@ -4,8 +4,9 @@ YOLOv5 publishes its weights as pickled modules. This reader gives their tensors
 without running anything (see models/restricted_unpickler.py). It opens this project's own checkpoints too, which hold
 tensors and plain values only.
 
-Formats: a zip archive ``<root>/data.pkl`` and ``<root>/data/<key>`` raw little-endian storages (torch.save since 1.6),
-and the two older ones of models/legacy_files.py.
+Formats: a zip archive ``<root>/data.pkl`` and ``<root>/data/<key>`` raw little-endian storages (torch.save since 1.6);
+a stream of pickles with the storages behind it (before 1.6); and a tar (before 0.1.10). Storages stay on the disk until
+a tensor is asked for.
 """
 
 from __future__ import annotations
@@ -16,16 +17,25 @@ import struct
 import tarfile
 import zipfile
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO, Protocol
 
 import torch
 from torch import Tensor
 
-from models.legacy_files import StorageSource, read_legacy_stream, read_legacy_tar
-from models.restricted_unpickler import RefusedNameError, RestrictedUnpickler, StandIn, TensorRecord
+from models.restricted_unpickler import (
+    RefusedNameError,
+    RestrictedUnpickler,
+    StandIn,
+    StorageRecord,
+    StorageType,
+    TensorRecord,
+)
 from utils.user_error import UserError
 
+STREAM_MAGIC = 0x1950A86A20F9469CFC6C
+STREAM_PROTOCOL = 1001
 # What unpickling damaged or hostile bytes can raise, besides the refusals of this module.
 DAMAGE = (
     pickle.UnpicklingError,
@@ -46,6 +56,12 @@ DAMAGE = (
 )
 MODULE_DEPTH_LIMIT = 40
 VALUE_LIMIT = 200_000  # a few nested references can spell more values than any memory holds
+
+
+class StorageSource(Protocol):
+    """Gives the raw little-endian bytes of a storage."""
+
+    def read(self, key: str) -> bytes: ...
 
 
 class _ZipStorages:
@@ -158,3 +174,134 @@ def _read_zip(path: Path) -> PickledFile:
             raise UserError(f"{path}: written on a big-endian machine, which is not supported")
         content = RestrictedUnpickler(io.BytesIO(archive.read(names[0]))).load()
     return PickledFile(path, content, _ZipStorages(path, root))
+
+
+@dataclass(frozen=True, slots=True)
+class FileSpan:
+    """Bytes ``start`` to ``start + length`` of a file."""
+
+    start: int
+    length: int
+
+
+class SpannedStorages:
+    """Storages that lie one after the other in a file."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._spans: dict[str, FileSpan] = {}
+
+    def take(self, stream: BinaryIO, key: str, element_bytes: int) -> int:
+        """Notes the storage at the stream's position, moves past it and gives its number of elements."""
+        (elements,) = struct.unpack("<q", stream.read(8))
+        here = stream.tell()
+        length = elements * element_bytes
+        if elements < 0 or here + length > self._path.stat().st_size:
+            raise pickle.UnpicklingError(f"a storage of {elements} values does not fit into the file")
+        self._spans[key] = FileSpan(here, length)
+        stream.seek(length, 1)
+        return int(elements)
+
+    def shift(self, offset: int) -> None:
+        """Counts the spans from the start of the file instead of from ``offset``."""
+        self._spans = {key: FileSpan(each.start + offset, each.length) for key, each in self._spans.items()}
+
+    def read(self, key: str) -> bytes:
+        span = self._spans[key]
+        with self._path.open("rb") as stream:
+            stream.seek(span.start)
+            return stream.read(span.length)
+
+
+def read_legacy_stream(path: Path) -> tuple[Any, StorageSource]:
+    """Content and storages of a file of torch 0.1.10 to 1.5: magic number, protocol, system, object, keys, storages."""
+    storages = SpannedStorages(path)
+    with path.open("rb") as stream:
+        magic, protocol, system = (RestrictedUnpickler(stream).load() for _ in range(3))
+        if magic != STREAM_MAGIC or protocol != STREAM_PROTOCOL:
+            raise pickle.UnpicklingError("neither a zip archive nor an older file of torch.save")
+        if not isinstance(system, dict) or system.get("little_endian") is not True:
+            raise pickle.UnpicklingError("written on a big-endian machine")
+        unpickler = _StreamUnpickler(stream)
+        content = unpickler.load()
+        keys = RestrictedUnpickler(stream).load()
+        if not isinstance(keys, list):
+            raise pickle.UnpicklingError("no list of storages")
+        for key in keys:
+            storages.take(stream, str(key), unpickler.element_bytes[str(key)])
+    return content, storages
+
+
+class _StreamUnpickler(RestrictedUnpickler):
+    """Remembers how wide the elements of each storage are: the storages themselves do not say."""
+
+    def __init__(self, stream: BinaryIO) -> None:
+        super().__init__(stream)
+        self.element_bytes: dict[str, int] = {}
+
+    def persistent_load(self, pid: Any) -> Any:
+        record = super().persistent_load(pid)
+        if isinstance(record, StorageRecord):
+            self.element_bytes[record.key] = record.dtype.itemsize
+        return record
+
+
+class _TarUnpickler(RestrictedUnpickler):
+    """The pickle inside the tar refers to tensors by number and to classes by ``(class, source file, source)``."""
+
+    def __init__(self, stream: BinaryIO, tensors: dict[int, TensorRecord]) -> None:
+        super().__init__(stream)
+        self._tensors = tensors
+
+    def persistent_load(self, pid: Any) -> Any:
+        return pid[0] if isinstance(pid, tuple) else self._tensors[int(pid)]
+
+
+def read_legacy_tar(path: Path) -> tuple[Any, StorageSource]:
+    """Content and storages of a tar file with the members ``storages``, ``tensors`` and ``pickle``."""
+    with tarfile.open(path, "r:") as archive:
+        storages, records = _tar_storages(path, archive)
+        tensors = _tar_tensors(_member(archive, "tensors"), records)
+        return _TarUnpickler(_member(archive, "pickle"), tensors).load(), storages
+
+
+def _member(archive: tarfile.TarFile, name: str) -> BinaryIO:
+    member = archive.extractfile(name)
+    if member is None:
+        raise pickle.UnpicklingError(f"'{name}' is not a file of the archive")
+    return member  # type: ignore[return-value]
+
+
+def _tar_storages(path: Path, archive: tarfile.TarFile) -> tuple[SpannedStorages, dict[int, StorageRecord]]:
+    storages, records = SpannedStorages(path), {}
+    stream = _member(archive, "storages")
+    for _ in range(_count(RestrictedUnpickler(stream).load())):
+        key, _, kind = RestrictedUnpickler(stream).load()
+        if not isinstance(kind, StorageType):
+            raise pickle.UnpicklingError("a storage of unknown type")
+        records[int(key)] = StorageRecord(str(key), kind.dtype, storages.take(stream, str(key), kind.dtype.itemsize))
+    storages.shift(archive.getmember("storages").offset_data)
+    for key, root, start, elements in RestrictedUnpickler(stream).load():
+        records[int(key)] = StorageRecord(records[int(root)].key, records[int(root)].dtype, int(elements), int(start))
+    return storages, records
+
+
+def _tar_tensors(stream: BinaryIO, storages: dict[int, StorageRecord]) -> dict[int, TensorRecord]:
+    tensors = {}
+    for _ in range(_count(RestrictedUnpickler(stream).load())):
+        key, storage, _ = RestrictedUnpickler(stream).load()
+        dimensions, _ = struct.unpack("<ii", stream.read(8))  # the second half is padding
+        if not 0 <= dimensions <= 16:
+            raise pickle.UnpicklingError(f"a tensor of {dimensions} dimensions")
+        numbers = struct.unpack(f"<{2 * dimensions + 1}q", stream.read(8 * (2 * dimensions + 1)))
+        size, stride, offset = numbers[:dimensions], numbers[dimensions:-1], numbers[-1]
+        if min(numbers) < 0:
+            raise pickle.UnpicklingError("a tensor of negative size")
+        tensors[int(key)] = TensorRecord(storages[int(storage)], offset, size, stride)
+    return tensors
+
+
+def _count(value: object) -> int:
+    if type(value) is not int or not 0 <= value < 1_000_000:
+        raise pickle.UnpicklingError(f"{value!r} is no number of entries")
+    return value

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fractions import Fraction
 
+import torch
 from torch import nn
 
 from models.architecture import Architecture, Argument
@@ -139,6 +140,24 @@ class BuiltLayer:
     module: nn.Module
     channels: int
     reduction: Fraction
+
+
+def initial_anchors(context: RowContext) -> torch.Tensor:
+    """Anchors (L, A, 2) in pixels: the file's, finest level first; squares around the stride if it gives a number."""
+    given = context.architecture.anchors
+    if isinstance(given, int):
+        growth = torch.tensor([2.0 ** (1 + 2 * (index + 0.5) / given) for index in range(given)])
+        strides = torch.tensor([float(each) for each in context.reductions])
+        return (strides[:, None] * growth[None, :])[..., None].repeat(1, 1, 2)
+    if len(given) != len(context.channels):
+        raise UserError(f"{context.where}: {len(context.channels)} levels, but anchors for {len(given)}")
+    # Files of the first releases list the coarsest level first, whatever the order of the levels.
+    coarsest_first = _total_area(given[0]) > _total_area(given[-1])
+    return torch.tensor(given[::-1] if coarsest_first else given).view(len(given), -1, 2)
+
+
+def _total_area(level: tuple[float, ...]) -> float:
+    return sum(width * height for width, height in zip(level[::2], level[1::2], strict=True))
 
 
 def parse_activation(text: str, where: str) -> Activation:

@@ -19,9 +19,9 @@ from models.alignment import (
     to_strided,
     weight_name,
 )
-from models.common import C3, SPD, SPP, SPPF, BottleneckCSP, Concat, Conv
-from models.ghost import GhostConv
+from models.common import C3, SPD, SPPF, Concat, Conv
 from models.head import Detect
+from models.rare_layers import SPP, BottleneckCSP, GhostConv
 from models.weights import ModelWeights
 from models.yolo import DetectionModel
 

@@ -24,7 +24,7 @@ from typing import Any
 
 import cv2
 
-from models.classifier_weights import is_classifier
+from models.classifier import is_classifier
 from tests.documentation.tiny import CLASSES, DATA, SIDE
 from tests.shared_data import REPOSITORY
 from tests.small_classes import write_small_classes

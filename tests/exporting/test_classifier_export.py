@@ -9,8 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from models.classifier import Classifier, ClassifierPlan
-from models.classifier_weights import classifier_fields
+from models.classifier import Classifier, ClassifierPlan, classifier_fields
 from tests.robustness.running import run, succeeds
 from tests.small_classes import COLOURS, write_small_classes
 

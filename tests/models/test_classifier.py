@@ -13,18 +13,16 @@ from models.classifier import (
     YOLOV5,
     Classifier,
     ClassifierPlan,
+    ClassifierWeights,
     Classify,
     YoloClassifier,
     check_takes,
-    set_dropout,
-)
-from models.classifier_weights import (
-    ClassifierWeights,
     classifier_fields,
     is_classifier,
     load_classifier,
     read_classifier,
     read_start,
+    set_dropout,
     take_weights,
 )
 from models.common import SPDConv

@@ -12,9 +12,18 @@ from torch import nn
 
 from models.architecture import Architecture
 from models.builders import BUILDERS, JOINS_MAPS
-from models.common import SPP, SPPF, Contract, CrossConv, Expand, Kernel, MixConv2d, mixed_channels
-from models.ghost import GhostBottleneck, GhostConv
-from models.transformer import TransformerBlock
+from models.common import SPPF, Kernel
+from models.rare_layers import (
+    SPP,
+    Contract,
+    CrossConv,
+    Expand,
+    GhostBottleneck,
+    GhostConv,
+    MixConv2d,
+    TransformerBlock,
+    mixed_channels,
+)
 from models.yolo import DetectionModel, count_parameters
 from utils.user_error import UserError
 

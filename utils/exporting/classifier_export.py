@@ -10,8 +10,7 @@ from pathlib import Path
 
 import torch
 
-from models.classifier import Classifier
-from models.classifier_weights import load_classifier
+from models.classifier import Classifier, load_classifier
 from utils.config.export_flags import ExportConfig
 from utils.config.shared_flags import square_or_rectangle
 from utils.exporting.export_settings import ExportSettings

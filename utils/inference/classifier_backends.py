@@ -10,8 +10,7 @@ import numpy as np
 import torch
 from torch.nn import functional
 
-from models.classifier import USUAL_SIDE, Classifier
-from models.classifier_weights import load_classifier
+from models.classifier import USUAL_SIDE, Classifier, load_classifier
 from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import middle_square
 from utils.inference.model_backends import open_graph

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from models.classifier_weights import is_classifier
+from models.classifier import is_classifier
 from models.fuse import fused
 from models.weights import load_model
 from models.yolo import DetectionModel

@@ -9,8 +9,17 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from models.classifier import CUTOFF, Classifier, ClassifierPlan, check_takes, set_dropout
-from models.classifier_weights import classifier_fields, load_classifier, read_start, take_weights
+from models.classifier import (
+    CUTOFF,
+    Classifier,
+    ClassifierPlan,
+    check_takes,
+    classifier_fields,
+    load_classifier,
+    read_start,
+    set_dropout,
+    take_weights,
+)
 from utils.config.classification_recipe import ClassificationRecipe, read_recipe
 from utils.config.classify_flags import ClassifyTrainConfig
 from utils.config.hyperparameters import find_hyperparameters
