@@ -1,0 +1,36 @@
+"""Writes the demo's data set of generated images.
+
+python -m utils.dataset.demo_scenes                 write datasets/demo-scenes once
+python -m utils.dataset.demo_scenes --train 1000    a larger one into a folder of your choice: --root
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+from utils.dataset.demo_scenes import SEED, TRAIN_IMAGES, VAL_IMAGES, SceneSize, write_demo_scenes
+
+ROOT = Path("datasets/demo-scenes")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m utils.dataset.demo_scenes",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--root", type=Path, default=ROOT, help=f"folder to write (default: {ROOT})")
+    parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images")
+    parser.add_argument("--val", type=int, default=VAL_IMAGES, help="validation images")
+    parser.add_argument("--seed", type=int, default=SEED)
+    options = parser.parse_args()
+    there = options.root.exists()
+    write_demo_scenes(options.root, SceneSize(options.train, options.val, options.seed))
+    print(f"demo scenes {'were already' if there else 'written'} in {options.root}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
