@@ -300,7 +300,7 @@ def test_without_an_example_pools_size_themselves_and_load_weights() -> None:
     with torch.no_grad():
         ready.get_parameter("4.weight").mul_(2)
     waiting.load_state_dict(ready.state_dict())
-    assert torch.equal(waiting.eval()(pictures(17, 16)), ready.eval()(pictures(17, 16)))
+    torch.testing.assert_close(waiting.eval()(pictures(17, 16)), ready.eval()(pictures(17, 16)))
     fresh = small_net().eval()
     replace_downsampling(fresh)
     assert fresh(pictures(16, 16)).shape == (2, 4, 2, 2)
