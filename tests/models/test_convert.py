@@ -100,6 +100,7 @@ def strided_layers(model: nn.Module) -> list[str]:
 
 @torch.inference_mode()
 @pytest.mark.parametrize("name", architectures())
+@pytest.mark.kernels
 def test_torchvision_nets_compute_the_same(name: str) -> None:
     """Max pools are turned into average pools beforehand, so that every other layer of every net is compared."""
     model = with_average_pools(torchvision_net(name))
@@ -143,6 +144,7 @@ def test_torchvision_nets_with_max_pools_keep_every_shape(name: str) -> None:
 
 @torch.inference_mode()
 @pytest.mark.slow
+@pytest.mark.kernels
 def test_our_baseline_becomes_spd_without_a_change() -> None:
     model = filled(build_classifier("resnet18", 10), seed=1)
     converted = copy.deepcopy(model)

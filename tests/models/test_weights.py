@@ -36,6 +36,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     ("weights", "reference", "pixels", "probability"),
     [(OFFICIAL, "yolov5n_forward.npz", 5e-3, 2e-5), (RELEASED, "spd_released_n.npz", 5e-3, 5e-3)],
 )
+@pytest.mark.kernels
 def test_decoded_outputs_equal_the_original_programs(
     threads: int,
     memory_format: torch.memory_format,

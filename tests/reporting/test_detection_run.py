@@ -50,7 +50,7 @@ def rows(file: Path) -> np.ndarray:
 
 
 def assert_same_rows(file: Path, expected: Path, *, scores: bool = True) -> None:
-    """Label files of two runs, whose pictures went through the network in batches of different sizes."""
+    """Label files of two runs hold the same, but for the order of rows and their last digits."""
     found, wanted = (
         np.column_stack((table[:, 1:5], table[:, 5] if scores else np.ones(len(table)), table[:, 0]))
         for table in (rows(file), rows(expected))

@@ -301,6 +301,7 @@ def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> N
 @pytest.mark.parametrize(
     "count", [pytest.param(12, marks=pytest.mark.slow), pytest.param(128, marks=pytest.mark.acceptance)]
 )
+@pytest.mark.kernels
 def test_official_weights_through_the_hub_and_detect_py(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -322,7 +323,7 @@ def test_official_weights_through_the_hub_and_detect_py(
     for path, rows, spd_rows in zip(pictures, results.xywhn, spd([str(path) for path in pictures]).xywhn, strict=True):
         file = run.folder / "labels" / f"{path.stem}.txt"
         written = np.loadtxt(file, ndmin=2) if file.exists() else np.zeros((0, 6))
-        # The file holds six digits; its pictures went through the network in other batches.
+        # The file holds six digits; its pictures went through the network one by one.
         assert_same_detections(rows, written[:, [1, 2, 3, 4, 5, 0]], box=5e-5, score=5e-5, threshold=0.25)
         # Space-to-depth starts as the same function, in another order of summation.
         assert_same_detections(spd_rows, rows, box=1e-3, score=1e-3, threshold=0.25)
