@@ -39,8 +39,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def detect(folder: Path, *flags: object, weights: str = "small.pt") -> DetectionSummary:
     """What a run gives; ``flags`` as on the command line, paths seen from ``folder``."""
     # Noise gives crowds of boxes with nearly equal scores: which of them survives, and which are just above a low
-    # threshold, hangs on the last bit. Here the threshold is far from every score, and nothing is suppressed.
-    apart = ("--conf", 0.9, *(() if "--iou" in flags else ("--iou", 1)))
+    # threshold, hangs on the last bit. Here the nearest score is 0.001 from it, and nothing is suppressed.
+    apart = ("--conf", 0.88, *(() if "--iou" in flags else ("--iou", 1)))
     words = ["--weights", folder / weights, "--img", 96, *apart, "--project", folder / "runs", *flags]
     return run_detection(parse_command_line(DetectConfig, list(map(str, words)), prog="detect.py", description=""))
 
@@ -55,7 +55,7 @@ def assert_same_rows(file: Path, expected: Path, *, scores: bool = True) -> None
         np.column_stack((table[:, 1:5], table[:, 5] if scores else np.ones(len(table)), table[:, 0]))
         for table in (rows(file), rows(expected))
     )
-    assert_same_detections(found, wanted, box=1e-4, score=2e-4)
+    assert_same_detections(found, wanted, box=1e-4, score=1e-4)
 
 
 @pytest.fixture(scope="module")
@@ -69,7 +69,7 @@ def test_annotated_pictures_labels_and_crops(folder: Path, labelled: Path) -> No
     assert sorted(path.name for path in (labelled / "labels").iterdir()) == ["a.txt", "a2.txt", "b.txt"]
     found = rows(labelled / "labels" / "b.txt")
     assert found.shape[1] == 6 and len(found) > 1
-    assert (found[:, 5] > 0.9).all() and (np.diff(found[:, 5]) <= 0).all()
+    assert (found[:, 5] > 0.88).all() and (np.diff(found[:, 5]) <= 0).all()
     crops = Counter(path.parent.name for path in (labelled / "crops").glob("*/b*.jpg"))
     assert sum(crops.values()) == len(found)
     original, drawn = cv2.imread(str(folder / "pictures" / "b.png")), cv2.imread(str(labelled / "b.png"))
