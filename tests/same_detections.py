@@ -40,3 +40,10 @@ def assert_same_detections(
         assert not alone.any(), (
             f"{int(alone.sum())} of {len(rows)} {name} rows have no partner, the first is {rows[alone][0].tolist()}"
         )
+
+
+def assert_same_label_rows(found: np.ndarray, expected: np.ndarray, threshold: float | None = None) -> None:
+    """Rows ``class x y w h score`` of two runs' label files: shares of the picture's sides in six digits."""
+    assert len(expected) > 0
+    order = [1, 2, 3, 4, 5, 0]
+    assert_same_detections(found[:, order], expected[:, order], box=1e-4, score=1e-4, threshold=threshold)

@@ -15,7 +15,7 @@ import torch
 
 from models.weights import checkpoint_fields, load_model
 from tests.exporting.small_model import write_small_checkpoint, write_small_torchscript
-from tests.same_detections import assert_same_detections
+from tests.same_detections import assert_same_label_rows
 from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
@@ -145,13 +145,6 @@ def rows(run: DetectionSummary) -> dict[str, np.ndarray]:
     return {path.stem: np.loadtxt(path, ndmin=2) for path in sorted((run.folder / "labels").iterdir())}
 
 
-def assert_same_rows(found: np.ndarray, expected: np.ndarray) -> None:
-    """Rows ``class x y w h score`` of two runs, whose pictures may have gone through the network in other batches."""
-    assert len(expected) > 0
-    order = [1, 2, 3, 4, 5, 0]
-    assert_same_detections(found[:, order], expected[:, order], box=1e-4, score=1e-4, threshold=CONF)
-
-
 @pytest.fixture(scope="module")
 def plain(folder: Path) -> dict[str, np.ndarray]:
     found = rows(detect(folder, "--save-txt", "--save-conf"))
@@ -163,7 +156,7 @@ def plain(folder: Path) -> dict[str, np.ndarray]:
 def test_batches_do_not_change_what_is_found(folder: Path, plain: dict[str, np.ndarray], batch: int) -> None:
     found = rows(detect(folder, "--save-txt", "--save-conf", "--batch-size", batch))
     for name, expected in plain.items():
-        assert_same_rows(found[name], expected)
+        assert_same_label_rows(found[name], expected, CONF)
 
 
 def test_an_ensemble_with_itself_finds_the_same(folder: Path, plain: dict[str, np.ndarray]) -> None:
@@ -171,7 +164,7 @@ def test_an_ensemble_with_itself_finds_the_same(folder: Path, plain: dict[str, n
     for name, expected in plain.items():
         # Flat boxes of the untrained model have no area, hence no IoU with their own copy.
         solid, alone = (table[table[:, 3:5].min(axis=1) > 1e-3] for table in (found[name], expected))
-        assert_same_rows(solid, alone)
+        assert_same_label_rows(solid, alone, CONF)
 
 
 def test_thresholds(folder: Path, plain: dict[str, np.ndarray]) -> None:
@@ -180,7 +173,7 @@ def test_thresholds(folder: Path, plain: dict[str, np.ndarray]) -> None:
     found = rows(detect(folder, "--save-txt", "--save-conf", "--conf", float(scores[last : last + 2].mean())))
     assert 0 < last + 1 < len(scores)
     assert len(found["a"]) == last + 1
-    assert_same_rows(found["a"], plain["a"][: last + 1])
+    assert_same_label_rows(found["a"], plain["a"][: last + 1])
     strict = rows(detect(folder, "--save-txt", "--save-conf", "--iou", 0.05))
     assert len(strict["a"]) < len(plain["a"])
 
@@ -189,7 +182,7 @@ def test_save_format(folder: Path, plain: dict[str, np.ndarray]) -> None:
     corners = rows(detect(folder, "--save-txt", "--save-conf", "--save-format", 1))["b"]
     centres = plain["b"]
     middles, sides = (corners[:, 1:3] + corners[:, 3:5]) / 2, corners[:, 3:5] - corners[:, 1:3]
-    assert_same_rows(np.column_stack((corners[:, 0], middles, sides, corners[:, 5])), centres)
+    assert_same_label_rows(np.column_stack((corners[:, 0], middles, sides, corners[:, 5])), centres, CONF)
 
 
 def test_save_csv(folder: Path, plain: dict[str, np.ndarray]) -> None:
@@ -264,7 +257,7 @@ def test_update(folder: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> N
     detect(folder, "--weights", weights, "--update")
     assert weights.stat().st_size < size - 300_000
     found = rows(detect(folder, "--weights", weights, "--save-txt", "--save-conf"))
-    assert_same_rows(found["a"], plain["a"])
+    assert_same_label_rows(found["a"], plain["a"], CONF)
 
 
 def test_project_name_and_exist_ok(folder: Path, tmp_path: Path) -> None:
@@ -281,7 +274,7 @@ def test_slice(folder: Path, plain: dict[str, np.ndarray], tmp_path: Path) -> No
         other = rows(detect(folder, *flags, "--slice", 64, *further))["a"]
         assert other.shape != sliced.shape or (other != sliced).any(), further
     whole = rows(detect(folder, *flags, "--slice", 640))["a"]  # pictures that fit into one tile
-    assert_same_rows(whole, plain["a"])
+    assert_same_label_rows(whole, plain["a"], CONF)
 
 
 def test_names_of_a_file_without_names_come_from_data(folder: Path, tmp_path: Path) -> None:

@@ -15,7 +15,7 @@ from tests.end_to_end.scripts import command, environment, run_script
 from tests.exporting.small_model import write_small_checkpoint
 from tests.inference.mjpeg_server import Camera, cameras_on_loopback
 from tests.inference.test_frame_sources import damaged_video, write_video
-from tests.same_detections import assert_same_detections
+from tests.same_detections import assert_same_label_rows
 from tests.shared_data import SHARED, needs_shared
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
@@ -117,17 +117,10 @@ def check_video_against_pictures(weights: Path, folder: Path, pictures: list[np.
     frames = labels(detect(weights, folder, "--source", folder / "v.avi", *common))
     assert frames.keys() == stills.keys()
     for name, rows in stills.items():
-        assert_same_rows(frames[name], rows)
+        assert_same_label_rows(frames[name], rows)
     batched = labels(detect(weights, folder, "--source", folder / "v.avi", *common, "--batch-size", 4))
     for name, rows in stills.items():
-        assert_same_rows(batched[name], rows)
-
-
-def assert_same_rows(found: np.ndarray, expected: np.ndarray) -> None:
-    """Rows ``class x y w h score`` of two runs, whose pictures may have gone through the network in other batches."""
-    assert len(expected) > 0
-    order = [1, 2, 3, 4, 5, 0]
-    assert_same_detections(found[:, order], expected[:, order], box=1e-4, score=1e-4)
+        assert_same_label_rows(batched[name], rows)
 
 
 def test_annotated_video_plays_as_long_as_its_source(

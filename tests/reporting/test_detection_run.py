@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from tests.exporting.small_model import write_small_checkpoint
-from tests.same_detections import assert_same_detections
+from tests.same_detections import assert_same_label_rows
 from utils.config.command_line import parse_command_line
 from utils.config.run_config import DetectConfig
 from utils.reporting.detection_run import DetectionSummary, run_detection
@@ -49,15 +49,6 @@ def rows(file: Path) -> np.ndarray:
     return np.loadtxt(file, ndmin=2)
 
 
-def assert_same_rows(file: Path, expected: Path, *, scores: bool = True) -> None:
-    """Label files of two runs hold the same, but for the order of rows and their last digits."""
-    found, wanted = (
-        np.column_stack((table[:, 1:5], table[:, 5] if scores else np.ones(len(table)), table[:, 0]))
-        for table in (rows(file), rows(expected))
-    )
-    assert_same_detections(found, wanted, box=1e-4, score=1e-4)
-
-
 @pytest.fixture(scope="module")
 def labelled(folder: Path) -> Path:
     return detect(folder, "--source", folder / "pictures", "--save-txt", "--save-conf", "--save-crop").folder
@@ -89,8 +80,10 @@ def test_summary_and_skipped_file(folder: Path, labelled: Path, caplog: pytest.L
 
 def test_scores_stay_out_of_label_files_unless_asked_for(folder: Path, labelled: Path) -> None:
     run = detect(folder, "--source", folder / "pictures" / "b.png", "--save-txt", "--nosave").folder
-    assert rows(run / "labels" / "b.txt").shape[1] == 5
-    assert_same_rows(run / "labels" / "b.txt", labelled / "labels" / "b.txt", scores=False)
+    found, expected = rows(run / "labels" / "b.txt"), rows(labelled / "labels" / "b.txt")
+    assert found.shape[1] == 5
+    scored = (np.column_stack((table[:, :5], np.ones(len(table)))) for table in (found, expected))
+    assert_same_label_rows(*scored)
 
 
 def test_thresholds_and_filters_reach_suppression(folder: Path, labelled: Path) -> None:
@@ -121,7 +114,7 @@ def test_what_is_drawn(folder: Path) -> None:
 def test_video_gives_the_boxes_of_its_pictures(folder: Path, labelled: Path) -> None:
     run = detect(folder, "--source", folder / "v.avi", "--save-txt", "--save-conf").folder
     assert sorted(path.name for path in (run / "labels").iterdir()) == ["v_0.txt", "v_1.txt", "v_2.txt"]
-    assert_same_rows(run / "labels" / "v_1.txt", labelled / "labels" / "b.txt")
+    assert_same_label_rows(rows(run / "labels" / "v_1.txt"), rows(labelled / "labels" / "b.txt"))
     capture = cv2.VideoCapture(str(run / "v.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == 10 and capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (96, 64)
