@@ -82,8 +82,8 @@ def test_scores_stay_out_of_label_files_unless_asked_for(folder: Path, labelled:
     run = detect(folder, "--source", folder / "pictures" / "b.png", "--save-txt", "--nosave").folder
     found, expected = rows(run / "labels" / "b.txt"), rows(labelled / "labels" / "b.txt")
     assert found.shape[1] == 5
-    scored = (np.column_stack((table[:, :5], np.ones(len(table)))) for table in (found, expected))
-    assert_same_label_rows(*scored)
+    without, also_without = (np.column_stack((table[:, :5], np.ones(len(table)))) for table in (found, expected))
+    assert_same_label_rows(without, also_without)
 
 
 def test_thresholds_and_filters_reach_suppression(folder: Path, labelled: Path) -> None:
