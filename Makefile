@@ -1,5 +1,6 @@
 # make demo          set up, train a small YOLOv5-SPD from scratch, evaluate, detect, export
 # make test          set up, every test but the very long ones
+# make test-isa      the tests of numbers again, as on processors with SSE4.1 only (1 thread) and AVX2 (2 threads)
 # make check         ruff, mypy, fast tests: before every commit
 # make acceptance    the very long tests
 # VENV=path          use an environment that is there
@@ -9,9 +10,11 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 # bf16 halves the demo's training time on processors that multiply it natively; elsewhere it would be refused.
 DEMO_PRECISION := $(shell grep -qs -e avx512_bf16 -e amx_bf16 /proc/cpuinfo && echo bf16 || echo fp32)
+# Where results hang on the kernels that torch, oneDNN and their like choose for a processor.
+NUMERIC := $(addprefix tests/,models loss inference evaluation reporting exporting verbs)
 READY := $(VENV)/.installed-for-yolov5-spd
 
-.PHONY: demo test check acceptance install
+.PHONY: demo test test-isa check acceptance install
 
 install: $(READY)
 
@@ -40,6 +43,14 @@ check: $(READY)
 
 test: $(READY)
 	$(BIN)/pytest -m "not acceptance" --durations=15
+
+# What is set here decides at the start of a process only. Slow tests that compare nothing that a processor computes
+# (pages, file names, structures of graphs) would take as long as all the others together: they are left out.
+test-isa: $(READY)
+	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 \
+		$(BIN)/pytest -m "not acceptance and (not slow or kernels)" $(NUMERIC)
+	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
+		$(BIN)/pytest -m "not acceptance and (not slow or kernels)" $(NUMERIC)
 
 acceptance: $(READY)
 	$(BIN)/pytest -m acceptance -rA

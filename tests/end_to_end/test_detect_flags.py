@@ -15,6 +15,7 @@ import torch
 
 from models.weights import checkpoint_fields, load_model
 from tests.exporting.small_model import write_small_checkpoint, write_small_torchscript
+from tests.same_detections import assert_same_label_rows
 from tests.shared_data import REPOSITORY
 from utils.config.command_line import parse_command_line
 from utils.config.detect_flags import DetectConfig
@@ -62,6 +63,7 @@ DEFAULTS: dict[str, object] = {
     "slice_merge": "nms",
 }
 RUN = "tests/verbs/test_detect.py"
+CONF = 0.92  # 0.0005 from the nearest score of what is detected here
 # Flag -> test that shows its effect, here or in the file named.
 EFFECTS = {
     "weights": "test_an_ensemble_with_itself_finds_the_same",
@@ -132,7 +134,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def detect(folder: Path, *flags: object) -> DetectionSummary:
-    words = ("--weights", folder / "small.pt", "--source", folder / "images", "--img", 96, "--conf", 0.5, "--nosave")
+    # Noise gives crowds of boxes with nearly equal scores: which of them survives, and which are just above a low
+    # threshold, hangs on the last bit. Here the threshold is far from every score, and only copies are suppressed.
+    apart = ("--conf", CONF, "--iou", 0.99)
+    words = ("--weights", folder / "small.pt", "--source", folder / "images", "--img", 96, *apart, "--nosave")
     return run_detection(parse(*words, "--project", folder / "runs", *flags))
 
 
@@ -151,20 +156,24 @@ def plain(folder: Path) -> dict[str, np.ndarray]:
 def test_batches_do_not_change_what_is_found(folder: Path, plain: dict[str, np.ndarray], batch: int) -> None:
     found = rows(detect(folder, "--save-txt", "--save-conf", "--batch-size", batch))
     for name, expected in plain.items():
-        np.testing.assert_allclose(found[name], expected, atol=2e-5)
+        assert_same_label_rows(found[name], expected, CONF)
 
 
 def test_an_ensemble_with_itself_finds_the_same(folder: Path, plain: dict[str, np.ndarray]) -> None:
     found = rows(detect(folder, "--save-txt", "--save-conf", "--weights", folder / "small.pt", folder / "small.pt"))
     for name, expected in plain.items():
         # Flat boxes of the untrained model have no area, hence no IoU with their own copy.
-        np.testing.assert_allclose(np.unique(found[name], axis=0), np.unique(expected, axis=0), atol=1e-5)
+        solid, alone = (table[table[:, 3:5].min(axis=1) > 1e-3] for table in (found[name], expected))
+        assert_same_label_rows(solid, alone, CONF)
 
 
 def test_thresholds(folder: Path, plain: dict[str, np.ndarray]) -> None:
-    score = float(np.median(plain["a"][:, 5]))
-    found = rows(detect(folder, "--save-txt", "--save-conf", "--conf", score))
-    np.testing.assert_allclose(found["a"], plain["a"][plain["a"][:, 5] > score], atol=1e-6)
+    scores = plain["a"][:, 5]
+    last = int((scores[:-1] - scores[1:]).argmax())  # before the widest gap, where no rounding reaches
+    found = rows(detect(folder, "--save-txt", "--save-conf", "--conf", float(scores[last : last + 2].mean())))
+    assert 0 < last + 1 < len(scores)
+    assert len(found["a"]) == last + 1
+    assert_same_label_rows(found["a"], plain["a"][: last + 1])
     strict = rows(detect(folder, "--save-txt", "--save-conf", "--iou", 0.05))
     assert len(strict["a"]) < len(plain["a"])
 
@@ -172,9 +181,8 @@ def test_thresholds(folder: Path, plain: dict[str, np.ndarray]) -> None:
 def test_save_format(folder: Path, plain: dict[str, np.ndarray]) -> None:
     corners = rows(detect(folder, "--save-txt", "--save-conf", "--save-format", 1))["b"]
     centres = plain["b"]
-    np.testing.assert_allclose(corners[:, 1:3], centres[:, 1:3] - centres[:, 3:5] / 2, atol=2e-5)
-    np.testing.assert_allclose(corners[:, 3:5], centres[:, 1:3] + centres[:, 3:5] / 2, atol=2e-5)
-    np.testing.assert_array_equal(corners[:, [0, 5]], centres[:, [0, 5]])
+    middles, sides = (corners[:, 1:3] + corners[:, 3:5]) / 2, corners[:, 3:5] - corners[:, 1:3]
+    assert_same_label_rows(np.column_stack((corners[:, 0], middles, sides, corners[:, 5])), centres, CONF)
 
 
 def test_save_csv(folder: Path, plain: dict[str, np.ndarray]) -> None:
@@ -249,7 +257,7 @@ def test_update(folder: Path, tmp_path: Path, plain: dict[str, np.ndarray]) -> N
     detect(folder, "--weights", weights, "--update")
     assert weights.stat().st_size < size - 300_000
     found = rows(detect(folder, "--weights", weights, "--save-txt", "--save-conf"))
-    np.testing.assert_array_equal(found["a"], plain["a"])
+    assert_same_label_rows(found["a"], plain["a"], CONF)
 
 
 def test_project_name_and_exist_ok(folder: Path, tmp_path: Path) -> None:
@@ -266,7 +274,7 @@ def test_slice(folder: Path, plain: dict[str, np.ndarray], tmp_path: Path) -> No
         other = rows(detect(folder, *flags, "--slice", 64, *further))["a"]
         assert other.shape != sliced.shape or (other != sliced).any(), further
     whole = rows(detect(folder, *flags, "--slice", 640))["a"]  # images that fit into one tile
-    np.testing.assert_allclose(whole, plain["a"], atol=1e-5)
+    assert_same_label_rows(whole, plain["a"], CONF)
 
 
 def test_names_of_a_file_without_names_come_from_data(folder: Path, tmp_path: Path) -> None:

@@ -15,6 +15,7 @@ from tests.end_to_end.scripts import command, environment, run_script
 from tests.exporting.small_model import write_small_checkpoint
 from tests.inference.mjpeg_server import Camera, cameras_on_loopback
 from tests.inference.test_frame_sources import damaged_video, write_video
+from tests.same_detections import assert_same_label_rows
 from tests.shared_data import SHARED, needs_shared
 from utils.config.command_line import parse_command_line
 from utils.config.detect_flags import DetectConfig
@@ -86,7 +87,9 @@ def test_nobody_streams(weights: Path, tmp_path: Path) -> None:
 
 def test_lossless_video_gives_the_boxes_of_its_images(weights: Path, tmp_path: Path) -> None:
     images = [noise(seed) for seed in range(5)]
-    check_video_against_images(weights, tmp_path, images, "--img", 64, "--conf", 0.5)
+    # Noise gives crowds of boxes with nearly equal scores: which of them survives hangs on the last bit. The nearest
+    # score is 0.001 from the threshold here, and nothing is suppressed.
+    check_video_against_images(weights, tmp_path, images, "--img", 64, "--conf", 0.9, "--iou", 1)
 
 
 @needs_shared
@@ -114,10 +117,10 @@ def check_video_against_images(weights: Path, folder: Path, images: list[np.ndar
     frames = labels(detect(weights, folder, "--source", folder / "v.avi", *common))
     assert frames.keys() == stills.keys()
     for name, rows in stills.items():
-        np.testing.assert_array_equal(frames[name], rows)
+        assert_same_label_rows(frames[name], rows)
     batched = labels(detect(weights, folder, "--source", folder / "v.avi", *common, "--batch-size", 4))
     for name, rows in stills.items():
-        np.testing.assert_allclose(batched[name], rows, atol=2e-5)
+        assert_same_label_rows(batched[name], rows)
 
 
 def test_annotated_video_plays_as_long_as_its_source(

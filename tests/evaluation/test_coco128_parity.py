@@ -78,4 +78,5 @@ def test_the_same_figures_through_every_path(tmp_path: Path) -> None:
         for key, value in reference["coco_stats_batch1"].items():
             assert dict(zip(keys, way, strict=True))[key] == pytest.approx(value, abs=TOLERANCE), key
     for key in ("precision", "recall", "map50", "map50_95"):
-        assert metrics["annotated"][key] == metrics["labels"][key]
+        # Two processes' sums may differ in the last bits; one detection of 929 more is 0.001.
+        assert metrics["annotated"][key] == pytest.approx(metrics["labels"][key], abs=1e-4)

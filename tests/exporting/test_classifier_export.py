@@ -29,6 +29,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.kernels
 def test_every_format_evaluates_as_the_model_does(weights: Path, tmp_path: Path) -> None:
     said = succeeds("export", "--weights", weights, "--include", "torchscript", "onnx", "openvino", folder=tmp_path)
     assert said.output.count("32 px, probabilities within") == 3

@@ -14,7 +14,7 @@ import torch
 from tests.dataset.images import small_dataset
 from tests.exporting.small_model import write_small_checkpoint
 from tests.small_dataset import write_small_dataset
-from tests.verbs.test_export import CPU, FRAME, run
+from tests.verbs.test_export import CPU, FRAME, needs_openvino, run
 from utils.dataset.detection_dataset import open_dataset
 from utils.exporting.decoding_nodes import decoding_of_onnx, head_convolutions_of_onnx
 from utils.exporting.export_settings import ExportSettings
@@ -55,7 +55,8 @@ def test_the_decoding_lies_behind_the_heads_convolutions(tmp_path: Path) -> None
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", "openvino"])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=needs_openvino)])
+@pytest.mark.kernels
 def test_half_precision_halves_the_file_and_stays_near(tmp_path: Path, form: str) -> None:
     weights = write_small_checkpoint(tmp_path / "a.pt")
     (whole,) = export_model(weights, [form], ExportSettings(FRAME), CPU)
@@ -69,7 +70,8 @@ def test_half_precision_halves_the_file_and_stays_near(tmp_path: Path, form: str
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=needs_nncf)])
+@pytest.mark.parametrize("form", ["onnx", pytest.param("openvino", marks=(needs_openvino, needs_nncf))])
+@pytest.mark.kernels
 def test_int8_is_calibrated_and_judged_by_ap(tmp_path: Path, form: str) -> None:
     write_small_checkpoint(tmp_path / "a.pt")
     dataset = write_small_dataset(tmp_path / "data")
@@ -99,6 +101,7 @@ def test_int8_that_costs_too_much_is_not_written(tmp_path: Path, monkeypatch: py
 
 
 @pytest.mark.slow
+@pytest.mark.kernels
 def test_opencv_gives_the_results_of_onnx_runtime(tmp_path: Path) -> None:
     weights = write_small_checkpoint(tmp_path / "a.pt")
     (file,) = export_model(weights, ["onnx"], ExportSettings(FRAME), CPU)

@@ -60,6 +60,7 @@ def test_int8_engines_are_refused(tmp_path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.usefixtures("stand_in")
 @pytest.mark.parametrize("precision", ["fp32", "fp16"])
+@pytest.mark.kernels
 def test_engine_of_free_size_gives_the_results_of_pytorch(tmp_path: Path, precision: str) -> None:
     weights = write_small_checkpoint(tmp_path / "a.pt")
     settings = ExportSettings(FRAME, dynamic=True, workspace=2, precision="fp16" if precision == "fp16" else "fp32")

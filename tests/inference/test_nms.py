@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
+from tests.same_detections import assert_same_detections
 from tests.shared_data import SHARED, needs_shared
 from utils.geometry.boxes import cxcywh_to_xyxy, pairwise_iou
 from utils.geometry.letterbox import FrameSize
@@ -44,12 +45,8 @@ def test_gives_the_rows_of_the_original_program(mode: str, agnostic: bool) -> No
         MODES[mode].conf_thres, MODES[mode].iou_thres, 300, multi_label=MODES[mode].multi_label, agnostic=agnostic
     )
     for found, wanted in zip(non_max_suppression(given_predictions, chosen, SIZE), expected, strict=True):
-        ours = np.array(sorted(rows(found), key=lambda row: (row[5], -row[4], row[0])))
-        theirs = np.array(sorted(wanted.tolist(), key=lambda row: (row[5], -row[4], row[0])))
-        assert ours.shape == theirs.shape
-        np.testing.assert_allclose(ours[:, :4], theirs[:, :4], atol=1e-3)
-        np.testing.assert_allclose(ours[:, 4], theirs[:, 4], atol=1e-6)
-        assert (ours[:, 5] == theirs[:, 5]).all()
+        assert len(found) > 0
+        assert_same_detections(rows(found), wanted, box=1e-3, score=1e-6)
 
 
 def test_the_better_of_two_overlapping_boxes_stays() -> None:
@@ -115,12 +112,14 @@ def test_equals_the_definition_of_greedy_suppression(seed: int, max_det: int, io
     generator = torch.Generator().manual_seed(seed)
     corner = torch.rand(120, 2, generator=generator) * 60
     boxes = torch.cat((corner, corner + 5 + torch.rand(120, 2, generator=generator) * 30), dim=1)
-    scores = torch.rand(120, generator=generator)
+    scores = (torch.randperm(120, generator=generator) + 1) / 121  # no two alike
+    overlap = pairwise_iou(boxes, boxes)
+    # Two ways to compute an overlap may fall on different sides of a threshold that lies on it.
+    assume(float((overlap - iou_thres).abs().min()) > 1e-6 and float((scores - 0.1).abs().min()) > 1e-6)
     chosen = NmsSettings(0.1, iou_thres, max_det)
     found = non_max_suppression(Predictions(boxes[None], scores[None], torch.ones(1, 120, 1)), chosen, SIZE)[0]
 
     expected: list[int] = []
-    overlap = pairwise_iou(boxes, boxes)
     for candidate in scores.argsort(descending=True).tolist():
         if scores[candidate] > 0.1 and all(overlap[candidate, kept] <= iou_thres for kept in expected):
             expected.append(candidate)

@@ -72,7 +72,7 @@ def test_odd_sizes_are_padded_with_zeros_at_bottom_and_right() -> None:
 def test_focus_is_spd_then_convolution() -> None:
     layer = Focus(3, 8, Kernel(3)).eval()
     x = torch.randn(1, 3, 8, 8)
-    assert torch.equal(layer(x), layer.conv(SPD(2)(x)))
+    torch.testing.assert_close(layer(x), layer.conv(SPD(2)(x)))
     assert {name for name, _ in layer.named_parameters()} == {"conv.conv.weight", "conv.bn.weight", "conv.bn.bias"}
 
 

@@ -143,7 +143,8 @@ def test_every_generation_gives_its_function_back(
     assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items())
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(again.predict(images).boxes, model.predict(images).boxes)
+        # The weights are the same to the bit; sums over them, which may lie elsewhere in memory, need not be.
+        torch.testing.assert_close(again.predict(images).boxes, model.predict(images).boxes, rtol=1e-4, atol=1e-3)
 
 
 def test_old_formats_are_what_torch_reads(tmp_path: Path) -> None:

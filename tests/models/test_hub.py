@@ -156,6 +156,11 @@ def test_weights_load_into_the_authors_file(tmp_path: Path) -> None:
     write_zip({"model": pickled_detector(trained)}, tmp_path / "spd.pt")
     model = DetectionModel(load_architecture("yolov5n-spd-released"), class_count=2).eval()
     assert transfer_weights(model, read_weights(tmp_path / "spd.pt")).exact
+    assert all(
+        torch.equal(ours, theirs)
+        for ours, theirs in zip(model.state_dict().values(), trained.state_dict().values(), strict=True)
+    )
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(model.predict(images).boxes, trained.predict(images).boxes)
+        # The weights are the same to the bit; sums over them, which may lie elsewhere in memory, need not be.
+        torch.testing.assert_close(model.predict(images).boxes, trained.predict(images).boxes, rtol=1e-4, atol=1e-3)

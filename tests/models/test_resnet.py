@@ -55,6 +55,7 @@ def strided_convolutions(model: nn.Module) -> list[str]:
 @needs_shared
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18-spd", "resnet50-spd"])
+@pytest.mark.kernels
 def test_logits_of_the_authors_nets(name: str) -> None:
     expected = reference(name)
     model = build_classifier(name, expected["classes"]).eval()

@@ -36,6 +36,7 @@ def threads(request: pytest.FixtureRequest) -> Iterator[int]:
     ("weights", "reference", "pixels", "probability"),
     [(OFFICIAL, "yolov5n_forward.npz", 5e-3, 2e-5), (RELEASED, "spd_released_n.npz", 5e-3, 5e-3)],
 )
+@pytest.mark.kernels
 def test_decoded_outputs_equal_the_original_programs(
     threads: int,
     memory_format: torch.memory_format,
@@ -92,9 +93,13 @@ def test_our_checkpoint_gives_the_model_back(tmp_path: Path) -> None:
     again = load_model(file)
     assert again.names == ("cat", "dog") and again.class_count == 2 and again.strides == model.strides
     torch.testing.assert_close(again.anchors, model.anchors, rtol=1e-6, atol=0)
+    expected = model.state_dict()
+    assert set(again.state_dict()) == set(expected)
+    assert all(torch.equal(value, expected[name]) for name, value in again.state_dict().items())
     images = torch.rand(1, 3, 64, 64)
     with torch.inference_mode():
-        assert torch.equal(again.predict(images).boxes, model.predict(images).boxes)
+        # The weights are the same to the bit; sums over them, which may lie elsewhere in memory, need not be.
+        torch.testing.assert_close(again.predict(images).boxes, model.predict(images).boxes, rtol=1e-4, atol=1e-3)
     # The sanctioned opener of torch agrees that nothing but tensors and plain values is inside.
     assert torch.load(file, weights_only=True)["schema"] == 1
 

@@ -103,6 +103,7 @@ class Rows(torch.nn.Module):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NANOS)
+@pytest.mark.kernels
 def test_traced_graph_runs_at_other_sizes(name: str) -> None:
     torch.manual_seed(0)
     rows = Rows(DetectionModel(load_architecture(name), class_count=3)).eval()
@@ -113,6 +114,7 @@ def test_traced_graph_runs_at_other_sizes(name: str) -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.kernels
 def test_exported_program_takes_dynamic_sizes() -> None:
     torch.manual_seed(0)
     rows = Rows(DetectionModel(load_architecture("yolov5n-spd"), class_count=3)).eval()

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from tests.exporting.small_model import write_small_checkpoint
+from tests.same_detections import assert_same_label_rows
 from utils.config.command_line import parse_command_line
 from utils.config.detect_flags import DetectConfig
 from utils.user_error import UserError
@@ -37,7 +38,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def detect(folder: Path, *flags: object, weights: str = "small.pt") -> DetectionSummary:
     """What a run gives; ``flags`` as on the command line, paths seen from ``folder``."""
-    words = ["--weights", folder / weights, "--img", 96, "--conf", 0.5, "--project", folder / "runs", *flags]
+    # Noise gives crowds of boxes with nearly equal scores: which of them survives, and which are just above a low
+    # threshold, hangs on the last bit. Here the nearest score is 0.001 from it, and nothing is suppressed.
+    apart = ("--conf", 0.88, *(() if "--iou" in flags else ("--iou", 1)))
+    words = ["--weights", folder / weights, "--img", 96, *apart, "--project", folder / "runs", *flags]
     return run_detection(parse_command_line(DetectConfig, list(map(str, words)), prog="detect.py", description=""))
 
 
@@ -56,7 +60,7 @@ def test_annotated_images_labels_and_crops(folder: Path, labelled: Path) -> None
     assert sorted(path.name for path in (labelled / "labels").iterdir()) == ["a.txt", "a2.txt", "b.txt"]
     found = rows(labelled / "labels" / "b.txt")
     assert found.shape[1] == 6 and len(found) > 1
-    assert (found[:, 5] > 0.5).all() and (np.diff(found[:, 5]) <= 0).all()
+    assert (found[:, 5] > 0.88).all() and (np.diff(found[:, 5]) <= 0).all()
     crops = Counter(path.parent.name for path in (labelled / "crops").glob("*/b*.jpg"))
     assert sum(crops.values()) == len(found)
     original, drawn = cv2.imread(str(folder / "images" / "b.png")), cv2.imread(str(labelled / "b.png"))
@@ -76,7 +80,10 @@ def test_summary_and_skipped_file(folder: Path, labelled: Path, caplog: pytest.L
 
 def test_scores_stay_out_of_label_files_unless_asked_for(folder: Path, labelled: Path) -> None:
     run = detect(folder, "--source", folder / "images" / "b.png", "--save-txt", "--nosave").folder
-    np.testing.assert_array_equal(rows(run / "labels" / "b.txt"), rows(labelled / "labels" / "b.txt")[:, :5])
+    found, expected = rows(run / "labels" / "b.txt"), rows(labelled / "labels" / "b.txt")
+    assert found.shape[1] == 5
+    without, also_without = (np.column_stack((table[:, :5], np.ones(len(table)))) for table in (found, expected))
+    assert_same_label_rows(without, also_without)
 
 
 def test_thresholds_and_filters_reach_suppression(folder: Path, labelled: Path) -> None:
@@ -107,7 +114,7 @@ def test_what_is_drawn(folder: Path) -> None:
 def test_video_gives_the_boxes_of_its_images(folder: Path, labelled: Path) -> None:
     run = detect(folder, "--source", folder / "v.avi", "--save-txt", "--save-conf").folder
     assert sorted(path.name for path in (run / "labels").iterdir()) == ["v_0.txt", "v_1.txt", "v_2.txt"]
-    np.testing.assert_array_equal(rows(run / "labels" / "v_1.txt"), rows(labelled / "labels" / "b.txt"))
+    assert_same_label_rows(rows(run / "labels" / "v_1.txt"), rows(labelled / "labels" / "b.txt"))
     capture = cv2.VideoCapture(str(run / "v.mp4"))
     assert capture.get(cv2.CAP_PROP_FPS) == 10 and capture.get(cv2.CAP_PROP_FRAME_COUNT) == 3
     assert (capture.get(cv2.CAP_PROP_FRAME_WIDTH), capture.get(cv2.CAP_PROP_FRAME_HEIGHT)) == (96, 64)

@@ -17,6 +17,7 @@ from PIL import Image
 from models.yolo import DetectionModel
 from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint, write_small_torchscript
 from tests.runtime.loopback import Served, loopback_server
+from tests.same_detections import assert_same_detections
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.reporting import hub_results
 from utils.reporting.hub_results import HubResults
@@ -24,6 +25,7 @@ from utils.user_error import UserError
 from utils.verbs.hub import HubDetector
 
 SIZE = 96
+CONF = 0.91
 
 
 def load(name: str, **arguments: Any) -> Any:
@@ -43,7 +45,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def model(folder: Path) -> HubDetector:
     detector = load("custom", path=folder / "small.pt")
     assert isinstance(detector, HubDetector)
-    detector.conf = 0.6
+    # Noise gives crowds of boxes with nearly equal scores: which of them survives, or which of a box's classes is the
+    # best, hangs on the last bit. Here nothing is suppressed, and every class above the threshold is given.
+    detector.conf, detector.iou, detector.multi_label = CONF, 1.0, True
     return detector
 
 
@@ -56,6 +60,11 @@ def call(model: HubDetector, ims: Any) -> HubResults:
     results = model(ims, size=SIZE)
     assert isinstance(results, HubResults)
     return results
+
+
+def assert_same(found: torch.Tensor, expected: torch.Tensor) -> None:
+    """Rows of two calls; folded layers and other batches move a box by 0.001 pixels and a score by 0.00002."""
+    assert_same_detections(found, expected, box=0.01, score=1e-4, threshold=CONF)
 
 
 def test_every_kind_of_input_gives_the_same(model: HubDetector, folder: Path) -> None:
@@ -76,14 +85,16 @@ def test_every_kind_of_input_gives_the_same(model: HubDetector, folder: Path) ->
         assert len(expected) > 5
         for kind, source in kinds.items():
             results = call(model, source)
-            assert torch.equal(results.xyxy[0], expected), kind
+            assert np.array_equal(results.ims[0], array), kind
+            assert_same(results.xyxy[0], expected)
     everything = call(model, list(kinds.values())[3:])
     assert len(everything) == 6
     assert everything.files[:2] == ["a.jpg", "image1.jpg"]
     for rows in everything.xyxy:
-        torch.testing.assert_close(rows, expected, atol=1e-3, rtol=1e-4)
-    grey = call(model, array[..., 0])
-    assert torch.equal(grey.xyxy[0], call(model, np.repeat(array[..., :1], 3, axis=2)).xyxy[0])
+        assert_same(rows, expected)
+    grey, threefold = call(model, array[..., 0]), call(model, np.repeat(array[..., :1], 3, axis=2))
+    assert np.array_equal(grey.ims[0], threefold.ims[0]) and len(grey.xyxy[0]) > 0
+    assert_same(grey.xyxy[0], threefold.xyxy[0])
 
 
 def test_a_turned_photo_is_seen_upright(model: HubDetector, tmp_path: Path) -> None:
@@ -203,9 +214,11 @@ def test_show(model: HubDetector, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_settings_of_the_model_count(model: HubDetector) -> None:
     everything = call(model, pixels(0)).xyxy[0]
-    model.conf = float(everything[3, 4])
-    assert len(call(model, pixels(0)).xyxy[0]) == 3
-    model.conf = 0.6
+    scores = everything[:, 4]
+    last = int((scores[:-1] - scores[1:]).argmax())  # before the widest gap, where no rounding reaches
+    model.conf = float(scores[last : last + 2].mean())
+    assert len(call(model, pixels(0)).xyxy[0]) == last + 1 < len(everything)
+    model.conf = CONF
     model.classes = [1]
     assert set(call(model, pixels(0)).xyxy[0][:, 5].tolist()) == {1.0}
     model.classes, model.max_det = None, 2
@@ -225,7 +238,9 @@ def test_a_copy_has_settings_of_its_own(model: HubDetector) -> None:
     other = copy.deepcopy(model)
     other.max_det = 1
     assert len(call(other, pixels(0)).xyxy[0]) == 1 < len(call(model, pixels(0)).xyxy[0])
-    torch.testing.assert_close(call(other, pixels(0)).xyxy[0], call(model, pixels(0)).xyxy[0][:1])
+    # Of two boxes of nearly the best score either may come first.
+    best = [call(detector, pixels(0)).xyxy[0][:1, 4] for detector in (other, model)]
+    torch.testing.assert_close(*best, atol=2e-4, rtol=0)
 
 
 def test_autoshape_false_is_the_bare_network(folder: Path) -> None:
@@ -233,7 +248,7 @@ def test_autoshape_false_is_the_bare_network(folder: Path) -> None:
     assert isinstance(bare, DetectionModel)
     images = torch.rand(1, 3, 64, 96)
     for ours, own in zip(bare(images).levels, small_model()(images).levels, strict=True):
-        torch.testing.assert_close(ours, own)
+        torch.testing.assert_close(ours, own, atol=1e-3, rtol=1e-4)
     assert [name for name, _ in bare.named_parameters()] == [name for name, _ in small_model().named_parameters()]
 
 
@@ -252,6 +267,7 @@ def test_named_models() -> None:
 def test_threads_get_what_one_thread_gets(model: HubDetector) -> None:
     images = [pixels(seed, 64 + 8 * (seed % 3), 96) for seed in range(12)]
     expected = [call(model, image).xyxy[0] for image in images]
+    assert all(len(rows) > 0 for rows in expected)
     together = threading.Barrier(2)
 
     def detect(seeds: range) -> list[torch.Tensor]:
@@ -262,17 +278,19 @@ def test_threads_get_what_one_thread_gets(model: HubDetector) -> None:
     with ThreadPoolExecutor(2) as pool:
         halves = list(pool.map(detect, (range(12), range(12))))
     for half in halves:
-        assert all(torch.equal(ours, own) for ours, own in zip(half, expected, strict=True))
+        for ours, own in zip(half, expected, strict=True):
+            assert_same(ours, own)
 
 
 def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> None:
     path = write_small_torchscript(tmp_path / "small.torchscript", (64, 96))
     exported = load("custom", path=path)
     assert isinstance(exported, HubDetector)
-    exported.conf = model.conf
+    exported.conf, exported.iou, exported.multi_label = model.conf, model.iou, model.multi_label
     results = call(exported, [pixels(0), pixels(1)])
     for ours, own in zip(results.xyxy, call(model, [pixels(0), pixels(1)]).xyxy, strict=True):
-        torch.testing.assert_close(ours, own, atol=1e-2, rtol=1e-3)
+        assert len(own) > 5
+        assert_same(ours, own)
     assert results.names == {0: "class0", 1: "class1", 2: "class2"}, "the file names none"
     with pytest.raises(UserError, match="only for"):
         exported(pixels(0), augment=True)
@@ -284,6 +302,7 @@ def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> N
 @pytest.mark.parametrize(
     "count", [pytest.param(12, marks=pytest.mark.slow), pytest.param(128, marks=pytest.mark.acceptance)]
 )
+@pytest.mark.kernels
 def test_official_weights_through_the_hub_and_detect_py(
     count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -305,7 +324,7 @@ def test_official_weights_through_the_hub_and_detect_py(
     for path, rows, spd_rows in zip(images, results.xywhn, spd([str(path) for path in images]).xywhn, strict=True):
         file = run.folder / "labels" / f"{path.stem}.txt"
         written = np.loadtxt(file, ndmin=2) if file.exists() else np.zeros((0, 6))
-        ours = torch.cat((rows[:, 5:], rows[:, :5]), dim=1).numpy()
-        np.testing.assert_allclose(ours, written, atol=5e-5)
-        assert len(spd_rows) == len(rows), "space-to-depth starts as the same function"
-        torch.testing.assert_close(spd_rows, rows, atol=2e-3, rtol=1e-3)
+        # The file holds six digits; its images went through the network one by one.
+        assert_same_detections(rows, written[:, [1, 2, 3, 4, 5, 0]], box=5e-5, score=5e-5, threshold=0.25)
+        # Space-to-depth starts as the same function, in another order of summation.
+        assert_same_detections(spd_rows, rows, box=1e-3, score=1e-3, threshold=0.25)
