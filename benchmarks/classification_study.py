@@ -1,88 +1,55 @@
 """Top-1 of an SPD ResNet beside the ResNet that it comes from, trained from scratch with the same recipe and seeds.
 
-python -m benchmarks.classification_study --data FOLDER --img 32 --epochs 15 --seeds 0 1 2 --precision bf16
-
-Runs that are finished in --project are not run again, and one that was killed goes on, so the command can be repeated.
+Runs that are finished in ``--project`` are not run again, and one that was killed goes on, so the command can be
+repeated.
 """
 
 from __future__ import annotations
 
-import argparse
 import csv
-from collections.abc import Sequence
-from dataclasses import dataclass
+from argparse import Namespace
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import mean, stdev
 
-from benchmarks.measuring import machine, python
+from benchmarks.measuring import Table, python
 
 
-@dataclass(frozen=True, slots=True)
-class StudyRun:
-    """One network with one seed."""
-
-    model: str
-    seed: int
-    folder: Path
-
-    @property
-    def rows(self) -> list[dict[str, float]]:
-        """Its finished epochs."""
-        table = self.folder / "results.csv"
-        if not table.is_file():
-            return []
-        with table.open(encoding="utf-8") as file:
-            return [{key.strip(): float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
-
-    def finish(self, flags: argparse.Namespace) -> None:
-        """Train it to its end, from wherever it stands."""
-        if len(self.rows) >= flags.epochs:
-            return
-        if (self.folder / "weights" / "last.pt").is_file():
-            words = ["--resume", str(self.folder)]
-        else:
-            words = ["--model", self.model, "--seed", str(self.seed), "--data", str(flags.data), "--img", flags.img]
-            words += ["--hyp", flags.hyp, "--epochs", str(flags.epochs), "--precision", flags.precision]
-            words += ["--project", str(self.folder.parent), "--name", self.folder.name, "--exist-ok", "--noplots"]
-        print(f"{self.model}, seed {self.seed}", flush=True)
-        python("classify/train.py", *words, "--workers", flags.workers).run()
+def epochs_of(run: Path) -> list[float]:
+    """Top-1 of the finished epochs of a run."""
+    table = run / "results.csv"
+    if not table.is_file():
+        return []
+    with table.open(encoding="utf-8") as file:
+        rows = [{key.strip(): cell for key, cell in row.items()} for row in csv.DictReader(file)]
+    return [float(row["metrics/accuracy_top1"]) for row in rows]
 
 
-def main() -> None:
-    """Train what is not trained yet, seed by seed, and print the table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True, help="folder with train/ and val/ or test/")
-    parser.add_argument("--models", nargs="+", default=["resnet18-spd", "resnet18"])
-    parser.add_argument("--seeds", nargs="+", type=int, default=[0, 1, 2])
-    parser.add_argument("--img", default="32")
-    parser.add_argument("--epochs", type=int, default=15)
-    parser.add_argument("--hyp", default="hyp.classify-small-set.yaml")
-    parser.add_argument("--precision", default="fp32")
-    parser.add_argument("--workers", default="0")
-    parser.add_argument("--project", type=Path, default=Path("runs/classification-study"))
-    flags = parser.parse_args()
-    flags.data, flags.project = flags.data.resolve(), flags.project.resolve()
-    runs = [StudyRun(model, seed, flags.project / f"{model}-{seed}") for seed in flags.seeds for model in flags.models]
-    for run in runs:
-        run.finish(flags)
-        print_table(runs, flags)
+def finish(run: Path, model: str, seed: int, flags: Namespace) -> None:
+    """Train to the end, from wherever the run stands."""
+    if len(epochs_of(run)) >= flags.epochs:
+        return
+    words: list[object] = ["--resume", run]
+    if not (run / "weights" / "last.pt").is_file():
+        words = ["--model", model, "--seed", seed, "--data", Path(flags.data).resolve(), "--img", flags.img]
+        words += ["--hyp", flags.hyp, "--epochs", flags.epochs, "--precision", flags.precision]
+        words += ["--project", run.parent, "--name", run.name, "--exist-ok", "--noplots"]
+    python("classify/train.py", *words, "--workers", flags.workers).finished()
 
 
-def print_table(runs: Sequence[StudyRun], flags: argparse.Namespace) -> None:
-    """A row per network: best top-1 of each seed that is done, mean and spread, and the last epoch's mean."""
-    print(f"\n{flags.data.name}, {flags.img} px, {flags.epochs} epochs, {flags.precision} ({machine()})\n")
-    print("| network | best top-1, by seed | mean | standard deviation | mean of the last epoch |")
-    print("|---|---|---:|---:|---:|")
-    for model in flags.models:
-        done = [rows for run in runs if run.model == model and len(rows := run.rows) >= flags.epochs]
-        if not done:
-            continue
-        best = [max(row["metrics/accuracy_top1"] for row in rows) for rows in done]
-        last = mean(rows[-1]["metrics/accuracy_top1"] for rows in done)
-        spread = f"{stdev(best):.3f}" if len(best) > 1 else ""
-        cells = ", ".join(f"{value:.3f}" for value in best)
-        print(f"| {model} | {cells} | {mean(best):.3f} | {spread} | {last:.3f} |", flush=True)
-
-
-if __name__ == "__main__":
-    main()
+def tables(flags: Namespace) -> Iterator[Table]:
+    """After each seed a row per network: best top-1 of each seed so far, mean and spread, and the last epoch's mean."""
+    head = ("network", "best top-1, by seed", "mean", "standard deviation", "mean of the last epoch")
+    project = Path(flags.project).resolve()
+    for count, seed in enumerate(flags.seeds, start=1):
+        for model in flags.models:
+            finish(project / f"{model}-{seed}", model, seed, flags)
+        rows = []
+        for model in flags.models:
+            done = [epochs_of(project / f"{model}-{one}") for one in flags.seeds[:count]]
+            best = [max(epochs) for epochs in done]
+            spread = f"{stdev(best):.3f}" if count > 1 else ""
+            cells = ", ".join(f"{value:.3f}" for value in best)
+            rows.append((model, cells, f"{mean(best):.3f}", spread, f"{mean(own[-1] for own in done):.3f}"))
+        title = f"{Path(flags.data).name}, {flags.img} px, {flags.epochs} epochs, {flags.precision}"
+        yield Table(head, rows, f"{title}, {count} of {len(flags.seeds)} seeds")

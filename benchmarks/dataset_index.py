@@ -2,34 +2,27 @@
 
 A temporary folder gets 118 000 images with 860 000 boxes: real label files, and tiny images, as only headers are
 read. The page cache is warm in both scans. Beside ours, what one list of arrays per image costs.
-
-python -m benchmarks.dataset_index
 """
 
 from __future__ import annotations
 
-import argparse
 import gc
-import json
-import os
-import sys
 import tempfile
 import time
+from argparse import Namespace
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
 
 import cv2
 import numpy as np
 
-from benchmarks.measuring import machine, python
+from benchmarks.measuring import Table, in_child
 from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_files import read_label_file
-from utils.dataset.label_index import LabelIndex
 
-IMAGES, BOXES, CLASSES = 118_000, 860_000, 80
+CLASSES = 80
 MIB = 2**20
 
 
@@ -50,13 +43,11 @@ def write_set(folder: Path, images: int, boxes: int) -> None:
         (folder / "labels" / part / f"{number:012d}.txt").write_text(text)
 
 
-def own_memory() -> int:
-    """Bytes of this process that it shares with no other."""
-    private = 0
-    for line in Path("/proc/self/smaps_rollup").read_text().splitlines():
-        if line.startswith(("Private_Clean:", "Private_Dirty:")):
-            private += int(line.split()[1]) * 1024
-    return private
+def own_memory() -> float:
+    """MiB of this process that it shares with no other."""
+    lines = Path("/proc/self/smaps_rollup").read_text().splitlines()
+    private = [line for line in lines if line.startswith(("Private_Clean:", "Private_Dirty:"))]
+    return sum(int(line.split()[1]) for line in private) * 1024 / MIB
 
 
 def worker_cost(touch: Callable[[], object]) -> float:
@@ -68,7 +59,7 @@ def worker_cost(touch: Callable[[], object]) -> float:
         gc.disable()  # its marks would copy the heap of all modules, whatever the index is
         before = own_memory()
         touch()
-        send.send((own_memory() - before) / MIB)
+        send.send(own_memory() - before)
 
     process = context.Process(target=work)
     process.start()
@@ -77,63 +68,43 @@ def worker_cost(touch: Callable[[], object]) -> float:
     return cost
 
 
-def scan(folder: Path) -> None:
-    """One scan in this process; prints seconds, those of the processor, MiB of the index, MiB per worker as JSON."""
+def scan(folder: str) -> list[float]:
+    """One scan in this process: seconds, those of the processor, MiB of the index, MiB more in a worker."""
     gc.collect()
     start, used = time.perf_counter(), time.process_time()
-    index = read_label_index((folder / "images",), [str(i) for i in range(CLASSES)], cache_folder=folder)
+    index = read_label_index((Path(folder) / "images",), [str(i) for i in range(CLASSES)], cache_folder=Path(folder))
     seconds, used = time.perf_counter() - start, time.process_time() - used
     assert not index.problems
-    size = sum(array.nbytes for array in arrays_of(index)) / MIB
-    cost = worker_cost(lambda: deque((index.labels(row) for row in range(len(index))), maxlen=0))
-    print(json.dumps([seconds, used, size, cost, len(index), len(index.rows)]))
+    arrays = [item for item in (getattr(index, name) for name in index.__dataclass_fields__) if hasattr(item, "nbytes")]
+    size = sum(array.nbytes for array in (*arrays, index.paths._bytes, index.paths._ends)) / MIB
+    return [seconds, used, size, worker_cost(lambda: deque((index.labels(row) for row in range(len(index))), maxlen=0))]
 
 
-def arrays_of(index: LabelIndex) -> list[np.ndarray]:
-    own = (getattr(index, name) for name in index.__dataclass_fields__)
-    return [*(item for item in own if isinstance(item, np.ndarray)), index.paths._bytes, index.paths._ends]
-
-
-def lists(folder: Path) -> None:
-    """The same labels as a list of arrays; prints MiB of the list and MiB per worker as JSON."""
-    files = sorted(str(file) for file in (folder / "labels").rglob("*.txt"))
+def lists(folder: str) -> list[float]:
+    """The same labels as a list of arrays: MiB of the list, MiB more in a worker."""
+    files = sorted(str(file) for file in (Path(folder) / "labels").rglob("*.txt"))
     before = own_memory()
-    table: list[Any] = [(file, read_label_file(Path(file)).rows) for file in files]
-    size = (own_memory() - before) / MIB
-    cost = worker_cost(lambda: deque((rows.sum() for _, rows in table), maxlen=0))
-    print(json.dumps([size, cost]))
+    table = [(file, read_label_file(Path(file)).rows) for file in files]
+    return [own_memory() - before, worker_cost(lambda: deque((rows.sum() for _, rows in table), maxlen=0))]
 
 
-def main() -> None:
-    """Write the set, scan it twice in processes of their own, print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--images", type=int, default=IMAGES)
-    parser.add_argument("--boxes", type=int, default=BOXES)
-    parser.add_argument("--scan", type=Path, help=argparse.SUPPRESS)
-    parser.add_argument("--lists", type=Path, help=argparse.SUPPRESS)
-    flags = parser.parse_args()
-    if flags.scan or flags.lists:
-        scan(flags.scan) if flags.scan else lists(flags.lists)
-        return
+def tables(flags: Namespace) -> Iterator[Table]:
+    """Write the set, scan it in processes of their own."""
+    yield Table((f"{flags.images} images, {flags.boxes} boxes", "figure"), _rows(flags.images, flags.boxes))
+
+
+def _rows(images: int, boxes: int) -> Iterator[tuple[str, str]]:
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        print(f"writing {flags.images} label files with {flags.boxes} boxes", file=sys.stderr)
-        write_set(folder, flags.images, flags.boxes)
-        first, second = (python("-m", "benchmarks.dataset_index", "--scan", folder).json_line() for _ in range(2))
-        changed = folder / "labels" / "000" / "000000000000.txt"
-        changed.write_text("0 0.5 0.5 0.5 0.5\n")
-        third = python("-m", "benchmarks.dataset_index", "--scan", folder).json_line()
-        as_lists = python("-m", "benchmarks.dataset_index", "--lists", folder).json_line()
-        cache = sum(file.stat().st_size for file in folder.glob("*.cache.npz")) / MIB
-    print(f"\n{int(first[4])} images, {int(first[5])} boxes ({machine()}, load {os.getloadavg()[0]:.1f})\n")
-    scans = {"first scan": first, "second scan": second, "after a change to one label file": third}
-    for name, (seconds, used, *_) in scans.items():
-        print(f"| {name} | {seconds:.1f} s, {used:.1f} s of the processor |")
-    print(f"| cache file | {cache:.0f} MiB |\n| index in memory | {first[2]:.0f} MiB |")
-    print(f"| index, more in each worker that reads all of it | {first[3]:.1f} MiB |")
-    print(f"| list of arrays in memory | {as_lists[0]:.0f} MiB |")
-    print(f"| list of arrays, more in each worker that reads all of it | {as_lists[1]:.1f} MiB |")
-
-
-if __name__ == "__main__":
-    main()
+        write_set(folder, images, boxes)
+        for name in ("first scan", "second scan", "after a change to one label file"):
+            if name.startswith("after"):
+                (folder / "labels" / "000" / "000000000000.txt").write_text("0 0.5 0.5 0.5 0.5\n")
+            seconds, used, size, cost = in_child(scan, folder=folder).result()
+            yield name, f"{seconds:.2f} s, {used:.2f} s of the processor"
+        yield "cache file", f"{sum(file.stat().st_size for file in folder.glob('*.cache.npz')) / MIB:.1f} MiB"
+        yield "index in memory", f"{size:.1f} MiB"
+        yield "index, more in each worker that reads all of it", f"{cost:.1f} MiB"
+        size, cost = in_child(lists, folder=folder).result()
+        yield "list of arrays in memory", f"{size:.1f} MiB"
+        yield "list of arrays, more in each worker that reads all of it", f"{cost:.1f} MiB"

@@ -1,18 +1,13 @@
-"""Every form of one detector on the same images in one run: size, latency, AP, AP_S.
-
-python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml                          YOLOv5n
-python -m benchmarks.formats --weights yolov5n.pt --cfg yolov5n-spd.yaml --data coco128.yaml    the same in SPD
-python -m benchmarks.formats --weights yolov5n.pt --data coco128.yaml --no-ap --threads 1 2    latency only
-"""
+"""Every form of one detector on the same images in one run: size, latency, AP, AP_S."""
 
 from __future__ import annotations
 
-import argparse
 import copy
 import itertools
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,7 +15,7 @@ from statistics import median
 
 import torch
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import Table
 from models.common import SPD, Focus, SPDConv
 from models.fuse import LayerChoice, fused, fused_by_measurement
 from models.transfer import transfer_weights
@@ -45,12 +40,32 @@ from utils.verbs.export import export_model
 CPU = torch.device("cpu")
 Seconds = dict[str, list[float]]  # per round, by form
 CALLS_IN_TURN = 3  # after one that does not count: it finds the caches and the thread pools of the form before it
+LAYER_REPEATS = 100  # of measuring which form of a layer is faster
+CALIBRATION_BATCHES = 4  # of INT8 where only its latency is asked for
 PYTORCH = "PyTorch, BN folded, strided"
 KEPT = "PyTorch, BN folded, space-to-depth kept"
 CHOSEN = "PyTorch, BN folded, chosen per layer"
 EAGER = "PyTorch eager, default memory order"  # as a model runs that is loaded and called, and nothing else
 UNFUSED = "PyTorch, unfused"  # channels last, as all forms of ours
 OPENVINO = "OpenVINO"
+EXPORTED: dict[str, tuple[str, ExportPrecision]] = {
+    "TorchScript": ("torchscript", "fp32"),
+    "ONNX Runtime": ("onnx", "fp32"),
+    "ONNX Runtime, FP16 weights": ("onnx", "fp16"),
+    "ONNX Runtime, INT8": ("onnx", "int8"),
+    OPENVINO: ("openvino", "fp32"),
+    "OpenVINO, FP16 weights": ("openvino", "fp16"),
+    "OpenVINO, INT8": ("openvino", "int8"),
+}
+COMPARED = {  # each within its rounds
+    "BN folding": (PYTORCH, UNFUSED),
+    "strided where it is faster, over space-to-depth kept": (CHOSEN, KEPT),
+    "strided everywhere, over space-to-depth kept": (PYTORCH, KEPT),
+    "OpenVINO fp32, over PyTorch folded and strided": (OPENVINO, PYTORCH),
+    "OpenVINO fp32, over PyTorch unfused": (OPENVINO, UNFUSED),
+    "OpenVINO fp32, over PyTorch eager in its default memory order": (OPENVINO, EAGER),
+    "PyTorch folded and strided, over PyTorch eager in its default memory order": (PYTORCH, EAGER),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +74,9 @@ class Form:
 
     name: str
     open: Callable[[], DetectionBackend]  # with as many threads as torch has at that moment
-    megabytes: float | None = None  # of the file
+    megabytes: float  # of the file
     precision: torch.dtype = torch.float32  # of PyTorch's autocast
-    judged: Accuracy | None = None  # where making the file has measured it
+    accuracy: Accuracy | None = None  # where making the file has measured it
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,31 +86,44 @@ class Exports:
     weights: Path
     settings: ExportSettings
     data: Int8Data
-    is_judged: bool  # otherwise INT8 is calibrated on a few images, for its latency only
+    latency_only: bool
 
-    def form(self, name: str, kind: str, precision: ExportPrecision = "fp32") -> Form | str:
+    def form(self, name: str, kind: str, precision: ExportPrecision) -> Form | str:
         """The file of one format; or why it is not there."""
-        place = self.place(kind, precision)
-        if precision == "int8" and not self.is_judged:
-            quantize = FORMATS[kind].quantize
-            assert quantize is not None
-            quantize(self.place(kind), place, itertools.islice(self.data.batches(self.settings), 4))
-            return Form(name, partial(load_backend, place, CPU), size_in_megabytes(place))
-        try:
-            (file,) = export_model(
-                self.weights, [kind], replace(self.settings, precision=precision), CPU, (), self.data
-            )
-        except UserError as error:
-            return f"{name}: {error}"
-        file.path.rename(place)  # the next precision of the format would take its place
-        judged = file.accuracy[1] if file.accuracy else None
-        return Form(name, partial(load_backend, place, CPU), file.megabytes, judged=judged)
+        place, accuracy = self.place(kind, precision), None
+        quantize = FORMATS[kind].quantize
+        if precision == "int8" and self.latency_only and quantize is not None:
+            batches = itertools.islice(self.data.batches(self.settings), CALIBRATION_BATCHES)
+            quantize(self.place(kind), place, batches)
+        else:
+            settings = replace(self.settings, precision=precision)
+            try:
+                (file,) = export_model(self.weights, [kind], settings, CPU, (), self.data)
+            except UserError as error:
+                return f"{name}: {error}"
+            file.path.rename(place)  # the next precision of the format would take its place
+            accuracy = file.accuracy[1] if file.accuracy else None
+        return Form(name, partial(load_backend, place, CPU), size_in_megabytes(place), accuracy=accuracy)
 
     def place(self, kind: str, precision: ExportPrecision = "fp32") -> Path:
         return self.weights.with_name(f"{precision}{FORMATS[kind].ending}")
 
-    def accuracy(self, form: Form) -> Accuracy:
-        return form.judged or self.data.accuracy(form.open(), self.settings, CPU, form.precision)
+    def forms(self) -> Iterator[Form | str]:
+        """The files that are made here, and the further ways to run them."""
+        for name, (kind, precision) in EXPORTED.items():
+            yield self.form(name, kind, precision)
+        onnx, openvino = self.place("onnx"), self.place("openvino")
+        if onnx.is_file():
+            in_opencv = partial(load_backend, onnx, CPU, dnn=True)
+            yield Form("ONNX in OpenCV's DNN module", in_opencv, size_in_megabytes(onnx))
+        if openvino.exists() and cpu_has_bf16():
+            in_bf16 = partial(load_backend, openvino, CPU, precision=torch.bfloat16)
+            yield Form("OpenVINO, bf16 arithmetic", in_bf16, size_in_megabytes(openvino))
+
+    def evaluated(self, form: Form) -> tuple[str, str, str]:
+        """Its name, AP and AP_S."""
+        found = form.accuracy or self.data.accuracy(form.open(), self.settings, CPU, form.precision)
+        return form.name, f"{found.ap:.4f}", f"{found.ap_small:.4f}"
 
 
 class EagerBackend(TorchBackend):
@@ -111,41 +139,19 @@ class EagerBackend(TorchBackend):
         return self.model.predict(images.contiguous())
 
 
-def pytorch_forms(model: DetectionModel, file: Path, frame: FrameSize) -> tuple[list[Form], tuple[LayerChoice, ...]]:
+def pytorch_forms(model: DetectionModel, size: float, frame: FrameSize) -> tuple[list[Form], Sequence[LayerChoice]]:
     """The model as it was trained and in its fused forms, and what measuring said about its layers."""
     models = {UNFUSED: model, PYTORCH: fused(model)}
-    choices: tuple[LayerChoice, ...] = ()
+    choices: Sequence[LayerChoice] = ()
     if any(isinstance(layer, SPD | SPDConv | Focus) for layer in model.model):
-        best, choices = fused_by_measurement(model.to(memory_format=torch.channels_last), frame, repeats=100)
+        best, choices = fused_by_measurement(model.to(memory_format=torch.channels_last), frame, LAYER_REPEATS)
         models |= {KEPT: fused(model, strided=False), CHOSEN: best}
-    size = size_in_megabytes(file)
     forms = [Form(EAGER, partial(EagerBackend, model, CPU), size)]
     forms += [Form(name, partial(TorchBackend, own, CPU), size) for name, own in models.items()]
     if cpu_has_bf16():
         backend = partial(TorchBackend, models[PYTORCH], CPU)
         forms.append(Form("PyTorch, BN folded, bf16", backend, size, torch.bfloat16))
     return forms, choices
-
-
-def exported_forms(exports: Exports) -> tuple[list[Form], list[str]]:
-    """The files that are made here, and a sentence for each that is not."""
-    made: list[Form | str] = [
-        exports.form("TorchScript", "torchscript"),
-        exports.form("ONNX Runtime", "onnx"),
-        exports.form("ONNX Runtime, FP16 weights", "onnx", "fp16"),
-        exports.form("ONNX Runtime, INT8", "onnx", "int8"),
-        exports.form(OPENVINO, "openvino"),
-        exports.form("OpenVINO, FP16 weights", "openvino", "fp16"),
-        exports.form("OpenVINO, INT8", "openvino", "int8"),
-    ]
-    forms = [form for form in made if isinstance(form, Form)]
-    onnx, openvino = exports.place("onnx"), exports.place("openvino")
-    in_opencv = partial(load_backend, onnx, CPU, dnn=True)
-    forms.append(Form("ONNX in OpenCV's DNN module", in_opencv, size_in_megabytes(onnx)))
-    if cpu_has_bf16():
-        in_bf16 = partial(load_backend, openvino, CPU, precision=torch.bfloat16)
-        forms.append(Form("OpenVINO, bf16 arithmetic", in_bf16, size_in_megabytes(openvino)))
-    return forms, [form for form in made if isinstance(form, str)]
 
 
 def seconds_in_turn(forms: Sequence[Form], images: torch.Tensor, rounds: int) -> Seconds:
@@ -173,17 +179,8 @@ def paired_ratio(seconds: Seconds, name: str, reference: str) -> float:
     return median(own / other for own, other in zip(seconds[name], seconds[reference], strict=True))
 
 
-def main() -> None:
-    """Make the forms, time them in turn, evaluate them, print the tables."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", required=True)
-    parser.add_argument("--cfg", help="architecture that the weights are converted to first")
-    parser.add_argument("--data", required=True, help="dataset YAML")
-    parser.add_argument("--img", type=int, default=640, help="pixels, square")
-    parser.add_argument("--threads", type=int, nargs="+", default=[2], help="one table each")
-    parser.add_argument("--rounds", type=int, default=15)
-    parser.add_argument("--no-ap", action="store_true", help="latency only")
-    flags = parser.parse_args()
+def tables(flags: Namespace) -> Iterator[Table]:
+    """Make the forms, time them in turn, evaluate them."""
     reuse_freed_memory(CPU)  # as val.py and detect.py do
     frame = FrameSize(flags.img, flags.img)
     torch.set_num_threads(flags.threads[0])
@@ -191,26 +188,25 @@ def main() -> None:
         weights = Path(folder) / "model.pt"
         torch.save(checkpoint_fields(converted(find_weights(flags.weights), flags.cfg)), weights)
         data = Int8Data.of(read_dataset_yaml(find_dataset_yaml(flags.data)))
-        exports = Exports(weights, ExportSettings(frame), data, is_judged=not flags.no_ap)
-        forms, choices = pytorch_forms(load_model(weights).eval(), weights, frame)
-        files, missing = exported_forms(exports)
-        forms += files
-        print("\n".join(["", f"{flags.cfg or flags.weights}, {flags.img} px, batch 1", *missing]))
-        print_layers(choices)
+        exports = Exports(weights, ExportSettings(frame), data, flags.no_ap)
+        forms, choices = pytorch_forms(load_model(weights).eval(), size_in_megabytes(weights), frame)
+        made = list(exports.forms())
+        forms += [one for one in made if isinstance(one, Form)]
+        if missing := [(one,) for one in made if isinstance(one, str)]:
+            yield Table(("not made",), missing)
+        yield from layers_table(choices)
         images = as_network_input([letterbox(read_image(data.judged.index.paths[0]), frame)[0]], CPU)
         for threads in flags.threads:
             torch.set_num_threads(threads)
-            print_latency(forms, seconds_in_turn(forms, images, flags.rounds), flags.rounds)
+            title = f"{flags.cfg or flags.weights}, {flags.img} px, batch 1, {threads} threads, {flags.rounds} rounds"
+            yield from latency_tables(forms, seconds_in_turn(forms, images, flags.rounds), title)
         if not flags.no_ap:
-            print("\n| form | AP | AP_S |\n|---|---:|---:|")
-            for form in forms:
-                accuracy = exports.accuracy(form)
-                print(f"| {form.name} | {accuracy.ap:.4f} | {accuracy.ap_small:.4f} |", flush=True)
+            yield Table(("form", "AP", "AP_S"), map(exports.evaluated, forms))
 
 
-def converted(weights: Path, cfg: str | None) -> DetectionModel:
+def converted(weights: Path, cfg: str) -> DetectionModel:
     """The detector in a file, in another architecture if one is named."""
-    if cfg is None:
+    if not cfg:
         return load_model(weights)
     official = read_weights(weights)
     model = DetectionModel(load_architecture(cfg), names=official.names)
@@ -218,42 +214,28 @@ def converted(weights: Path, cfg: str | None) -> DetectionModel:
     return model
 
 
-def print_latency(forms: Sequence[Form], seconds: Seconds, rounds: int) -> None:
-    print(f"\n{machine()}, median of {rounds} rounds\n")
-    print(f"| form | MB | ms | fastest ms | of {PYTORCH} |\n|---|---:|---:|---:|---:|")
+def latency_tables(forms: Sequence[Form], seconds: Seconds, title: str) -> Iterator[Table]:
+    """Every form, and the comparisons that matter."""
+    rows = []
     for form in forms:
-        size = "" if form.megabytes is None else f"{form.megabytes:.1f}"
         own, ratio = seconds[form.name], paired_ratio(seconds, form.name, PYTORCH)
-        print(f"| {form.name} | {size} | {1e3 * median(own):.1f} | {1e3 * min(own):.1f} | {ratio:.2f} |")
-    print("\n".join(["", *sentences(seconds)]), flush=True)
+        times = (f"{1e3 * median(own):.1f}", f"{1e3 * min(own):.1f}", f"{ratio:.2f}")
+        rows.append((form.name, f"{form.megabytes:.1f}", *times))
+    yield Table(("form", "MB", "ms", "fastest ms", f"of {PYTORCH}"), rows, title)
+    pairs = {what: pair for what, pair in COMPARED.items() if all(name in seconds for name in pair)}
+    ratios = [(what, f"{paired_ratio(seconds, *pair):.3f}") for what, pair in pairs.items()]
+    yield Table(("compared", "of the time"), ratios)
 
 
-def print_layers(choices: Sequence[LayerChoice]) -> None:
+def layers_table(choices: Sequence[LayerChoice]) -> Iterator[Table]:
     if choices:
-        print("\n| layers | strided ms | space-to-depth kept ms | chosen |\n|---|---:|---:|---|")
-    for choice in choices:
-        layers = ", ".join(map(str, choice.layers))
-        chosen = "strided" if choice.is_strided else "kept"
-        print(f"| {layers} | {choice.strided_ms:.3f} | {choice.kept_ms:.3f} | {chosen} |")
-
-
-def sentences(seconds: Seconds) -> list[str]:
-    """The comparisons that matter, each within its rounds."""
-    pairs = {
-        "BN folding": (PYTORCH, UNFUSED),
-        "strided where it is faster, over space-to-depth kept": (CHOSEN, KEPT),
-        "strided everywhere, over space-to-depth kept": (PYTORCH, KEPT),
-        "OpenVINO fp32, over PyTorch folded and strided": (OPENVINO, PYTORCH),
-        "OpenVINO fp32, over PyTorch unfused": (OPENVINO, UNFUSED),
-        "OpenVINO fp32, over PyTorch eager in its default memory order": (OPENVINO, EAGER),
-        "PyTorch folded and strided, over PyTorch eager in its default memory order": (PYTORCH, EAGER),
-    }
-    return [
-        f"{title}: {paired_ratio(seconds, *pair):.3f} of the time"
-        for title, pair in pairs.items()
-        if all(name in seconds for name in pair)
-    ]
-
-
-if __name__ == "__main__":
-    main()
+        rows = [
+            (
+                ", ".join(map(str, one.layers)),
+                f"{one.strided_ms:.3f}",
+                f"{one.kept_ms:.3f}",
+                "strided" if one.is_strided else "kept",
+            )
+            for one in choices
+        ]
+        yield Table(("layers", "strided ms", "space-to-depth kept ms", "chosen"), rows)

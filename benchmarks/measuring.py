@@ -1,37 +1,154 @@
-"""Two things timed in turn: alternating processes or alternating calls, medians and their ratio.
+"""Things measured in turn, the medians of what each takes, and tables of them.
 
 Machines are noisy and shared. What is compared always runs in turn within one run, so that a slow minute hits both.
 Where other programs take most of a machine the wall clock says little even so; processor time leaves them out, and with
 one thread (``OMP_NUM_THREADS=1``) it is what the wall clock would show on an idle machine. Both are printed.
+
+    python -m benchmarks.measuring MODULE FUNCTION ARGUMENTS    call a function here and print its result as JSON
 """
 
 from __future__ import annotations
 
+import importlib
 import json
 import os
 import platform
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 
 REPOSITORY = Path(__file__).parents[1]
-FIGURES_OF_A_RUN = ("seconds", "peak_mib", "cpu_seconds")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+COST_HEAD = ("what", "side", "ms", "ratio", "CPU ms", "ratio", "peak MiB", "ratio")
+
+
+class Cost(NamedTuple):
+    """What something takes once."""
+
+    wall: float  # seconds
+    cpu: float  # seconds of the processor, its workers' too
+    mib: float  # largest resident memory of the process, or of a worker that it waited for
+
+
+class Side(Protocol):
+    """One of the things that are compared."""
+
+    def run(self) -> dict[str, Cost]:
+        """What each of its parts takes; a side that has no parts names it ``""``."""
 
 
 @dataclass(frozen=True, slots=True)
-class ProcessRun:
-    """One process, from its start to its end."""
+class Command:
+    """A command line and the folder it runs in; as a side, the whole process."""
 
-    seconds: float  # of the wall clock
-    peak_mib: float  # largest resident memory of one process: itself or a worker that it waited for
-    cpu_seconds: float  # user and system time, of its workers too
+    words: tuple[str, ...]
+    folder: Path = REPOSITORY
+
+    def finished(self) -> tuple[str, Cost]:
+        """What it prints, and what it takes from its start to its end.
+
+        Raises:
+            RuntimeError: it failed; the message ends with its last lines.
+        """
+        start = time.perf_counter()
+        process = subprocess.Popen(
+            self.words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+        )
+        assert process.stdout is not None
+        output = process.stdout.read()
+        _, status, usage = os.wait4(process.pid, 0)
+        process.returncode = os.waitstatus_to_exitcode(status)
+        if status:
+            tail = "\n".join(output.splitlines()[-15:])
+            raise RuntimeError(f"{' '.join(self.words)} (in {self.folder}) failed:\n{tail}")
+        return output, Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
+
+    def run(self) -> dict[str, Cost]:
+        return {"": self.finished()[1]}
+
+    def result(self) -> Any:
+        """The JSON that it prints."""
+        return _json_in(self.finished()[0])
+
+
+@dataclass(frozen=True, slots=True)
+class Timed:
+    """A command that takes the time itself: it prints {part: [[wall, cpu], ...]}, seconds."""
+
+    command: Command
+
+    def run(self) -> dict[str, Cost]:
+        output, whole = self.command.finished()
+        parts: dict[str, list[list[float]]] = _json_in(output)
+        return {
+            part: whole._replace(wall=median(w for w, _ in own), cpu=median(c for _, c in own))
+            for part, own in parts.items()
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Further:
+    """What each of ``count`` further rounds takes that ``long`` has and ``short`` has not; the memory is ``long``'s."""
+
+    short: Command
+    long: Command
+    count: int
+
+    def run(self) -> dict[str, Cost]:
+        few, many = self.short.finished()[1], self.long.finished()[1]
+        return {"": Cost((many.wall - few.wall) / self.count, (many.cpu - few.cpu) / self.count, many.mib)}
+
+
+def _json_in(output: str) -> Any:
+    """The last line that is JSON; warnings may follow it."""
+    return json.loads(next(line for line in reversed(output.splitlines()) if line[:1] in ("{", "[")))
+
+
+def python(*words: object, folder: Path = REPOSITORY) -> Command:
+    """A command of this interpreter."""
+    return Command((sys.executable, *map(str, words)), folder)
+
+
+def in_child(function: Callable[..., object], **arguments: object) -> Command:
+    """A call of one of our functions in a process of its own; its result is the command's."""
+    words = (function.__module__, function.__name__, json.dumps(arguments, default=str))
+    return python("-m", "benchmarks.measuring", *words)
+
+
+def each_of(call: Callable[[Item], Result], items: Sequence[Item], *, at_once: bool) -> Iterator[Result]:
+    """The call's results for all items, one after another or side by side."""
+    if not at_once:
+        yield from map(call, items)
+        return
+    with ThreadPoolExecutor(len(items)) as pool:
+        yield from pool.map(call, items)
+
+
+def measured(sides: Mapping[str, Side], rounds: int, *, at_once: bool = False) -> dict[str, dict[str, Cost]]:
+    """Medians by part and side; the sides run in turn.
+
+    ``at_once``: all sides of a round run side by side. Their wall time then means nothing, their processor time as
+    much as before; on a machine that others fill anyway it is the way to an end.
+    """
+    costs: dict[str, dict[str, list[Cost]]] = {}
+    for _ in range(rounds):
+        done = each_of(lambda side: side.run(), list(sides.values()), at_once=at_once)
+        for name, parts in zip(sides, done, strict=True):
+            for part, cost in parts.items():
+                costs.setdefault(part, {}).setdefault(name, []).append(cost)
+    return {
+        part: {name: Cost(*map(median, zip(*own, strict=True))) for name, own in of_part.items()}
+        for part, of_part in costs.items()
+    }
 
 
 def alternate_calls(calls: Mapping[str, Callable[[], object]], rounds: int) -> dict[str, float]:
@@ -46,70 +163,6 @@ def alternate_calls(calls: Mapping[str, Callable[[], object]], rounds: int) -> d
     return {name: median(own) for name, own in seconds.items()}
 
 
-def alternate_processes(
-    commands: Mapping[str, Command], rounds: int, *, at_once: bool = False
-) -> dict[str, ProcessRun]:
-    """Median time and memory of each command; they run in turn.
-
-    ``at_once``: all commands of a round run side by side. Their wall time then means nothing, their processor time as
-    much as before; on a machine that others fill anyway it is the way to an end.
-
-    Raises:
-        RuntimeError: a command failed; the message ends with its last lines.
-    """
-    runs: dict[str, list[ProcessRun]] = {name: [] for name in commands}
-    for _ in range(rounds):
-        with ThreadPoolExecutor(len(commands) if at_once else 1) as pool:
-            for name, run in zip(commands, pool.map(Command.run, commands.values()), strict=True):
-                runs[name].append(run)
-    return {
-        name: ProcessRun(*(median(getattr(run, name) for run in own) for name in FIGURES_OF_A_RUN))
-        for name, own in runs.items()
-    }
-
-
-@dataclass(frozen=True, slots=True)
-class Command:
-    """A command line and the folder it runs in."""
-
-    words: tuple[str, ...]
-    folder: Path = REPOSITORY
-
-    def run(self) -> ProcessRun:
-        start = time.perf_counter()
-        process = subprocess.Popen(self.words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
-        assert process.stdout is not None
-        output = process.stdout.read()
-        _, status, usage = os.wait4(process.pid, 0)
-        seconds = time.perf_counter() - start
-        if status:
-            tail = "\n".join(output.decode(errors="replace").splitlines()[-15:])
-            raise RuntimeError(f"{' '.join(self.words)} (in {self.folder}) failed:\n{tail}")
-        return ProcessRun(seconds, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
-
-    def json_line(self) -> list[float]:
-        """The numbers that the command prints as its last line."""
-        done = subprocess.run(self.words, cwd=self.folder, capture_output=True, text=True)
-        if done.returncode:
-            raise RuntimeError(f"{' '.join(self.words)} (in {self.folder}) failed:\n{done.stderr[-2000:]}")
-        numbers: list[float] = json.loads(done.stdout.strip().splitlines()[-1])
-        return numbers
-
-
-def alternate_children(commands: Mapping[str, Command], rounds: int) -> dict[str, float]:
-    """Median of the seconds that each command prints as a JSON list; they run in turn."""
-    seconds: dict[str, list[float]] = {name: [] for name in commands}
-    for _ in range(rounds):
-        for name, command in commands.items():
-            seconds[name] += command.json_line()
-    return {name: median(own) for name, own in seconds.items()}
-
-
-def python(*words: str | Path, folder: Path = REPOSITORY) -> Command:
-    """A command of this interpreter."""
-    return Command((sys.executable, *map(str, words)), folder)
-
-
 def machine() -> str:
     """One line that names the machine: processor, threads, versions."""
     model = platform.processor() or platform.machine()
@@ -120,22 +173,49 @@ def machine() -> str:
     return f"{model}, {os.cpu_count()} processors, {torch.get_num_threads()} threads, torch {torch.__version__}"
 
 
-def print_ratios(title: str, seconds: Mapping[str, float], reference: str, unit: str = "s") -> None:
-    """A small Markdown table: each row's figure and its ratio to ``reference``'s."""
-    print(f"\n{title} ({machine()})\n\n| | {unit} | ratio |\n|---|---:|---:|")
-    for name, value in seconds.items():
-        print(f"| {name} | {value:.4g} | {value / seconds[reference]:.3f} |")
+def cost_rows(what: str, costs: Mapping[str, Cost]) -> list[tuple[str, ...]]:
+    """A row of COST_HEAD per side; ratios are to the last side's figures."""
+    rows, (*_, reference) = [], costs.values()
+    for side, cost in costs.items():
+        cells = [
+            f"{cost.wall / reference.wall:.3f}",
+            f"{cost.cpu / reference.cpu:.3f}",
+            f"{cost.mib / reference.mib:.2f}",
+        ]
+        figures = (_milliseconds(cost.wall), _milliseconds(cost.cpu), f"{cost.mib:.0f}")
+        rows.append((what, side, *(cell for pair in zip(figures, cells, strict=True) for cell in pair)))
+    return rows
 
 
-def print_process_ratios(title: str, runs: Mapping[str, ProcessRun], reference: str) -> None:
-    """A Markdown table of wall time and processor time of whole processes, each with its ratio to ``reference``'s."""
-    base = runs[reference]
-    print(f"\n{title} ({machine()})\n\n| | wall s | ratio | CPU s | ratio |\n|---|---:|---:|---:|---:|")
-    for name, run in runs.items():
-        wall, cpu = run.seconds, run.cpu_seconds
-        print(f"| {name} | {wall:.4g} | {wall / base.seconds:.3f} | {cpu:.4g} | {cpu / base.cpu_seconds:.3f} |")
+def _milliseconds(seconds: float) -> str:
+    return f"{1000 * seconds:.0f}" if seconds >= 1 else f"{1000 * seconds:.4g}"
 
 
-def numbers_of(line: Sequence[float]) -> str:
-    """A JSON list for :func:`alternate_children`."""
-    return json.dumps(list(line))
+@dataclass(frozen=True, slots=True)
+class Table:
+    """A Markdown table. ``rows`` may be found one after another while they are printed."""
+
+    head: Sequence[str]
+    rows: Iterable[Sequence[object]]
+    title: str = ""
+
+    def print(self, *, continued: bool = False) -> None:
+        """``continued``: the rows go on in the table before, whose head is the same."""
+        if not continued:
+            print(*([f"\n{self.title}"] if self.title else []), f"\n{table_line(self.head)}", sep="\n")
+            print(table_line(["---"] + ["---:"] * (len(self.head) - 1)), flush=True)
+        for row in self.rows:
+            print(table_line(row), flush=True)
+
+
+def table_line(cells: Iterable[object]) -> str:
+    return f"| {' | '.join(map(str, cells))} |"
+
+
+def main(words: Sequence[str]) -> None:
+    module, function, arguments = words
+    print(json.dumps(getattr(importlib.import_module(module), function)(**json.loads(arguments))))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])

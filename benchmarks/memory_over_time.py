@@ -1,21 +1,17 @@
 """Whether long runs grow: memory of detect.py, val.py and train.py, sampled while they work.
 
-python -m benchmarks.memory_over_time                                  10 000 images, an hour of video, 1 000 steps
-python -m benchmarks.memory_over_time --only detect-video --share 0.1  a tenth of one of them
-
-Images are generated and small, the network is a nano with random weights: memory that is kept per image shows
-all the same. A run holds if its memory in the last quarter is hardly above that in the second one.
+10 000 images, an hour of video, 1 000 steps; ``--share 0.1`` is a tenth of that. Images are generated and small, the
+network is a nano with random weights: memory that is kept per image shows all the same. A run holds if its memory in
+the last quarter is hardly above that in the second one.
 """
 
 from __future__ import annotations
 
-import argparse
-import subprocess
-import sys
+import os
 import tempfile
 import threading
-import time
-from collections.abc import Callable, Sequence
+from argparse import Namespace
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
@@ -24,7 +20,7 @@ import cv2
 import numpy as np
 import yaml
 
-from benchmarks.measuring import REPOSITORY, machine
+from benchmarks.measuring import Command, Table, python
 from utils.dataset.demo_scenes import NAMES, draw_scene, write_image
 
 IMAGES, VIDEO_FRAMES, STEPS = 10_000, 90_000, 1_000  # an hour at 25 frames per second
@@ -34,70 +30,53 @@ SAMPLE_SECONDS = 0.5
 KIB_PER_MIB = 1024
 
 
-@dataclass(frozen=True, slots=True)
-class Growth:
-    """Memory of a process and all its children, MiB."""
-
-    seconds: float
-    early: float  # median of the second quarter of the run
-    late: float  # of the last quarter
-    peak: float
-
-
-def resident_mib(process: int) -> float:
-    """Resident memory of a process and its descendants, MiB; what they share counts once for each (Linux)."""
-    total, waiting = 0.0, [process]
+def children_mib() -> float:
+    """Resident memory of all processes that this one started, MiB; what they share counts once for each (Linux)."""
+    total, waiting = 0.0, [os.getpid()]
     while waiting:
-        folder = Path("/proc") / str(waiting.pop())
+        process = waiting.pop()
+        folder = Path("/proc") / str(process)
         try:
             status = (folder / "status").read_text()
             tasks = list((folder / "task").iterdir())
             waiting += [int(child) for task in tasks for child in (task / "children").read_text().split()]
         except (FileNotFoundError, ProcessLookupError):
-            continue  # it ended between two looks
+            continue  # it ended between two samples
         kib = next((line.split()[1] for line in status.splitlines() if line.startswith("VmRSS:")), "0")
-        total += int(kib) / KIB_PER_MIB
+        total += int(kib) / KIB_PER_MIB if process != os.getpid() else 0
     return total
 
 
-def watched(words: Sequence[str]) -> Growth:
-    """Run a script of the repository to its end.
-
-    Raises:
-        RuntimeError: it failed; the message ends with its last lines.
-    """
-    start = time.perf_counter()
-    process = subprocess.Popen(
-        [sys.executable, *words], cwd=REPOSITORY, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+def watched(command: Command) -> tuple[float, float, float, float]:
+    """Seconds of a command, and MiB: median of the second quarter of the run and of the last one, and the peak."""
     samples: list[float] = []
+    ended = threading.Event()
 
     def sample() -> None:
-        while process.poll() is None:
-            samples.append(resident_mib(process.pid))
-            time.sleep(SAMPLE_SECONDS)
+        while not samples or not ended.wait(SAMPLE_SECONDS):
+            samples.append(children_mib())
 
     sampler = threading.Thread(target=sample, daemon=True)
     sampler.start()
-    assert process.stdout is not None
-    tail = process.stdout.read()[-2000:]
-    sampler.join()
-    if process.wait():
-        raise RuntimeError(f"{' '.join(words)} failed:\n{tail}")
+    try:
+        _, cost = command.finished()
+    finally:
+        ended.set()
+        sampler.join()
     quarter = max(len(samples) // 4, 1)
     early, late = median(samples[quarter : 2 * quarter] or samples), median(samples[-quarter:])
-    return Growth(time.perf_counter() - start, early, late, max(samples))
+    return cost.wall, early, late, max(samples)
 
 
+@dataclass(frozen=True, slots=True)
 class Inputs:
     """Images, labels, a video and a network in a folder of their own."""
 
-    def __init__(self, folder: Path, share: float) -> None:
-        self.folder = folder
-        self.share = share
+    folder: Path
+    share: float
 
     def count(self, whole: int) -> int:
-        return max(round(whole * self.share), 10)
+        return max(round(whole * self.share), 4)
 
     def image_set(self, name: str, count: int) -> Path:
         """A data set of ``count`` images and labels; the folder of its images."""
@@ -116,11 +95,11 @@ class Inputs:
                 label.hardlink_to(labels / f"{first:06d}.txt")
         return images
 
-    def dataset(self, name: str, count: int) -> Path:
-        """The YAML of such a data set, the same images for training and validation."""
+    def dataset(self, name: str, count: int, val: Path | None = None) -> Path:
+        """The YAML of such a data set; ``val``: images of the evaluation, by default those of training."""
         images = self.image_set(name, count)
         file = self.folder / f"{name}.yaml"
-        content = {"path": str(images.parent), "train": "images", "val": "images", "names": list(NAMES)}
+        content = {"path": str(images.parent), "train": "images", "val": str(val or "images"), "names": list(NAMES)}
         file.write_text(yaml.safe_dump(content))
         return file
 
@@ -135,60 +114,55 @@ class Inputs:
         return path
 
     def network(self) -> Path:
-        data = self.dataset("start", DIFFERENT)
-        words = ["train.py", "--weights", "", "--cfg", "yolov5n.yaml", "--data", str(data), "--epochs", "0"]
-        words += ["--img", str(SIDE), "--project", str(self.folder), "--name", "network", "--noplots", "--noautoanchor"]
-        watched(words)
+        words = [
+            "train.py",
+            "--weights",
+            "",
+            "--cfg",
+            "yolov5n.yaml",
+            "--data",
+            self.dataset("start", 4),
+            "--img",
+            SIDE,
+        ]
+        words += ["--epochs", 0, "--project", self.folder, "--name", "network", "--noplots", "--noautoanchor"]
+        python(*words).finished()
         return self.folder / "network" / "weights" / "last.pt"
 
 
-def detect_images(inputs: Inputs) -> list[str]:
+def detect_images(inputs: Inputs) -> list[object]:
     source = inputs.image_set("many", inputs.count(IMAGES))
-    return ["detect.py", "--weights", str(inputs.network()), "--source", str(source), "--img", str(SIDE)]
+    return ["detect.py", "--weights", inputs.network(), "--source", source, "--img", SIDE]
 
 
-def detect_video(inputs: Inputs) -> list[str]:
+def detect_video(inputs: Inputs) -> list[object]:
     source = inputs.video(inputs.count(VIDEO_FRAMES))
-    words = ["detect.py", "--weights", str(inputs.network()), "--source", str(source), "--img", "32"]
-    return [*words, "--batch-size", "16"]
+    return ["detect.py", "--weights", inputs.network(), "--source", source, "--img", 32, "--batch-size", 16]
 
 
-def validate(inputs: Inputs) -> list[str]:
+def validate(inputs: Inputs) -> list[object]:
     data = inputs.dataset("val", inputs.count(STEPS))
-    words = ["val.py", "--weights", str(inputs.network()), "--data", str(data), "--img", str(SIDE)]
-    return [*words, "--batch-size", "1", "--workers", "1"]
+    words = ["val.py", "--weights", inputs.network(), "--data", data, "--img", SIDE]
+    return [*words, "--batch-size", 1, "--workers", 1]
 
 
-def train(inputs: Inputs) -> list[str]:
-    data = inputs.dataset("train", inputs.count(STEPS) * 2)
-    few = inputs.image_set("judged", DIFFERENT)  # so that what is watched is the steps, not the evaluation after them
-    data.write_text(yaml.safe_dump(yaml.safe_load(data.read_text()) | {"val": str(few)}))
-    words = ["train.py", "--weights", "", "--cfg", "yolov5n.yaml", "--data", str(data), "--img", str(SIDE)]
-    return [*words, "--epochs", "1", "--batch-size", "2", "--workers", "1", "--noautoanchor", "--noval"]
+def train(inputs: Inputs) -> list[object]:
+    few = inputs.image_set("few", 4)  # so that what is watched is the steps, not the evaluation after them
+    data = inputs.dataset("train", inputs.count(STEPS) * 2, val=few)
+    words = ["train.py", "--weights", "", "--cfg", "yolov5n.yaml", "--data", data, "--img", SIDE, "--epochs", 1]
+    return [*words, "--batch-size", 2, "--workers", 1, "--noautoanchor", "--noval"]
 
 
-RUNS: dict[str, Callable[[Inputs], list[str]]] = {
-    "detect-images": detect_images,
-    "detect-video": detect_video,
-    "val": validate,
-    "train": train,
-}
+RUNS = {"detect-images": detect_images, "detect-video": detect_video, "val": validate, "train": train}
 
 
-def main() -> None:
-    """Run each, print a row each."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", choices=tuple(RUNS), nargs="+", default=list(RUNS))
-    parser.add_argument("--share", type=float, default=1.0, help="of the images, frames and steps")
-    flags = parser.parse_args()
-    print(f"{machine()}\n\n| run | seconds | MiB in the second quarter | in the last quarter | peak |")
-    print("|---|---:|---:|---:|---:|")
-    for name in flags.only:
-        with tempfile.TemporaryDirectory() as folder:
-            words = RUNS[name](Inputs(Path(folder), flags.share))
-            grown = watched([*words, "--project", folder, "--name", "run"])
-        print(f"| {name} | {grown.seconds:.0f} | {grown.early:.0f} | {grown.late:.0f} | {grown.peak:.0f} |", flush=True)
+def tables(flags: Namespace) -> Iterator[Table]:
+    """A row per run."""
+    head = ("run", "seconds", "MiB in the second quarter", "in the last quarter", "peak")
+    yield Table(head, (_row(name, flags.share) for name in flags.only))
 
 
-if __name__ == "__main__":
-    main()
+def _row(name: str, share: float) -> list[str]:
+    with tempfile.TemporaryDirectory() as folder:
+        words = RUNS[name](Inputs(Path(folder), share))
+        return [name, *(f"{value:.0f}" for value in watched(python(*words, "--project", folder, "--name", "run")))]

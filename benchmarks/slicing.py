@@ -1,7 +1,5 @@
 """Small objects in large images: whole, in our tiles, and in sahi's, with one model; AP by size and time per image.
 
-python -m benchmarks.slicing --weights runs/demo/train/weights/best.pt
-
 The images are demo scenes of 2176 x 2176 pixels with objects of 10 to 20 pixels: tiles of 640 that overlap by 0.2 fit
 that side exactly, so that both programs cut the same tiles. sahi is asked through its own DetectionModel around our
 predictor, with its defaults (greedy merging; for low scores it takes NMS instead, and says so). Without sahi
@@ -10,20 +8,20 @@ predictor, with its defaults (greedy merging; for low scores it takes NMS instea
 
 from __future__ import annotations
 
-import argparse
 import importlib.util
 import time
-from collections.abc import Callable, Mapping
+from argparse import Namespace
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from statistics import median
 from typing import Any
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
-from benchmarks.measuring import machine
+from benchmarks.measuring import Table
 from utils.dataset.demo_scenes import SceneObjects, draw_scene, write_image
 from utils.dataset.image_files import read_image
 from utils.dataset.label_files import read_label_file
@@ -42,46 +40,47 @@ LENGTHS = (10.0, 20.0)  # of objects, pixels
 PER_KIND = 40
 MOST = 1000  # detections per image
 
-Look = Callable[[np.ndarray], Detections]
+Detect = Callable[[np.ndarray], Detections]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
 class Tally:
-    """What one way of looking has found, and how long it took."""
+    """What one way has found, and how long it took."""
 
     found: list[Detections] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
     processor_seconds: list[float] = field(default_factory=list)  # what other processes take does not count
 
+    def add(self, detect: Detect, image: np.ndarray) -> None:
+        start, start_processor = time.perf_counter(), time.process_time()
+        self.found.append(detect(image))
+        self.seconds.append(time.perf_counter() - start)
+        self.processor_seconds.append(time.process_time() - start_processor)
 
-def main() -> None:
-    """Look at every image in every way, in turn, and print a table."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--weights", type=Path, required=True, help="a model of the demo scenes (make demo)")
-    parser.add_argument("--images", type=Path, default=Path("datasets/large-scenes"), help="folder, written once")
-    parser.add_argument("--count", type=int, default=12, help="images")
-    parser.add_argument("--conf", type=float, default=0.01, help="lowest score of a detection")
-    parser.add_argument("--batch-size", type=int, default=8, help="tiles per batch, of both programs")
-    flags = parser.parse_args()
-    images = large_scenes(flags.images, flags.count)
-    ways = ways_to_look(flags.weights, flags.conf, flags.batch_size)
+
+def tables(flags: Namespace) -> Iterator[Table]:
+    """Detect in every image in every way, in turn."""
+    images = large_scenes(Path(flags.folder), flags.images)
+    ways = ways_to_detect(Path(flags.weights), flags.conf, flags.batch_size)
     tallies = {name: Tally() for name in ways}
-    truth: list[Labels] = []
-    for image, labels in tqdm(images, desc="looking", leave=False):
-        truth.append(labels)
-        for name, look in ways.items():
-            start, start_processor = time.perf_counter(), time.process_time()
-            tallies[name].found.append(look(image))
-            tallies[name].seconds.append(time.perf_counter() - start)
-            tallies[name].processor_seconds.append(time.process_time() - start_processor)
-    print_table(truth, tallies)
+    for image, _ in images:
+        for name, detect in ways.items():
+            tallies[name].add(detect, image)
+    known = truth_from_labels([labels for _, labels in images])
+    rows = []
+    for name, tally in tallies.items():
+        figures = coco_figures(known, findings_from_detections(tally.found)).summary
+        times = [f"{1e3 * median(own):.0f}" for own in (tally.seconds, tally.processor_seconds)]
+        rows.append([name, f"{figures.AP_S:.4f}", f"{figures.AP50:.4f}", f"{figures.AR_S:.4f}", *times])
+    title = f"{len(images)} images of {SIDE} px, {len(known.classes)} objects of 10 to 20 px"
+    yield Table(("way", "AP_S", "AP50", "AR_S", "ms per image", "CPU ms"), rows, title)
 
 
 def large_scenes(folder: Path, count: int) -> list[tuple[np.ndarray, Labels]]:
     """Images (H, W, 3) RGB and their labels; those that are not in the folder are drawn and written."""
     folder.mkdir(parents=True, exist_ok=True)
     scenes = []
-    for number in tqdm(range(count), desc="drawing", leave=False):
+    for number in range(count):
         path, rows = folder / f"{number:03d}.jpg", folder / f"{number:03d}.txt"
         if not rows.exists():
             rng = np.random.default_rng((2176, number))
@@ -100,28 +99,27 @@ def labels_of(file: Path, size: FrameSize) -> Labels:
     return Labels(boxes, rows[:, 0].astype(np.int64), (None,) * len(rows), size)
 
 
-def ways_to_look(weights: Path, conf: float, batch_size: int) -> dict[str, Look]:
+def ways_to_detect(weights: Path, conf: float, batch_size: int) -> dict[str, Detect]:
     """The ways by name."""
     device = torch.device("cpu")
     nms = NmsSettings(conf, 0.45, MOST)
     predictor = Predictor(load_backend(weights, device), PredictorSettings(nms, FrameSize(TILE, TILE)), device)
-    ways: dict[str, Look] = {"whole image at 640": first_of(predictor)}
+    ways: dict[str, Detect] = {"whole image at 640": lambda image: predictor([image])[0]}
     for merge in ("nms", "greedy"):
         sliced = SlicedPredictor(predictor, SliceSettings(TILE, OVERLAP, merge), batch_size)
-        ways[f"--slice 640 --slice-merge {merge}"] = first_of(sliced)
+        ways[f"--slice 640 --slice-merge {merge}"] = partial(_first_of, sliced)
     if importlib.util.find_spec("sahi") is None:
         print("sahi is not installed: its row is left out (pip install sahi)")
     else:
-        ways["sahi, its defaults"] = look_with_sahi(predictor, conf, batch_size)
+        ways["sahi, its defaults"] = detect_with_sahi(predictor, conf, batch_size)
     return ways
 
 
-def first_of(detect: Callable[[list[np.ndarray]], list[Detections]]) -> Look:
-    """A detector of several images, for one."""
-    return lambda image: detect([image])[0]
+def _first_of(detect: SlicedPredictor, image: np.ndarray) -> Detections:
+    return detect([image])[0]
 
 
-def look_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Look:
+def detect_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Detect:
     """sahi's sliced prediction, its defaults, around the same predictor."""
     from sahi.models.base import DetectionModel
     from sahi.predict import get_sliced_prediction
@@ -156,26 +154,23 @@ def look_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Look:
                         shift_amount=list(shift),
                         full_shape=shape,
                     )
-                    for box, kind, score in zip(
-                        found.boxes.tolist(), found.classes.tolist(), found.scores.tolist(), strict=True
-                    )
+                    for box, kind, score in zip(*map(torch.Tensor.tolist, one), strict=True)
                 ]
-                for found, shift, shape in zip(self._original_predictions, shifts, shapes, strict=True)
+                for one, shift, shape in zip(
+                    ((found.boxes, found.classes, found.scores) for found in self._original_predictions),
+                    shifts,
+                    shapes,
+                    strict=True,
+                )
             ]
 
     model = Wrapper(confidence_threshold=conf, device="cpu")
 
-    def look(image: np.ndarray) -> Detections:
-        result = get_sliced_prediction(
-            image,
-            model,
-            slice_height=TILE,
-            slice_width=TILE,
-            overlap_height_ratio=OVERLAP,
-            overlap_width_ratio=OVERLAP,
-            batch_size=batch_size,
-            verbose=0,
-        )
+    tiles: dict[str, float] = {"slice_height": TILE, "slice_width": TILE}
+    tiles |= {"overlap_height_ratio": OVERLAP, "overlap_width_ratio": OVERLAP, "batch_size": batch_size}
+
+    def detect(image: np.ndarray) -> Detections:
+        result = get_sliced_prediction(image, model, **tiles, verbose=0)
         rows = sorted(result.object_prediction_list, key=lambda one: -one.score.value)[:MOST]
         return Detections(
             boxes=torch.tensor([one.bbox.to_xyxy() for one in rows], dtype=torch.float32).reshape(-1, 4),
@@ -184,19 +179,4 @@ def look_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Look:
             size=FrameSize(*image.shape[:2]),
         )
 
-    return look
-
-
-def print_table(truth: list[Labels], tallies: Mapping[str, Tally]) -> None:
-    """One row per way."""
-    known = truth_from_labels(truth)
-    print(f"\n{len(truth)} images of {SIDE} px, {len(known.classes)} objects of 10 to 20 px ({machine()})\n")
-    print("| | AP_S | AP50 | AR_S | ms per image | ms of processor time |\n|---|---:|---:|---:|---:|---:|")
-    for name, tally in tallies.items():
-        figures = coco_figures(known, findings_from_detections(tally.found)).summary
-        times = " | ".join(f"{1e3 * median(own):.0f}" for own in (tally.seconds, tally.processor_seconds))
-        print(f"| {name} | {figures.AP_S:.4f} | {figures.AP50:.4f} | {figures.AR_S:.4f} | {times} |")
-
-
-if __name__ == "__main__":
-    main()
+    return detect

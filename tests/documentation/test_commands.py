@@ -13,8 +13,9 @@ from typing import Any
 
 import pytest
 
+from benchmarks.__main__ import parser, selected
 from tests.documentation.commands import KNOWN_NEEDS, DocCommand, all_commands, commands_in, made_by_make, pages
-from tests.documentation.tiny import MODULES, SCRIPTS, made_tiny, parsed
+from tests.documentation.tiny import MODULES, SCRIPTS, made_tiny, module_of, parsed
 from tests.end_to_end.scripts import environment
 from tests.shared_data import REPOSITORY
 
@@ -80,6 +81,14 @@ def test_a_module_knows_the_flags_it_is_given(module: str) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert [word for word in words if word.startswith("--") and word.split("=")[0] not in done.stdout] == []
+
+
+def test_rows_of_the_benchmarks_take_the_flags_they_are_given() -> None:
+    for command in (one for one in COMMANDS if one.script == "-m benchmarks"):
+        given = vars(parser().parse_args(command.arguments))
+        rows, _ = given.pop("rows"), given.pop("list")
+        assert rows, f"{command.place}: names no row"
+        selected(rows, given)
 
 
 @pytest.fixture(scope="module")
@@ -168,7 +177,7 @@ def test_tiny_settings_keep_what_is_not_size() -> None:
         "--data my.yaml",
     ):
         assert pair in tiny
-    assert set(MODULES) <= {one.script.removeprefix("-m ") for one in COMMANDS} | {"utils.dataset.demo_scenes"}
+    assert set(MODULES) <= {module_of(one) for one in COMMANDS} | {"utils.dataset.demo_scenes"}
 
 
 def test_make_demo_is_read_out_of_the_makefile() -> None:

@@ -65,14 +65,14 @@ SCRIPTS = {
     ),
     "export.py": Script(_parser(ExportConfig, "export.py", REFUSED_EXPORT_FLAGS), {"imgsz": (SIDE,)}, {}),
 }
-# Arguments of modules in place of those in the page; FOLDER is one that may be written to.
+# Arguments of modules (and rows of the benchmarks) in place of those in the page; FOLDER is one that may be written to.
 MODULES: dict[str, tuple[str, ...]] = {
     "models": ("--cfg", "yolov5n-spd.yaml"),
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
     "utils.dataset.inspect": ("--data", DATA, "--imgsz", str(SIDE)),
     "utils.reporting.augmentation_images": ("FOLDER/augmentation",),
-    "benchmarks.coco_evaluation": ("--images", "20", "--rounds", "1"),
-    "benchmarks.classification_study": (
+    "benchmarks coco_evaluation": ("--images", "20", "--rounds", "1"),
+    "benchmarks classification_study": (
         *("--data", CLASSES, "--img", "32", "--models", "yolov5n-spd-cls", "--seeds", "0", "--epochs", "1"),
         *("--project", "FOLDER/classification-study"),
     ),
@@ -92,13 +92,19 @@ def parsed(command: DocCommand) -> Any:
     return SCRIPTS[command.script].parse(command.arguments)
 
 
+def module_of(command: DocCommand) -> str:
+    """The module that is called; of the benchmarks' runner with the row."""
+    module = command.script.removeprefix("-m ")
+    return f"{module} {' '.join(command.arguments[:1])}" if module == "benchmarks" else module
+
+
 def made_tiny(command: DocCommand) -> str | None:
     """The command to run in its place; None if it belongs to a module whose small form is not known."""
     if command.script in SCRIPTS:
         return as_command(_tiny_settings(command), command.script)
-    module = command.script.removeprefix("-m ")
+    module = module_of(command)
     if module in MODULES:
-        return shlex.join(["python", "-m", module, *MODULES[module]])
+        return shlex.join(["python", "-m", *module.split(), *MODULES[module]])
     return None
 
 

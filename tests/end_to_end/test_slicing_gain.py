@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.slicing import large_scenes, ways_to_look
+from benchmarks.slicing import large_scenes, ways_to_detect
 from tests.end_to_end.scripts import run_script
 from tests.shared_data import REPOSITORY
 from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes
@@ -39,10 +39,10 @@ def test_slicing_doubles_the_ap_of_small_objects_in_large_images(tmp_path: Path)
     if importlib.util.find_spec("sahi") is None:
         pytest.skip(f"sahi is not installed; sliced {small['sliced']:.4f}, whole {small['whole']:.4f}")
     truth = truth_from_labels([labels for _, labels in images])
-    ways = ways_to_look(weights, conf=0.01, batch_size=8)
+    ways = ways_to_detect(weights, conf=0.01, batch_size=8)
     ap = {
-        name: coco_figures(truth, findings_from_detections([look(image) for image, _ in images])).summary.AP_S
-        for name, look in ways.items()
+        name: coco_figures(truth, findings_from_detections([detect(image) for image, _ in images])).summary.AP_S
+        for name, detect in ways.items()
     }
     (of_sahi,) = (value for name, value in ap.items() if name.startswith("sahi"))
     assert round(ap["--slice 640 --slice-merge nms"], 3) >= round(of_sahi, 3), ap  # to the decimals that are reported

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from benchmarks.coco_evaluation import synthetic_set
+from benchmarks.own_side import synthetic_set
 from tests.evaluation.small_cases import detections_of, labels_of, random_scene
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import (
