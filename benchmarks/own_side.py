@@ -16,8 +16,9 @@ from models.common import SPDConv
 from models.yolo import DetectionModel, load_architecture
 from utils.config.hyperparameters import Hyperparameters, read_hyperparameters
 from utils.dataset.coco_annotations import CocoTruth
-from utils.dataset.detection_dataset import AugmentedImages, SampleKey
-from utils.dataset.loaders import open_dataset
+from utils.dataset.detection_dataset import open_dataset
+from utils.dataset.samplers import SampleKey
+from utils.dataset.training_loader import AugmentedImages
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 from utils.evaluation.evaluate import VALIDATION_NMS
 from utils.geometry.letterbox import FrameSize

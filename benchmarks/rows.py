@@ -14,11 +14,10 @@ from benchmarks import (
     cost_growth,
     dataset_index,
     formats,
+    large_images,
     memory_over_time,
     own_side,
     roofline,
-    slicing,
-    tiled_training,
 )
 from benchmarks.inputs import Times
 from benchmarks.measuring import (
@@ -232,13 +231,13 @@ ROWS = {
     "slicing": Row(
         "small objects in large images: whole, in our tiles, in sahi's",
         {"weights": NEEDED, "folder": "datasets/large-scenes", "images": 12, "conf": 0.01, "batch_size": 8},
-        slicing.tables,
+        large_images.slicing,
     ),
     "tiled_training": Row(
         "training on tiles of large images beside training on the images shrunk, at the same cost",
         {"weights": "", "folder": "", "train": 12, "val": 4, "tile": 320, "shrunk": (640, 1280), "epochs": 4}
         | {"precision": "fp32", "at_once": False},
-        tiled_training.tables,
+        large_images.tiled_training,
     ),
     "classification_study": Row(
         "top-1 of an SPD ResNet beside the ResNet that it comes from, over seeds",

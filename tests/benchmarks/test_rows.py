@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import formats, measuring, slicing, tiled_training
+from benchmarks import formats, large_images, measuring
 from benchmarks.__main__ import FLAGS, main
 from benchmarks.measuring import Command, Cost, Further, Timed, cost_rows, measured, python
 from benchmarks.rows import ROWS
@@ -89,8 +89,8 @@ def test_a_row_gives_a_table(
     monkeypatch.chdir(inputs)
     monkeypatch.setattr(Command, "finished", finished_here)
     monkeypatch.setattr(formats, "EXPORTED", {"TorchScript": ("torchscript", "fp32")})
-    for module, name, value in ((tiled_training, "SIDE", 96), (slicing, "SIDE", 128), (slicing, "TILE", 64)):
-        monkeypatch.setattr(module, name, value)
+    for name, value in (("TILED_SIDE", 96), ("SLICED_SIDE", 128), ("TILE", 64)):
+        monkeypatch.setattr(large_images, name, value)
     monkeypatch.setattr(formats, "LAYER_REPEATS", 1)
     threads = torch.get_num_threads()
     lines = printed_by([row, *shlex.split(TINY[row])], monkeypatch, capsys).splitlines()

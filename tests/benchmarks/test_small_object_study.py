@@ -12,8 +12,15 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.low_resolution import low_resolution_size, low_resolution_yaml, write_low_resolution
-from benchmarks.small_object_study import StudyData, flags_of, main, study_of
+from benchmarks.small_object_study import (
+    StudyData,
+    flags_of,
+    low_resolution_size,
+    low_resolution_yaml,
+    main,
+    study_of,
+    write_low_resolution,
+)
 from benchmarks.study_models import BASELINE, SPD, ModelCost, equal_cost_width
 from benchmarks.study_report import BEGIN, END, DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import RunResult, StudyRun

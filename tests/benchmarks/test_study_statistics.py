@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.study_statistics import Spread, paired_difference
+from benchmarks.study_report import Spread, paired_difference
 
 
 def test_mean_and_spread_by_hand() -> None:

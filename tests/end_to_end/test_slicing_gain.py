@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.slicing import large_scenes, ways_to_detect
+from benchmarks.large_images import large_scenes, ways_to_detect
 from tests.end_to_end.scripts import run_script
 from tests.shared_data import REPOSITORY
 from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes

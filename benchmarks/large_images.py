@@ -1,17 +1,23 @@
-"""Small objects in large images: whole, in our tiles, and in sahi's, with one model; AP by size and time per image.
+"""Small objects in large images: detected whole, in our tiles and in sahi's; learned from tiles and from shrunk images.
 
-The images are demo scenes of 2176 x 2176 pixels with objects of 10 to 20 pixels: tiles of 640 that overlap by 0.2 fit
+``slicing``: demo scenes of 2176 x 2176 pixels with objects of 10 to 20 pixels: tiles of 640 that overlap by 0.2 fit
 that side exactly, so that both programs cut the same tiles. sahi is asked through its own DetectionModel around our
 predictor, with its defaults (greedy merging; for low scores it takes NMS instead, and says so). Without sahi
 (pip install sahi) its row is left out.
+
+``tiled_training``: scenes of 3008 x 3008 pixels with objects of 6 to 40 pixels. One model learns from windows of
+``--tile`` pixels (train.py --tile) and is evaluated by slicing; others learn from whole images shrunk to ``--shrunk``
+pixels and are evaluated at that size. As many pixels go through each network in training.
 """
 
 from __future__ import annotations
 
 import importlib.util
+import json
+import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -21,10 +27,12 @@ from typing import Any
 import numpy as np
 import torch
 
-from benchmarks.measuring import Table
-from utils.dataset.demo_scenes import SceneObjects, draw_scene, write_image
+from benchmarks.measuring import Table, each_of, python
+from utils.dataset.demo_scenes import NAMES, SceneObjects, draw_scene, write_image
+from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.image_files import read_image
 from utils.dataset.label_files import read_label_file
+from utils.dataset.tiled_dataset import tiled_index
 from utils.evaluation.coco_average_precision import coco_figures, findings_from_detections, truth_from_labels
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
@@ -34,7 +42,7 @@ from utils.inference.nms import NmsSettings
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
 
-SIDE = 2176  # pixels: 640 + 3 * 512
+SLICED_SIDE = 2176  # pixels: 640 + 3 * 512
 TILE, OVERLAP = 640, 0.2
 LENGTHS = (10.0, 20.0)  # of objects, pixels
 PER_KIND = 40
@@ -58,7 +66,7 @@ class Tally:
         self.processor_seconds.append(time.process_time() - start_processor)
 
 
-def tables(flags: Namespace) -> Iterator[Table]:
+def slicing(flags: Namespace) -> Iterator[Table]:
     """Detect in every image in every way, in turn."""
     images = large_scenes(Path(flags.folder), flags.images)
     ways = ways_to_detect(Path(flags.weights), flags.conf, flags.batch_size)
@@ -72,7 +80,7 @@ def tables(flags: Namespace) -> Iterator[Table]:
         figures = coco_figures(known, findings_from_detections(tally.found)).summary
         times = [f"{1e3 * median(own):.0f}" for own in (tally.seconds, tally.processor_seconds)]
         rows.append([name, f"{figures.AP_S:.4f}", f"{figures.AP50:.4f}", f"{figures.AR_S:.4f}", *times])
-    title = f"{len(images)} images of {SIDE} px, {len(known.classes)} objects of 10 to 20 px"
+    title = f"{len(images)} images of {SLICED_SIDE} px, {len(known.classes)} objects of 10 to 20 px"
     yield Table(("way", "AP_S", "AP50", "AR_S", "ms per image", "CPU ms"), rows, title)
 
 
@@ -84,7 +92,7 @@ def large_scenes(folder: Path, count: int) -> list[tuple[np.ndarray, Labels]]:
         path, rows = folder / f"{number:03d}.jpg", folder / f"{number:03d}.txt"
         if not rows.exists():
             rng = np.random.default_rng((2176, number))
-            image, lines, quality = draw_scene(rng, (SIDE, SIDE), objects=SceneObjects(LENGTHS, PER_KIND))
+            image, lines, quality = draw_scene(rng, (SLICED_SIDE, SLICED_SIDE), objects=SceneObjects(LENGTHS, PER_KIND))
             write_image(path, image, quality)
             rows.write_text("".join(lines))
         image = read_image(path)
@@ -180,3 +188,71 @@ def detect_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Dete
         )
 
     return detect
+
+
+FIGURES = ("AP", "AP50", "AP_S", "AP_M")
+TILED_SIDE = 3008  # pixels
+DENSITY = 0.15  # of the usual scenes: COCO's figures admit 100 detections per class and image
+MODEL = ("--cfg", "yolov5n-spd.yaml", "--hyp", "data/hyps/hyp.demo.yaml", "--optimizer", "AdamW")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """One way to train."""
+
+    name: str
+    side: int  # of what the network sees, pixels
+    epochs: int
+    samples: int  # per epoch
+    tile: int | None = None
+
+
+def write_images(folder: Path, counts: dict[str, int]) -> Path:
+    """The data set, unless it is there; its YAML."""
+    yaml = folder / "large-scenes.yaml"
+    if yaml.is_file():
+        return yaml
+    for part, (split, count) in enumerate(counts.items()):
+        for kind in ("images", "labels"):
+            (folder / kind / split).mkdir(parents=True, exist_ok=True)
+        for number in range(count):
+            rng = np.random.default_rng((number, part))
+            image, rows, quality = draw_scene(rng, (TILED_SIDE, TILED_SIDE), objects=SceneObjects(density=DENSITY))
+            write_image(folder / "images" / split / f"{number:03d}.jpg", image, quality)
+            (folder / "labels" / split / f"{number:03d}.txt").write_text("".join(rows), encoding="utf-8")
+    yaml.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [{', '.join(NAMES)}]\n")
+    return yaml
+
+
+def ways_to_train(folder: Path, tile: int, epochs: int, shrunk: Sequence[int]) -> list[Way]:
+    """The tiled training, and those on shrunk images with as many pixels over all epochs."""
+    index = open_dataset((folder / "images" / "train",), NAMES).index
+    windows, images = len(tiled_index(index, tile)[0]), len(index)
+    pixels = epochs * windows * tile**2
+    ways = [Way(f"tiles of {tile}", tile, epochs, windows, tile)]
+    return ways + [Way(f"shrunk to {side}", side, round(pixels / (images * side**2)), images) for side in shrunk]
+
+
+def row_of(way: Way, data: Path, flags: Namespace) -> list[object]:
+    """Train and evaluate in processes of their own; the way, processor seconds of training, AP by size."""
+    runs, name = data.parent / "runs", way.name.replace(" ", "-")
+    common = ["--data", data, "--precision", flags.precision, "--img", way.side, "--workers", 1, "--project", runs]
+    common += ["--exist-ok", "--name"]
+    words = ["train.py", "--weights", flags.weights, *MODEL, *common, name, "--epochs", way.epochs, "--batch-size", 8]
+    _, cost = python(*words, "--noval", "--noplots", *(["--tile", way.tile] if way.tile else [])).finished()
+    words = ["val.py", "--weights", runs / name / "weights" / "last.pt", *common, f"val-{name}"]
+    python(*words, *(["--slice", way.tile] if way.tile else [])).finished()
+    metrics: dict[str, float] = json.loads((runs / f"val-{name}" / "metrics.json").read_text())
+    figures = [f"{metrics[figure]:.3f}" for figure in FIGURES]
+    return [way.name, way.samples, way.epochs, f"{cost.cpu:.0f}", *figures]
+
+
+def tiled_training(flags: Namespace) -> Iterator[Table]:
+    """A row per way; ``--at-once`` tries them side by side."""
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(flags.folder or temporary).resolve()
+        data = write_images(folder, {"train": flags.train, "val": flags.val})
+        ways = ways_to_train(folder, flags.tile, flags.epochs, flags.shrunk)
+        rows = each_of(lambda way: row_of(way, data, flags), ways, at_once=flags.at_once)
+        title = f"{flags.train} images of {TILED_SIDE} x {TILED_SIDE} pixels to learn from, {flags.val} to evaluate on"
+        yield Table(("training", "samples", "epochs", "CPU s", *FIGURES), rows, title)
