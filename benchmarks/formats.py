@@ -229,13 +229,6 @@ def latency_tables(forms: Sequence[Form], seconds: Seconds, title: str) -> Itera
 
 def layers_table(choices: Sequence[LayerChoice]) -> Iterator[Table]:
     if choices:
-        rows = [
-            (
-                ", ".join(map(str, one.layers)),
-                f"{one.strided_ms:.3f}",
-                f"{one.kept_ms:.3f}",
-                "strided" if one.is_strided else "kept",
-            )
-            for one in choices
-        ]
+        cells = [(", ".join(map(str, one.layers)), f"{one.strided_ms:.3f}", f"{one.kept_ms:.3f}") for one in choices]
+        rows = [(*own, "strided" if one.is_strided else "kept") for own, one in zip(cells, choices, strict=True)]
         yield Table(("layers", "strided ms", "space-to-depth kept ms", "chosen"), rows)

@@ -89,22 +89,23 @@ def large_scenes(folder: Path, count: int) -> list[tuple[np.ndarray, Labels]]:
     folder.mkdir(parents=True, exist_ok=True)
     scenes = []
     for number in range(count):
-        path, rows = folder / f"{number:03d}.jpg", folder / f"{number:03d}.txt"
-        if not rows.exists():
-            rng = np.random.default_rng((2176, number))
-            image, lines, quality = draw_scene(rng, (SLICED_SIDE, SLICED_SIDE), objects=SceneObjects(LENGTHS, PER_KIND))
-            write_image(path, image, quality)
-            rows.write_text("".join(lines))
+        path = folder / f"{number:03d}.jpg"
+        if not path.with_suffix(".txt").exists():
+            write_scene(path, folder, (2176, number), SLICED_SIDE, SceneObjects(LENGTHS, PER_KIND))
         image = read_image(path)
-        scenes.append((image, labels_of(rows, FrameSize(*image.shape[:2]))))
+        height, width = image.shape[:2]
+        rows = read_label_file(path.with_suffix(".txt")).rows
+        boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array([width, height] * 2, dtype=np.float32)
+        labels = Labels(boxes, rows[:, 0].astype(np.int64), (None,) * len(rows), FrameSize(height, width))
+        scenes.append((image, labels))
     return scenes
 
 
-def labels_of(file: Path, size: FrameSize) -> Labels:
-    """A label file's boxes in pixels."""
-    rows = read_label_file(file).rows
-    boxes = cxcywh_to_xyxy(rows[:, 1:]) * np.array([size.width, size.height] * 2, dtype=np.float32)
-    return Labels(boxes, rows[:, 0].astype(np.int64), (None,) * len(rows), size)
+def write_scene(path: Path, labels: Path, seed: tuple[int, int], side: int, objects: SceneObjects) -> None:
+    """Draw a square image and write it, and its label file into the folder ``labels``."""
+    image, rows, quality = draw_scene(np.random.default_rng(seed), (side, side), objects=objects)
+    write_image(path, image, quality)
+    (labels / f"{path.stem}.txt").write_text("".join(rows), encoding="utf-8")
 
 
 def ways_to_detect(weights: Path, conf: float, batch_size: int) -> dict[str, Detect]:
@@ -112,10 +113,10 @@ def ways_to_detect(weights: Path, conf: float, batch_size: int) -> dict[str, Det
     device = torch.device("cpu")
     nms = NmsSettings(conf, 0.45, MOST)
     predictor = Predictor(load_backend(weights, device), PredictorSettings(nms, FrameSize(TILE, TILE)), device)
-    ways: dict[str, Detect] = {"whole image at 640": lambda image: predictor([image])[0]}
+    ways: dict[str, Detect] = {"whole image at 640": partial(first_of, predictor)}
     for merge in ("nms", "greedy"):
         sliced = SlicedPredictor(predictor, SliceSettings(TILE, OVERLAP, merge), batch_size)
-        ways[f"--slice 640 --slice-merge {merge}"] = partial(_first_of, sliced)
+        ways[f"--slice 640 --slice-merge {merge}"] = partial(first_of, sliced)
     if importlib.util.find_spec("sahi") is None:
         print("sahi is not installed: its row is left out (pip install sahi)")
     else:
@@ -123,7 +124,7 @@ def ways_to_detect(weights: Path, conf: float, batch_size: int) -> dict[str, Det
     return ways
 
 
-def _first_of(detect: SlicedPredictor, image: np.ndarray) -> Detections:
+def first_of(detect: Callable[[list[np.ndarray]], list[Detections]], image: np.ndarray) -> Detections:
     return detect([image])[0]
 
 
@@ -152,6 +153,7 @@ def detect_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Dete
             shifts = shift_amount_list if isinstance(shift_amount_list[0], list | tuple) else [shift_amount_list]
             shapes = full_shape_list or [None] * len(shifts)
             shapes = shapes if shapes[0] is None or isinstance(shapes[0], list | tuple) else [shapes]
+            found = [(one.boxes, one.classes, one.scores) for one in self._original_predictions]
             self._object_prediction_list_per_image = [
                 [
                     ObjectPrediction(
@@ -164,16 +166,10 @@ def detect_with_sahi(predictor: Predictor, conf: float, batch_size: int) -> Dete
                     )
                     for box, kind, score in zip(*map(torch.Tensor.tolist, one), strict=True)
                 ]
-                for one, shift, shape in zip(
-                    ((found.boxes, found.classes, found.scores) for found in self._original_predictions),
-                    shifts,
-                    shapes,
-                    strict=True,
-                )
+                for one, shift, shape in zip(found, shifts, shapes, strict=True)
             ]
 
     model = Wrapper(confidence_threshold=conf, device="cpu")
-
     tiles: dict[str, float] = {"slice_height": TILE, "slice_width": TILE}
     tiles |= {"overlap_height_ratio": OVERLAP, "overlap_width_ratio": OVERLAP, "batch_size": batch_size}
 
@@ -216,10 +212,8 @@ def write_images(folder: Path, counts: dict[str, int]) -> Path:
         for kind in ("images", "labels"):
             (folder / kind / split).mkdir(parents=True, exist_ok=True)
         for number in range(count):
-            rng = np.random.default_rng((number, part))
-            image, rows, quality = draw_scene(rng, (TILED_SIDE, TILED_SIDE), objects=SceneObjects(density=DENSITY))
-            write_image(folder / "images" / split / f"{number:03d}.jpg", image, quality)
-            (folder / "labels" / split / f"{number:03d}.txt").write_text("".join(rows), encoding="utf-8")
+            image, labels = folder / "images" / split / f"{number:03d}.jpg", folder / "labels" / split
+            write_scene(image, labels, (number, part), TILED_SIDE, SceneObjects(density=DENSITY))
     yaml.write_text(f"path: {folder}\ntrain: images/train\nval: images/val\nnames: [{', '.join(NAMES)}]\n")
     return yaml
 
