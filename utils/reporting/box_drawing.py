@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.geometry.boxes import intersection
 from utils.geometry.records import Batch, Detections, Labels
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: told apart with every common kind of colour vision.
@@ -208,9 +209,7 @@ class LabelPlacer:
 
 def _overlap(spots: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Square pixels (S,) that each spot (S, 4) shares with boxes (N, 4)."""
-    corner = np.maximum(spots[:, None, :2], boxes[None, :, :2])
-    other = np.minimum(spots[:, None, 2:], boxes[None, :, 2:])
-    shared: np.ndarray = (other - corner).clip(min=0).prod(axis=2).sum(axis=1)
+    shared: np.ndarray = intersection(spots[:, None], boxes[None]).sum(axis=1)
     return shared
 
 
