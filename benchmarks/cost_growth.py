@@ -115,9 +115,7 @@ def augmentation_of_objects(each: int) -> Call:
 
 def evaluation_of_objects(each: int) -> Call:
     """Both kinds of figures for 50 images with so many objects and, at most 300, as many detections each."""
-    from utils.evaluation.evaluated_images import EvaluatedImage
-    from utils.evaluation.evaluation_report import RunFigures, SpeedFigures
-    from utils.evaluation.report_on_images import report_on
+    from utils.evaluation.evaluation_report import EvaluatedImage, RunFigures, SpeedFigures, report_on
     from utils.geometry.letterbox import FrameSize
     from utils.geometry.records import Detections, Labels
 

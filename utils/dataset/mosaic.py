@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from utils.dataset.affine_warp import clip_polygon
-from utils.geometry.boxes import box_area, intersection, intersection
+from utils.geometry.boxes import box_area, intersection
 from utils.geometry.letterbox import PAD_VALUE, FrameSize
 from utils.geometry.records import Labels
 

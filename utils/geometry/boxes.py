@@ -61,7 +61,8 @@ def intersection(boxes: Rows, others: Rows) -> Rows:
     """
     width = shared_length(boxes[..., 0], boxes[..., 2], others[..., 0], others[..., 2])
     height = shared_length(boxes[..., 1], boxes[..., 3], others[..., 1], others[..., 3])
-    return width * height
+    shared: Rows = width * height
+    return shared
 
 
 def shared_length(low: Rows, high: Rows, other_low: Rows, other_high: Rows) -> Rows:

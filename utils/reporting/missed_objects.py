@@ -10,7 +10,7 @@ import numpy as np
 
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.image_files import ImageReadError
-from utils.evaluation.area_ranges import COCO_RANGES
+from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.reporting.box_drawing import captioned_cut
