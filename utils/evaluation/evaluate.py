@@ -198,7 +198,7 @@ def evaluate_predictor(
         settings: of these ``areas``, ``single_cls`` and ``progress`` count.
         device: where the predictor computes.
         observers: called for each image of this process.
-        ranks: with several processes each looks at its part; the report of all is made in every one.
+        ranks: with several processes each evaluates its part; the report of all is made in every one.
         readers: threads that read images ahead.
 
     Raises:

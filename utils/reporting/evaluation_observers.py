@@ -32,6 +32,7 @@ from utils.reporting.detection_files import (
     write_image,
     write_label_file,
 )
+from utils.reporting.image_grid import image_grid
 
 DRAWN_BATCHES = 3
 SAMPLES = 4  # images in sample*.jpg
@@ -143,8 +144,7 @@ class SampleImages(EvaluationObserver):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         true = draw_labels(image, labels.scaled(scale), self.names)
         found = draw_detections(image, detections.above(DRAWN_SCORE).scaled(scale), self.names)
-        between = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
-        write_image(self.folder / f"sample{self.number_of[index]}.jpg", np.concatenate((true, between, found), axis=1))
+        write_image(self.folder / f"sample{self.number_of[index]}.jpg", image_grid([true, found], columns=2, gap=6))
 
 
 def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: ErrorAnalysis | None = None) -> None:
