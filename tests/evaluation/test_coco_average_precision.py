@@ -52,7 +52,7 @@ def test_per_class_figures_average_to_the_whole() -> None:
 
 
 @pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
-def test_sizes_are_judged_in_source_pixels(engine: str) -> None:
+def test_sizes_count_in_source_pixels(engine: str) -> None:
     # 30 x 34 = 1020 is small, 32 x 33 = 1056 medium; the medium one is missed.
     truth = truth_from_labels([labels_of([0, 0, 0, 30, 34], [0, 100, 100, 132, 133])])
     findings = findings_from_detections([detections_of([0, 0.9, 0, 0, 30, 34])])

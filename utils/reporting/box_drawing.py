@@ -30,7 +30,7 @@ PALETTE = (
 )
 DARK = (20, 20, 20)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
-SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large image, which is looked at enlarged
+SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large image, which people enlarge
 TAKEN_WEIGHT = 3.0  # a caption under another one is worse than one on an object
 OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being hidden by it
 
