@@ -44,7 +44,11 @@ def test_it_needs_nothing_of_detection() -> None:
         reached.add(module)
         waiting += [name.rpartition(".")[0] for _, name in imported_modules(ast.parse(file.read_text("utf-8")))]
     further = reached - {"utils.evaluation.classification"}
-    assert {".".join(module.split(".")[:2]) for module in further} <= {"utils.geometry", "utils.runtime", "utils.user_error"}
+    assert {".".join(module.split(".")[:2]) for module in further} <= {
+        "utils.geometry",
+        "utils.runtime",
+        "utils.user_error",
+    }
 
 
 def test_top1_top5_classes_and_confusion() -> None:

@@ -55,7 +55,8 @@ class RecallBySize:
     sides: np.ndarray  # (B + 1,) borders of the bins, source pixels
     objects: np.ndarray  # (B,) int64
     found: np.ndarray  # (B,) int64, at IoU 0.5 by a detection of any score
-    found_surely: np.ndarray  # (B,) int64, by one of at least ``SURE``
+    found_surely: np.ndarray  # (B,) int64, by one of at least ``sure``
+    sure: float = SURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +79,7 @@ class ErrorAnalysis:
                 "side_px": [round(float(side), 2) for side in self.recall.sides],
                 "objects": self.recall.objects.tolist(),
                 "found": self.recall.found.tolist(),
-                f"found_at_{SURE}": self.recall.found_surely.tolist(),
+                f"found_at_{self.recall.sure}": self.recall.found_surely.tolist(),
             },
         }
 
