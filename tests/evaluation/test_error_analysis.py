@@ -15,6 +15,7 @@ from tests.evaluation.test_coco_average_precision import random_set
 from utils.evaluation.coco_average_precision import (
     COCO_RANGES,
     AreaRange,
+    CocoFindings,
     coco_figures,
     findings_from_detections,
     hotcoco_evaluator,
@@ -108,7 +109,11 @@ def test_the_one_evaluation_gives_what_many_would(seed: int) -> None:
             assert alone["ap_base"] == errors.AP50
             assert [one.errors for one in errors.kinds] == [alone["counts"][key] for key in KINDS]
             assert [one.ap50_lost for one in errors.kinds] == [alone["delta_ap"][key] for key in KINDS]
-    status = hotcoco_evaluator(truth, findings.above(SURE)).image_diagnostics(iou_thr=0.5)["gt_status"]
+    sure = findings.scores >= SURE
+    columns = (findings.images, findings.classes, findings.boxes, findings.scores)
+    status = hotcoco_evaluator(truth, CocoFindings(*(column[sure] for column in columns))).image_diagnostics(
+        iou_thr=0.5
+    )["gt_status"]
     missed = [place for place in range(len(truth.classes)) if status.get(place + 1) != "matched"]
     assert analysis.missed.tolist() == missed
 
@@ -152,5 +157,7 @@ def test_advice_names_the_costliest_first() -> None:
 
 
 def test_nothing_there_is_nothing_to_analyse() -> None:
-    nothing = coco_figures(truth_from_labels([labels_of()]), findings_from_detections([detections_of()]))
-    assert analyse_errors(nothing) is None
+    nothing = findings_from_detections([detections_of()])
+    assert analyse_errors(coco_figures(truth_from_labels([labels_of()]), nothing)) is None
+    all_missed = analyse_errors(coco_figures(truth_from_labels([labels_of([0, 0, 0, 20, 20])]), nothing))
+    assert all_missed is not None and all_missed.missed.tolist() == [0]

@@ -119,11 +119,6 @@ class CocoFindings:
     boxes: np.ndarray  # (N, 4) float64 xyxy, source pixels
     scores: np.ndarray  # (N,) float64 0-1
 
-    def above(self, score: float) -> CocoFindings:
-        """Those of at least this score."""
-        sure = self.scores >= score
-        return CocoFindings(self.images[sure], self.classes[sure], self.boxes[sure], self.scores[sure])
-
 
 @dataclass(frozen=True, slots=True)
 class CocoFigures:
