@@ -25,9 +25,7 @@ from benchmarks.measuring import Table, in_child
 from benchmarks.own_side import Call, loss_call, samples_call, step_call
 from utils.dataset.label_cache import read_label_index
 from utils.evaluation.evaluate import VALIDATION_NMS
-from utils.evaluation.evaluated_images import EvaluatedImage
-from utils.evaluation.evaluation_report import RunFigures, SpeedFigures
-from utils.evaluation.report_on_images import report_on
+from utils.evaluation.evaluation_report import EvaluatedImage, RunFigures, SpeedFigures, report_on
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections, Labels, Predictions
 from utils.inference.nms import non_max_suppression

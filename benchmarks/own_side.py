@@ -161,16 +161,19 @@ def synthetic_set(image_count: int, seed: int = 0) -> tuple[CocoTruth, CocoFindi
     images = np.sort(rng.integers(0, image_count, count))
     classes = np.minimum(rng.geometric(0.06, count) - 1, CLASSES - 1)
     sides = np.exp(rng.normal(np.log(60), 1.0, (count, 2))).clip(2, 400)
-    boxes = np.column_stack((rng.uniform(0, 640 - sides), sides))
+    corners = rng.uniform(0, 640 - sides)
+    boxes = np.column_stack((corners, corners + sides))
     areas = sides.prod(axis=1) * rng.uniform(0.4, 1, count)
     truth = CocoTruth(image_count, images, classes, boxes, areas, rng.random(count) < 0.01)
 
     near = rng.integers(0, count, found // 2)
-    shifted = boxes[near] + rng.normal(0, 0.1, (len(near), 4)) * np.tile(sides[near], 2)
-    shifted[:, 2:] = shifted[:, 2:].clip(1)
+    shifts = rng.normal(0, 0.1, (len(near), 4)) * np.tile(sides[near], 2)
+    shifted = np.column_stack((corners[near] + shifts[:, :2], (sides[near] + shifts[:, 2:]).clip(1)))
+    shifted[:, 2:] += shifted[:, :2]
     kinds = np.where(rng.random(len(near)) < 0.8, classes[near], rng.integers(0, CLASSES, len(near)))
     rest = found - len(near)
     away = np.column_stack((rng.uniform(0, 500, (rest, 2)), rng.uniform(5, 200, (rest, 2))))
+    away[:, 2:] += away[:, :2]
     findings = CocoFindings(
         images=np.concatenate((images[near], rng.integers(0, image_count, rest))),
         classes=np.concatenate((kinds, rng.integers(0, CLASSES, rest))),

@@ -13,6 +13,17 @@ from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.records import HeadMaps, Predictions
 
 
+def boxes_of_cells(sigmoids: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
+    """Boxes out of the sigmoids (..., 4 or more) of ``tx ty tw th`` and their anchors (..., 2), in any unit.
+
+    A centre reaches half a cell beyond its own, a side up to four anchors: YOLOv5's bounded forms of YOLOv3's.
+
+    Returns:
+        Centres (..., 2) from the upper left of their cell, in cells; widths and heights (..., 2) in the anchors' unit.
+    """
+    return 2 * sigmoids[..., 0:2] - 0.5, (2 * sigmoids[..., 2:4]) ** 2 * anchors
+
+
 class Detect(nn.Module):
     """One 1x1 convolution per level; each cell answers for A anchors with ``tx ty tw th``, objectness and C classes.
 
@@ -106,10 +117,8 @@ class Detect(nn.Module):
         down = torch.arange(height, device=out.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
         cells = torch.cat((across, down), dim=2)  # (H, W, 2): x, y
 
-        # A centre reaches half a cell beyond its own, a side up to four anchors: YOLOv5's bounded forms of YOLOv3's.
-        centres = (2 * out[..., 0:2] - 0.5 + cells) * stride
-        sizes = (2 * out[..., 2:4]) ** 2 * anchors[:, None, None, :]
-        return centres, sizes
+        offsets, sizes = boxes_of_cells(out, anchors[:, None, None, :])
+        return (offsets + cells) * stride, sizes
 
     def decode(self, maps: HeadMaps) -> Predictions:
         """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""

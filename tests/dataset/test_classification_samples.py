@@ -16,8 +16,8 @@ from utils.dataset.classification_loaders import (
     random_crop,
     shifted,
 )
-from utils.geometry.colour_scale import DEVIATION, MEAN
 from utils.geometry.letterbox import middle_square
+from utils.geometry.records import COLOUR_DEVIATION, COLOUR_MEAN
 
 PLAIN = ClassificationRecipe(crop_area=1.0, fliplr=0.0, hsv_s=0.0, hsv_v=0.0)
 
@@ -118,6 +118,6 @@ def test_normalized_as_imagenet() -> None:
     part = from_array(ArrayImages(np.full((1, 4, 4, 3), 255, np.uint8), np.zeros(1, np.int64), ("a",), ""), "val")
     (batch,) = classification_evaluation_loader(part, 4, LoaderSettings(1))
     images = batch.on(torch.device("cpu")).images
-    expected = [(1 - mean) / deviation for mean, deviation in zip(MEAN, DEVIATION, strict=True)]
+    expected = [(1 - mean) / deviation for mean, deviation in zip(COLOUR_MEAN, COLOUR_DEVIATION, strict=True)]
     assert images[0, :, 2, 3].tolist() == pytest.approx(expected, rel=1e-5)
     assert images.is_contiguous(memory_format=torch.channels_last)

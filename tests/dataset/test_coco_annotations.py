@@ -34,9 +34,9 @@ CATEGORIES = [
 ]
 
 
-def content(count: int = 10) -> dict[str, Any]:
+def content(count: int = 10, *, seed: int = 0, decimals: int = 2) -> dict[str, Any]:
     """Crowd regions, areas that are not those of the boxes, images without objects, a category without a class."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(seed)
     images = [{"id": 500 - i, "file_name": f"{i:04d}.png", "height": 240, "width": 320} for i in range(count)]
     annotations: list[dict[str, Any]] = []
     for image in images[:-3]:
@@ -48,7 +48,7 @@ def content(count: int = 10) -> dict[str, Any]:
                     "id": len(annotations) + 17,
                     "image_id": image["id"],
                     "category_id": int(rng.choice([1, 3, 7, 90], p=[0.4, 0.3, 0.2, 0.1])),
-                    "bbox": [round(float(side), 2) for side in (x, y, w, h)],
+                    "bbox": [round(float(side), decimals) for side in (x, y, w, h)],
                     "area": round(float(w * h * rng.uniform(0.3, 1)), 2),
                     "iscrowd": int(rng.random() < 0.12),
                 }
@@ -86,7 +86,7 @@ def test_figures_equal_those_of_pycocotools_on_the_file(tmp_path: Path) -> None:
     findings = CocoFindings(
         images=np.array([image_of[row["image_id"]] for row in results]),
         classes=np.array([class_of[row["category_id"]] for row in results]),
-        boxes=np.array([row["bbox"] for row in results]),
+        boxes=np.array([(x, y, x + w, y + h) for x, y, w, h in (row["bbox"] for row in results)]),
         scores=np.array([row["score"] for row in results]),
     )
     with contextlib.redirect_stdout(io.StringIO()):
@@ -108,6 +108,34 @@ def test_figures_equal_those_of_pycocotools_on_the_file(tmp_path: Path) -> None:
                 alone.accumulate()
                 alone.summarize()
             np.testing.assert_allclose(figures.per_class[class_of[category]], alone.stats, rtol=0, atol=1e-9)
+
+
+@pytest.mark.parametrize("decimals", [0, 2, 15])
+@pytest.mark.parametrize("seed", range(3))
+def test_corners_in_memory_move_no_figure(tmp_path: Path, seed: int, decimals: int) -> None:
+    """Boxes of any number of decimals, read as corners, give what pycocotools gives on the file, to the last bit."""
+    value = content(seed=seed, decimals=decimals)
+    file = write(tmp_path / "instances.json", value)
+    results = found_near(value)
+    for row in results:  # what a detector gives: float32 corners
+        x, y, w, h = row["bbox"]
+        x1, y1, x2, y2 = np.array([x, y, x + w, y + h], dtype=np.float32).astype(np.float64).round(decimals).tolist()
+        row["bbox"] = [x1, y1, x2 - x1, y2 - y1]
+    fitted = fit_to_images(read_coco_annotations(file), [tmp_path / one["file_name"] for one in value["images"]], NAMES)
+    findings = CocoFindings(
+        images=np.array([500 - row["image_id"] for row in results]),
+        classes=np.array([fitted.category_ids.index(row["category_id"]) for row in results]),
+        boxes=np.array([(x, y, x + w, y + h) for x, y, w, h in (row["bbox"] for row in results)]),
+        scores=np.array([row["score"] for row in results]),
+    )
+    with contextlib.redirect_stdout(io.StringIO()):
+        known = COCO(str(file))
+        reference = COCOeval(known, known.loadRes(results), "bbox")
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+    for engine in ("hotcoco", "pycocotools"):
+        assert list(coco_figures(fitted.truth, findings, engine).summary) == reference.stats.tolist()
 
 
 def test_classes_by_name_and_ids_of_images(tmp_path: Path) -> None:

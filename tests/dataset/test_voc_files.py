@@ -117,19 +117,19 @@ def test_difficult_objects_are_not_learned_and_count_neither_way(tmp_path: Path)
         np.testing.assert_allclose(dataset.source_labels(0).boxes, [[10, 10, 30, 30]], atol=1e-4)
         truth = dataset.coco_truth
         assert truth is not None
-        np.testing.assert_allclose(truth.boxes, [[10, 10, 20, 20], [100, 10, 40, 40]], atol=1e-4)
+        np.testing.assert_allclose(truth.boxes, [[10, 10, 30, 30], [100, 10, 140, 50]], atol=1e-4)
         assert truth.crowd.tolist() == [False, True]
 
     def figures(second: list[float]) -> float:
         assert truth is not None
-        boxes = np.array([second, [10.0, 10, 20, 20]])
+        boxes = np.array([second, [10.0, 10, 30, 30]])
         return coco_figures(
             truth, CocoFindings(np.zeros(2, int), np.zeros(2, int), boxes, np.array([0.9, 0.8]))
         ).summary.AP
 
     # Ranked above the true detection, a false one halves the precision; one on the difficult object does not.
-    assert figures([100.0, 10, 40, 40]) == pytest.approx(1)
-    assert figures([100.0, 60, 40, 40]) == pytest.approx(0.5)
+    assert figures([100.0, 10, 140, 50]) == pytest.approx(1)
+    assert figures([100.0, 60, 140, 100]) == pytest.approx(0.5)
 
 
 def test_a_yolo_label_file_comes_before_xml(tmp_path: Path) -> None:

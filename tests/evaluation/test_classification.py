@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import math
 
 import numpy as np
 import pytest
 import torch
 
+from tests.shared_data import REPOSITORY
+from tests.test_import_order import imported_modules
 from utils.evaluation.classification import ClassificationSettings, evaluate_classifier
 from utils.geometry.records import ClassificationBatch
 from utils.loss.classification_loss import ClassificationLoss
@@ -29,6 +32,23 @@ def ranked(orders: list[list[int]]) -> torch.Tensor:
     for row, order in zip(logits, orders, strict=True):
         row[torch.tensor(order)] = torch.arange(len(order), 0, -1).float()
     return logits
+
+
+def test_it_needs_nothing_of_detection() -> None:
+    reached, waiting = set(), ["utils.evaluation.classification"]
+    while waiting:
+        module = waiting.pop()
+        file = REPOSITORY / f"{module.replace('.', '/')}.py"
+        if module in reached or not file.is_file():
+            continue
+        reached.add(module)
+        waiting += [name.rpartition(".")[0] for _, name in imported_modules(ast.parse(file.read_text("utf-8")))]
+    further = reached - {"utils.evaluation.classification"}
+    assert {".".join(module.split(".")[:2]) for module in further} <= {
+        "utils.geometry",
+        "utils.runtime",
+        "utils.user_error",
+    }
 
 
 def test_top1_top5_classes_and_confusion() -> None:

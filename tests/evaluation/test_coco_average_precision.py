@@ -1,4 +1,4 @@
-"""COCO's figures: both engines equal, areas and crowds as COCO has them."""
+"""COCO's figures: both engines equal, areas and crowds as COCO has them, ranges of size as users write them."""
 
 from __future__ import annotations
 
@@ -11,12 +11,17 @@ from benchmarks.own_side import synthetic_set
 from tests.evaluation.small_cases import detections_of, labels_of, random_scene
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import (
+    AI_TOD,
+    WITHOUT_END,
+    AreaRange,
     CocoFindings,
     CocoSummary,
     coco_figures,
     findings_from_detections,
+    parse_area_ranges,
     truth_from_labels,
 )
+from utils.user_error import UsageError
 
 
 def random_set(seed: int, images: int = 12) -> tuple[CocoTruth, CocoFindings]:
@@ -47,7 +52,7 @@ def test_per_class_figures_average_to_the_whole() -> None:
 
 
 @pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
-def test_sizes_are_judged_in_source_pixels(engine: str) -> None:
+def test_sizes_count_in_source_pixels(engine: str) -> None:
     # 30 x 34 = 1020 is small, 32 x 33 = 1056 medium; the medium one is missed.
     truth = truth_from_labels([labels_of([0, 0, 0, 30, 34], [0, 100, 100, 132, 133])])
     findings = findings_from_detections([detections_of([0, 0.9, 0, 0, 30, 34])])
@@ -89,3 +94,34 @@ def test_a_set_like_val2017_in_small() -> None:
     fast, reference = (coco_figures(truth, findings, engine) for engine in ("hotcoco", "pycocotools"))
     assert 0.05 < fast.summary.AP < 0.9
     np.testing.assert_allclose(fast.summary, reference.summary, rtol=0, atol=1e-9)
+
+
+def test_ranges_are_read() -> None:
+    assert parse_area_ranges(["tiny:0-256", "huge:9216-", "odd name:1.5-2"]) == (
+        AreaRange("tiny", 0, 256),
+        AreaRange("huge", 9216, WITHOUT_END),
+        AreaRange("odd name", 1.5, 2),
+    )
+    assert parse_area_ranges(["AI-TOD", "big:4096-"]) == (*AI_TOD, AreaRange("big", 4096, WITHOUT_END))
+    assert parse_area_ranges([]) == ()
+
+
+@pytest.mark.parametrize("words", [["tiny"], ["tiny:5-5"], ["tiny:9-3"], [":0-3"], ["a:0-1", "a:2-3"], ["a:-1-3"]])
+def test_wrong_ranges_are_refused_in_one_line(words: list[str]) -> None:
+    with pytest.raises(UsageError, match="--area-ranges") as caught:
+        parse_area_ranges(words)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("engine", ["hotcoco", "pycocotools"])
+def test_figures_by_area_worked_by_hand(engine: str) -> None:
+    # Objects of 6 x 6, 10 x 10 and 20 x 20 pixels; the first is missed, the last is found with an IoU of 0.9.
+    truth = truth_from_labels([labels_of([0, 0, 0, 6, 6], [0, 50, 50, 60, 60], [0, 100, 100, 120, 120])])
+    found = findings_from_detections([detections_of([0, 0.9, 50, 50, 60, 60], [0, 0.8, 100, 100, 118, 120])])
+    very_tiny, tiny, small, medium = coco_figures(truth, found, engine, AI_TOD).by_area
+    assert [one.objects for one in (very_tiny, tiny, small, medium)] == [1, 1, 1, 0]
+    assert (very_tiny.AP, very_tiny.AR100) == (0, 0)
+    np.testing.assert_allclose((tiny.AP, tiny.AP50, tiny.AR100), 1)
+    # Right at IoU 0.50 to 0.90, nine thresholds of ten.
+    np.testing.assert_allclose((small.AP, small.AP50, small.AR100), (0.9, 1, 0.9))
+    assert (medium.AP, medium.AP50, medium.AR100) == (-1, -1, -1)

@@ -10,12 +10,15 @@ import numpy as np
 import pytest
 import torch
 
+from tests.dataset.images import small_dataset
 from tests.evaluation.small_cases import labels_of
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import CocoSummary
-from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, evaluate
+from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, evaluate, images_of_all, true_labels
+from utils.evaluation.evaluation_report import EvaluatedImage
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
+from utils.runtime.process_ranks import ProcessRanks
 from utils.user_error import UserError
 
 # An image of 200 x 300 pixels, halved and set into 128 x 160: 150 + 2 x 5 wide, 100 + 2 x 14 high.
@@ -203,3 +206,25 @@ def test_mistakes_are_named() -> None:
         )
     with pytest.raises(UserError, match="no images"):
         evaluate(RoteDetector(PERFECT), loader_of([]), QUIET, CPU)
+
+
+def test_a_process_without_images_exchanges_what_one_with_images_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    dataset = small_dataset(tmp_path, 1)
+    exchanged: list[torch.Tensor] = []
+
+    def all_rows(_: ProcessRanks, rows: torch.Tensor) -> torch.Tensor:  # as if the other process had nothing
+        exchanged.append(rows)
+        return rows
+
+    monkeypatch.setattr(ProcessRanks, "all_rows", all_rows)
+    ranks = ProcessRanks(torch.device("cpu"), rank=1, world=2)
+    labels = true_labels(dataset, 0, single_cls=False)
+    found = Detections(torch.ones((2, 4)), torch.ones(2), torch.zeros(2, dtype=torch.int64), labels.size)
+    kinds = []
+    for images in ([EvaluatedImage(0, labels, found)], []):
+        exchanged.clear()
+        assert len(images_of_all(images, dataset, False, ranks)) == len(images)
+        kinds.append([(rows.dtype, rows.shape[1]) for rows in exchanged])
+    assert kinds[0] == kinds[1] and len(kinds[0]) == 2

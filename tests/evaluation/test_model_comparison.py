@@ -75,7 +75,7 @@ def synthetic_pair(seed: int, count: int) -> tuple[CocoTruth, CocoFindings, Coco
     images = np.repeat(np.arange(count), counts)
     place = np.concatenate([np.arange(count) for count in counts])
     sides = rng.uniform(8, 30, len(images))
-    boxes = np.column_stack((place * 100.0, np.zeros(len(images)), sides, sides))
+    boxes = np.column_stack((place * 100.0, np.zeros(len(images)), place * 100.0 + sides, sides))
     truth = CocoTruth(
         count, images, np.zeros(len(images), dtype=np.int64), boxes, sides**2, np.zeros(len(images), dtype=bool)
     )
@@ -84,11 +84,10 @@ def synthetic_pair(seed: int, count: int) -> tuple[CocoTruth, CocoFindings, Coco
     for rate in (0.7, 0.8):
         hit = rng.random(len(images)) < rate * ease
         found = boxes[hit].copy()
-        found[:, :2] += rng.normal(0, 0.06, (len(found), 2)) * sides[hit, None]
+        found += np.tile(rng.normal(0, 0.06, (len(found), 2)) * sides[hit, None], 2)
         false = np.repeat(np.arange(count), rng.poisson(1.0, count))
-        inventions = np.column_stack(
-            (rng.uniform(0, 400, len(false)), np.full(len(false), 200), np.full((len(false), 2), 20.0))
-        )
+        left = rng.uniform(0, 400, len(false))
+        inventions = np.column_stack((left, np.full(len(false), 200), left + 20, np.full(len(false), 220)))
         scores = np.concatenate((rng.beta(4, 2, len(found)), rng.beta(2, 4, len(false))))
         where = np.concatenate((images[hit], false))
         kinds = np.zeros(len(where), dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from utils.geometry.boxes import (
     clip_boxes,
     complete_iou,
     cxcywh_to_xyxy,
+    intersection,
     pairwise_iou,
     xyxy_to_cxcywh,
     xyxy_to_xywh,
@@ -42,6 +44,16 @@ def test_clip_keeps_the_input() -> None:
     np.testing.assert_array_equal(clip_boxes(box, 48, 64), [[0, 3, 64, 48]])
     np.testing.assert_array_equal(clip_boxes(torch.from_numpy(box), 48, 64).numpy(), [[0, 3, 64, 48]])
     assert box[0, 0] == -5
+
+
+@pytest.mark.parametrize("library", [np.array, torch.tensor])
+def test_intersection_by_hand(library: Any) -> None:
+    """Half of the box, none of it, a corner of 5 x 2, and touching sides; paired, with one, and of every pair."""
+    boxes = library([[0.0, 0.0, 10.0, 10.0], [100.0, 100.0, 110.0, 120.0]])
+    others = library([[0.0, 5.0, 10.0, 15.0], [105.0, 118.0, 130.0, 130.0], [10.0, 0.0, 20.0, 10.0]])
+    assert intersection(boxes, others[:2]).tolist() == [50, 10]
+    assert intersection(boxes, others[0]).tolist() == [50, 0]
+    assert intersection(boxes[:, None], others[None]).tolist() == [[50, 0, 0], [0, 10, 0]]
 
 
 def test_pairwise_iou_by_hand() -> None:

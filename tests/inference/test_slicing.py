@@ -11,9 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.evaluation.small_cases import detections_of
-from utils.geometry.letterbox import FrameSize
+from utils.geometry.letterbox import FrameSize, tiles_of
 from utils.geometry.records import Detections, Predictions
-from utils.geometry.tiles import tiles_of
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings, drop_repeats, merge_greedily

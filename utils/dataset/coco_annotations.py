@@ -17,7 +17,7 @@ import numpy as np
 
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.label_index import LabelIndex
-from utils.geometry.boxes import cxcywh_to_xyxy, xyxy_to_xywh
+from utils.geometry.boxes import box_area, cxcywh_to_xyxy
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -33,8 +33,8 @@ class CocoTruth:
     image_count: int
     images: np.ndarray  # (M,) int64
     classes: np.ndarray  # (M,) int64
-    boxes: np.ndarray  # (M, 4) float64 x y w h, source pixels
-    areas: np.ndarray  # (M,) float64, square source pixels; need not be w * h
+    boxes: np.ndarray  # (M, 4) float64 xyxy, source pixels; float32 would round what an annotation file gives
+    areas: np.ndarray  # (M,) float64, square source pixels; need not be those of the boxes
     crowd: np.ndarray  # (M,) bool: a region that may hold many objects, where detections are not counted as wrong
 
     def as_one_class(self) -> CocoTruth:
@@ -52,7 +52,7 @@ class CocoAnnotations:
     category_names: tuple[str, ...]
     images: np.ndarray  # (M,) int64, place of each object's image in ``image_ids``
     categories: np.ndarray  # (M,) int64, place in ``category_ids``
-    boxes: np.ndarray  # (M, 4) float64 x y w h, pixels
+    boxes: np.ndarray  # (M, 4) float64 xyxy, pixels
     areas: np.ndarray  # (M,) float64, square pixels
     crowd: np.ndarray  # (M,) bool
     outlines: tuple[np.ndarray | None, ...]  # M polygons (P, 2) float32 x y, pixels; None without exactly one
@@ -91,9 +91,9 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
         raise UserError(f"{file}: not a COCO annotation file: 'annotations' and 'categories' have to be lists")
     image_ids = _numbers(file, "images", "id", images)
     category_ids = _numbers(file, "categories", "id", categories)
-    boxes = np.array([_box(file, place, row) for place, row in enumerate(rows)], dtype=np.float64).reshape(-1, 4)
+    given = [_box(file, place, row) for place, row in enumerate(rows)]
     given_areas = [row.get("area") for row in rows]
-    areas = [w * h if area is None else area for (_, _, w, h), area in zip(boxes.tolist(), given_areas, strict=True)]
+    areas = [w * h if area is None else area for (_, _, w, h), area in zip(given, given_areas, strict=True)]
     for place, area in enumerate(areas):
         if not _is_number(area):
             raise UserError(f"{file}: annotations[{place}]: area {area!r} is not a number")
@@ -105,7 +105,7 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
         category_names=_texts(file, "categories", "name", categories),
         images=_places(file, "image_id", rows, image_ids),
         categories=_places(file, "category_id", rows, category_ids),
-        boxes=boxes,
+        boxes=np.array([(x, y, x + w, y + h) for x, y, w, h in given], dtype=np.float64).reshape(-1, 4),
         areas=np.array(areas, dtype=np.float64),
         crowd=np.array([bool(row.get("iscrowd", 0) or row.get("ignore", 0)) for row in rows], dtype=bool),
         outlines=tuple(_outline(row.get("segmentation")) for row in rows),
@@ -179,8 +179,8 @@ def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, name
         own = rows_of.get(image, [])
         unlabelled += not own
         for row in own:
-            x, y, w, h = annotations.boxes[row].tolist()
-            left, top, right, bottom = max(x, 0), max(y, 0), min(x + w, width), min(y + h, height)
+            x1, y1, x2, y2 = annotations.boxes[row].tolist()
+            left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
             kind = int(class_of[annotations.categories[row]])
             problem = "the box lies outside its image or has no area" if right <= left or bottom <= top else ""
             if kind >= len(names):
@@ -218,14 +218,13 @@ def truth_with_ignored(index: LabelIndex) -> CocoTruth | None:
     places = np.arange(len(index))
     images = np.concatenate([np.repeat(places, np.diff(e, prepend=0)) for e in (index.row_ends, index.ignored_ends)])
     scale = np.tile(index.sizes[images][:, ::-1].astype(np.float64), 2)
-    corners = cxcywh_to_xyxy(rows[:, 1:].astype(np.float64)).clip(0, 1) * scale
-    boxes = xyxy_to_xywh(corners)
+    boxes = cxcywh_to_xyxy(rows[:, 1:].astype(np.float64)).clip(0, 1) * scale
     return CocoTruth(
         image_count=len(index),
         images=images,
         classes=rows[:, 0].astype(np.int64),
         boxes=boxes,
-        areas=boxes[:, 2] * boxes[:, 3],
+        areas=box_area(boxes),
         crowd=np.arange(len(rows)) >= len(index.rows),
     )
 
@@ -324,6 +323,7 @@ def _places(file: Path, key: str, rows: list[Any], ids: np.ndarray) -> np.ndarra
 
 
 def _box(file: Path, place: int, row: Any) -> list[float]:
+    """``x y w h``, as the file has it."""
     box = row.get("bbox") if isinstance(row, dict) else None
     if not isinstance(box, list) or len(box) != 4 or not all(map(_is_number, box)):
         raise UserError(f"{file}: annotations[{place}]: bbox {box!r} is not four finite numbers")

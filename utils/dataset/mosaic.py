@@ -17,7 +17,7 @@ import cv2
 import numpy as np
 
 from utils.dataset.affine_warp import clip_polygon
-from utils.geometry.boxes import box_area
+from utils.geometry.boxes import box_area, intersection
 from utils.geometry.letterbox import PAD_VALUE, FrameSize
 from utils.geometry.records import Labels
 
@@ -269,6 +269,5 @@ def paste_mirrored(
 
 def _covered(boxes: np.ndarray, cover: np.ndarray) -> np.ndarray:
     """Share (N,) of each box that lies under ``cover`` (4,)."""
-    low, high = np.maximum(boxes[:, :2], cover[:2]), np.minimum(boxes[:, 2:], cover[2:])
-    hidden: np.ndarray = (high - low).clip(0).prod(axis=1) / np.maximum(box_area(boxes), 1e-9)
+    hidden: np.ndarray = intersection(boxes, cover) / np.maximum(box_area(boxes), 1e-9)
     return hidden

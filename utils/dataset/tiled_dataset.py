@@ -12,9 +12,8 @@ from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.image_cache import CacheKind
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.geometry.boxes import box_area, xyxy_to_cxcywh
-from utils.geometry.letterbox import FrameSize
+from utils.geometry.letterbox import FrameSize, Tile, tiles_of
 from utils.geometry.records import Labels
-from utils.geometry.tiles import Tile, tiles_of
 
 OVERLAP = 0.2  # of neighbouring windows, part of their side: what is smaller than that lies whole in one of them
 LEAST_VISIBLE = 0.3  # part of its area that an object must show in a window to be learned there

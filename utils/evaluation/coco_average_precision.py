@@ -8,18 +8,71 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import io
-from collections.abc import Sequence
-from dataclasses import dataclass
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from utils.dataset.coco_annotations import CocoTruth
-from utils.evaluation.area_ranges import COCO_RANGES, AreaRange
-from utils.geometry.boxes import xyxy_to_xywh
+from utils.geometry.boxes import box_area, xyxy_to_xywh
 from utils.geometry.records import Detections, Labels
+from utils.user_error import UsageError
 
 ENGINES = ("hotcoco", "pycocotools")
+WITHOUT_END = 1e5**2  # square pixels; what COCO writes for no upper limit
+
+
+class AreaRange(NamedTuple):
+    """Objects of ``low`` to ``high`` square pixels of the source image, both included, as COCO has it."""
+
+    name: str
+    low: float
+    high: float
+
+
+COCO_RANGES = (
+    AreaRange("all", 0, WITHOUT_END),
+    AreaRange("small", 0, 32**2),
+    AreaRange("medium", 32**2, 96**2),
+    AreaRange("large", 96**2, WITHOUT_END),
+)
+# Wang et al., "Tiny Object Detection in Aerial Images" (ICPR 2020): 2 to 8, 8 to 16, 16 to 32, 32 to 64 pixels;
+# its evaluation leaves the outer ranges open.
+AI_TOD = (
+    AreaRange("very-tiny", 0, 8**2),
+    AreaRange("tiny", 8**2, 16**2),
+    AreaRange("small", 16**2, 32**2),
+    AreaRange("medium", 32**2, WITHOUT_END),
+)
+PRESETS = {"ai-tod": AI_TOD}
+
+
+def parse_area_ranges(texts: Sequence[str]) -> tuple[AreaRange, ...]:
+    """Ranges out of words such as ``tiny:0-256`` (square pixels; ``huge:9216-`` has no end) and names of presets.
+
+    Raises:
+        UsageError: a word of another form, an empty range, or a name that occurs twice.
+    """
+    ranges: list[AreaRange] = []
+    for text in texts:
+        if text.lower() in PRESETS:
+            ranges += PRESETS[text.lower()]
+            continue
+        match = re.fullmatch(r"([^:]+):(\d+(?:\.\d+)?)-(\d+(?:\.\d+)?)?", text)
+        if match is None:
+            presets = ", ".join(PRESETS)
+            raise UsageError(f"--area-ranges {text}: write name:from-to in square pixels, or a preset ({presets})")
+        one = AreaRange(match[1], float(match[2]), float(match[3]) if match[3] else WITHOUT_END)
+        if one.low >= one.high:
+            raise UsageError(f"--area-ranges {text}: ends where it begins, or before")
+        ranges.append(one)
+    names = [one.name for one in ranges]
+    twice = next((name for name in names if names.count(name) > 1), None)
+    if twice is not None:
+        raise UsageError(f"--area-ranges {' '.join(texts)}: the name {twice} occurs twice")
+    return tuple(ranges)
 
 
 class CocoSummary(NamedTuple):
@@ -42,6 +95,9 @@ class CocoSummary(NamedTuple):
     AR_L: float
 
 
+NO_FIGURES = CocoSummary(*[-1.0] * 12)  # where there is no ground truth
+
+
 class AreaFigures(NamedTuple):
     """Figures of the objects of one range of areas, means over classes, 0-1; -1 where there are none."""
 
@@ -60,29 +116,28 @@ class CocoFindings:
 
     images: np.ndarray  # (N,) int64
     classes: np.ndarray  # (N,) int64
-    boxes: np.ndarray  # (N, 4) float64 x y w h, source pixels
+    boxes: np.ndarray  # (N, 4) float64 xyxy, source pixels
     scores: np.ndarray  # (N,) float64 0-1
-
-    def above(self, score: float) -> CocoFindings:
-        """Those of at least this score."""
-        sure = self.scores >= score
-        return CocoFindings(self.images[sure], self.classes[sure], self.boxes[sure], self.scores[sure])
 
 
 @dataclass(frozen=True, slots=True)
 class CocoFigures:
-    """The summary, that of every class with ground truth, by class index, and the figures by area."""
+    """What one evaluation gives, and what it was given."""
 
     summary: CocoSummary
-    per_class: dict[int, CocoSummary]
+    per_class: dict[int, CocoSummary]  # by class index, of every class with ground truth
     by_area: tuple[AreaFigures, ...]
+    truth: CocoTruth = field(repr=False, compare=False)
+    findings: CocoFindings = field(repr=False, compare=False)
+    # The `hotcoco.COCOeval` that has evaluated; None with pycocotools and without ground truth.
+    evaluator: Any = field(repr=False, compare=False)
 
 
 def truth_from_labels(images: Sequence[Labels]) -> CocoTruth:
-    """Ground truth from box labels in source pixels: the area is width x height, repeated rows count once."""
+    """Ground truth from box labels in source pixels: the area is the box's, repeated rows count once."""
     rows = []
     for image, labels in enumerate(images):
-        boxes = xyxy_to_xywh(labels.boxes.astype(np.float64)).reshape(-1, 4)
+        boxes = labels.boxes.astype(np.float64).reshape(-1, 4)
         columns = np.column_stack((np.full(len(labels), image), labels.classes, boxes))
         rows.append(np.unique(columns, axis=0))
     table = np.concatenate(rows) if rows else np.zeros((0, 6))
@@ -91,7 +146,7 @@ def truth_from_labels(images: Sequence[Labels]) -> CocoTruth:
         images=table[:, 0].astype(np.int64),
         classes=table[:, 1].astype(np.int64),
         boxes=table[:, 2:],
-        areas=table[:, 4] * table[:, 5],
+        areas=box_area(table[:, 2:]),
         crowd=np.zeros(len(table), dtype=bool),
     )
 
@@ -103,7 +158,7 @@ def findings_from_detections(images: Sequence[Detections]) -> CocoFindings:
     return CocoFindings(
         images=np.repeat(np.arange(len(images)), counts),
         classes=np.concatenate([found.classes.numpy() for found in images] or [np.zeros(0, dtype=np.int64)]),
-        boxes=xyxy_to_xywh(np.concatenate(boxes or [np.zeros((0, 4))])),
+        boxes=np.concatenate(boxes or [np.zeros((0, 4))]),
         scores=np.concatenate([found.scores.numpy().astype(np.float64) for found in images] or [np.zeros(0)]),
     )
 
@@ -122,11 +177,13 @@ def coco_figures(
     classes = np.unique(truth.classes)
     if not len(classes):
         none = tuple(AreaFigures(*one, 0, -1.0, -1.0, -1.0) for one in areas)
-        return CocoFigures(CocoSummary(*[-1.0] * 12), {}, none)
+        return CocoFigures(NO_FIGURES, {}, none, truth, findings, evaluator=None)
     if engine is None:
         engine = next(name for name in ENGINES if importlib.util.find_spec(name) is not None)
-    accumulate = _with_hotcoco if engine == "hotcoco" else _with_pycocotools
-    precision, recall = accumulate(truth, findings, (*COCO_RANGES, *areas))
+    ranges = (*COCO_RANGES, *areas)
+    evaluator = hotcoco_evaluator(truth, findings, ranges) if engine == "hotcoco" else None
+    arrays = _pycocotools_arrays(truth, findings, ranges) if evaluator is None else evaluator.eval
+    precision, recall = arrays["precision"], arrays["recall"]
     per_class = {
         int(index): _summary(precision[:, :, [column]], recall[:, [column]]) for column, index in enumerate(classes)
     }
@@ -141,7 +198,7 @@ def coco_figures(
         )
         for place, one in enumerate(areas, start=len(COCO_RANGES))
     )
-    return CocoFigures(_summary(precision, recall), per_class, by_area)
+    return CocoFigures(_summary(precision, recall), per_class, by_area, truth, findings, evaluator)
 
 
 def hotcoco_evaluator(truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange] = COCO_RANGES) -> Any:
@@ -154,18 +211,48 @@ def hotcoco_evaluator(truth: CocoTruth, findings: CocoFindings, areas: Sequence[
         [{"id": int(index), "name": str(index)} for index in classes],
         truth.images + 1,
         truth.classes,
-        truth.boxes,
+        xyxy_to_xywh(truth.boxes),
         ids=np.arange(1, len(truth.images) + 1),
         area=truth.areas,
         iscrowd=truth.crowd,
     )
     evaluator = hotcoco.COCOeval(known, known.load_res(_result_rows(findings, classes)), "bbox")
+    _evaluate(evaluator, areas)
+    evaluator.accumulate()
+    return evaluator
+
+
+def evaluator_of_area(evaluator: Any, area: AreaRange) -> Any:
+    """The data of a ``hotcoco.COCOeval`` evaluated in one range alone, the only way it analyses errors within one."""
+    import hotcoco
+
+    one = hotcoco.COCOeval(evaluator.coco_gt, evaluator.coco_dt, "bbox")
+    _evaluate(one, (area,))
+    return one
+
+
+def _evaluate(evaluator: Any, areas: Sequence[AreaRange]) -> None:
     if tuple(areas) != COCO_RANGES:
         evaluator.params.area_rng = [[one.low, one.high] for one in areas]
         evaluator.params.area_rng_lbl = [f"{place} {one.name}" for place, one in enumerate(areas)]
     evaluator.evaluate()
-    evaluator.accumulate()
-    return evaluator
+
+
+def scores_of_found(figures: CocoFigures, iou: float) -> np.ndarray:
+    """Score (M,) of the detection of its class that each object was found by at this IoU; -1 for one not found.
+
+    ``iou`` is one of COCO's ten; hotcoco has to have evaluated.
+    """
+    findings = figures.findings
+    scores = findings.scores[np.isin(findings.classes, figures.truth.classes)]  # of the rows that were evaluated
+    diagnosis = figures.evaluator.image_diagnostics(iou_thr=iou)
+    status, match = diagnosis["gt_status"], diagnosis["gt_match"]
+    return np.array(
+        [
+            scores[match[number] - 1] if status.get(number) == "matched" else -1.0
+            for number in range(1, len(figures.truth.classes) + 1)
+        ]
+    )
 
 
 def _summary(precision: np.ndarray, recall: np.ndarray) -> CocoSummary:
@@ -195,21 +282,14 @@ def _mean(cells: np.ndarray) -> float:
     return float(existing.mean()) if existing.size else -1.0
 
 
-def _with_hotcoco(
+def _pycocotools_arrays(
     truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange]
-) -> tuple[np.ndarray, np.ndarray]:
-    arrays = hotcoco_evaluator(truth, findings, areas).eval
-    return arrays["precision"], arrays["recall"]
-
-
-def _with_pycocotools(
-    truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange]
-) -> tuple[np.ndarray, np.ndarray]:
+) -> Mapping[str, np.ndarray]:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
     classes = np.unique(truth.classes)
-    columns = (truth.images + 1, truth.classes, truth.boxes, truth.areas, truth.crowd)
+    columns = (truth.images + 1, truth.classes, xyxy_to_xywh(truth.boxes), truth.areas, truth.crowd)
     annotations = [
         {
             "id": i,
@@ -237,10 +317,11 @@ def _with_pycocotools(
         evaluator.params.areaRngLbl = [f"{place} {one.name}" for place, one in enumerate(areas)]
         evaluator.evaluate()
         evaluator.accumulate()
-    return evaluator.eval["precision"], evaluator.eval["recall"]
+    arrays: dict[str, np.ndarray] = evaluator.eval
+    return arrays
 
 
 def _result_rows(findings: CocoFindings, classes: np.ndarray) -> np.ndarray:
     """Rows (N', 7) ``image id, x, y, w, h, score, category`` of the detections whose class has ground truth."""
-    rows = np.column_stack((findings.images + 1, findings.boxes, findings.scores, findings.classes))
+    rows = np.column_stack((findings.images + 1, xyxy_to_xywh(findings.boxes), findings.scores, findings.classes))
     return rows[np.isin(findings.classes, classes)]

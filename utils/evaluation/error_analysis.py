@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.coco_annotations import CocoTruth
-from utils.evaluation.area_ranges import COCO_RANGES, AreaRange
-from utils.evaluation.coco_average_precision import CocoFindings, hotcoco_evaluator
+from utils.evaluation.coco_average_precision import (
+    COCO_RANGES,
+    AreaRange,
+    CocoFigures,
+    evaluator_of_area,
+    scores_of_found,
+)
 
 # hotcoco's names of the kinds of Bolya et al., "TIDE: A General Toolbox for Identifying Object Detection Errors"
 # (ECCV 2020), in the paper's order.
@@ -52,7 +55,8 @@ class RecallBySize:
     sides: np.ndarray  # (B + 1,) borders of the bins, source pixels
     objects: np.ndarray  # (B,) int64
     found: np.ndarray  # (B,) int64, at IoU 0.5 by a detection of any score
-    found_surely: np.ndarray  # (B,) int64, by one of at least ``SURE``
+    found_surely: np.ndarray  # (B,) int64, by one of at least ``sure``
+    sure: float = SURE
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,40 +79,36 @@ class ErrorAnalysis:
                 "side_px": [round(float(side), 2) for side in self.recall.sides],
                 "objects": self.recall.objects.tolist(),
                 "found": self.recall.found.tolist(),
-                f"found_at_{SURE}": self.recall.found_surely.tolist(),
+                f"found_at_{self.recall.sure}": self.recall.found_surely.tolist(),
             },
         }
 
 
-def analyse_errors(
-    truth: CocoTruth, findings: CocoFindings, areas: Sequence[AreaRange] = COCO_RANGES
-) -> ErrorAnalysis | None:
-    """Errors at IoU 0.5 in each range of sizes; None for a data set without objects."""
-    if not len(truth.classes):
+def analyse_errors(figures: CocoFigures) -> ErrorAnalysis | None:
+    """Errors at IoU 0.5 in each of COCO's ranges of sizes; None for a data set without objects, or without hotcoco."""
+    if figures.evaluator is None:
         return None
-    by_size = tuple(_errors_of(truth, findings, area) for area in areas)
-    found, found_surely = (_found(truth, some) for some in (findings, findings.above(SURE)))
-    counted = ~truth.crowd
+    truth = figures.truth
+    by_size = tuple(_errors_of(figures, area) for area in COCO_RANGES)
+    scores, counted = scores_of_found(figures, IOU), ~truth.crowd
+    # The matching goes by score: what finds an object surely finds it whatever lower scores there are.
+    found, found_surely = scores >= 0, scores >= SURE
     recall = _recall_by_size(np.sqrt(truth.areas[counted]), found[counted], found_surely[counted])
     return ErrorAnalysis(by_size, recall, np.flatnonzero(counted & ~found_surely))
 
 
-def _errors_of(truth: CocoTruth, findings: CocoFindings, area: AreaRange) -> SizeErrors:
-    counted = truth.areas[~truth.crowd]
+def _errors_of(figures: CocoFigures, area: AreaRange) -> SizeErrors:
+    counted = figures.truth.areas[~figures.truth.crowd]
     objects = int(((counted >= area.low) & (counted <= area.high)).sum())
     if not objects:
         return SizeErrors(area, 0, -1.0, ())
-    errors = hotcoco_evaluator(truth, findings, (area,)).tide_errors(pos_thr=IOU)
+    whole = area is COCO_RANGES[0]
+    evaluator = figures.evaluator if whole else evaluator_of_area(figures.evaluator, area)
+    errors = evaluator.tide_errors(pos_thr=IOU)
     kinds = tuple(
         ErrorKind(name, int(errors["counts"][key]), float(errors["delta_ap"][key])) for key, name in KINDS.items()
     )
     return SizeErrors(area, objects, float(errors["ap_base"]), kinds)
-
-
-def _found(truth: CocoTruth, findings: CocoFindings) -> np.ndarray:
-    """Whether each object (M,) has a detection of its class at IoU 0.5."""
-    status = hotcoco_evaluator(truth, findings).image_diagnostics(iou_thr=IOU)["gt_status"]
-    return np.array([status.get(number) == "matched" for number in range(1, len(truth.classes) + 1)], dtype=bool)
 
 
 def _recall_by_size(sides: np.ndarray, found: np.ndarray, found_surely: np.ndarray) -> RecallBySize:
@@ -144,10 +144,10 @@ def advice(analysis: ErrorAnalysis) -> list[str]:
 
 WORTH_SAYING = 0.02  # AP50
 REMEDIES = {
-    "classification": "look at the confusion matrix; merge or relabel classes that are mixed up, add images of both",
+    "classification": "see the confusion matrix; merge or relabel classes that are mixed up, add images of both",
     "localization": "check how tightly the labels are drawn; train longer or at a larger --imgsz",
     "both": "these are mostly chance overlaps; mend the other kinds first",
     "duplicate": "lower --iou-thres",
-    "background": "add images without objects, and look whether what was found is missing in the labels",
+    "background": "add images without objects, and check whether what was found is missing in the labels",
     "missed": "add examples like the missed objects; for small ones raise --imgsz or use --slice",
 }

@@ -15,10 +15,15 @@ from tqdm import tqdm
 
 from utils.dataset.coco_annotations import CocoTruth
 from utils.dataset.label_index import LabelIndex
-from utils.evaluation.area_ranges import AreaRange
-from utils.evaluation.evaluated_images import EvaluatedImage, LabelledImages, images_of_all, true_labels
-from utils.evaluation.evaluation_report import EvaluationReport, LossFigures, RunFigures, SpeedFigures
-from utils.evaluation.report_on_images import report_on
+from utils.evaluation.coco_average_precision import AreaRange
+from utils.evaluation.evaluation_report import (
+    EvaluatedImage,
+    EvaluationReport,
+    LossFigures,
+    RunFigures,
+    SpeedFigures,
+    report_on,
+)
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
@@ -74,6 +79,15 @@ class DetectionLossFunction(Protocol):
     """Loss of raw maps against a batch's labels."""
 
     def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts: ...
+
+
+class LabelledImages(Protocol):
+    """The data set behind a loader."""
+
+    @property
+    def coco_truth(self) -> CocoTruth | None: ...
+
+    def source_labels(self, index: int) -> Labels: ...
 
 
 class EvaluationLoader(Protocol):
@@ -184,7 +198,7 @@ def evaluate_predictor(
         settings: of these ``areas``, ``single_cls`` and ``progress`` count.
         device: where the predictor computes.
         observers: called for each image of this process.
-        ranks: with several processes each looks at its part; the report of all is made in every one.
+        ranks: with several processes each evaluates its part; the report of all is made in every one.
         readers: threads that read images ahead.
 
     Raises:
@@ -282,3 +296,40 @@ class _Tally:
         """The ground truth of COCO's figures, where the data set has more than labels."""
         truth = self.dataset.coco_truth
         return truth.as_one_class() if self.single_cls and truth is not None else truth
+
+
+def true_labels(dataset: LabelledImages, index: int, single_cls: bool) -> Labels:
+    """Labels of an image; with ``single_cls`` all of class 0."""
+    labels = dataset.source_labels(index)
+    return replace(labels, classes=np.zeros_like(labels.classes)) if single_cls else labels
+
+
+def images_of_all(
+    images: Sequence[EvaluatedImage], dataset: LabelledImages, single_cls: bool, ranks: ProcessRanks
+) -> list[EvaluatedImage]:
+    """The images of every process. Detections travel; labels are read from the data set, which all have."""
+    if ranks.world == 1:
+        return list(images)
+    indices = ranks.all_rows(torch.tensor([[image.index] for image in images], dtype=torch.int64).reshape(-1, 1))
+    own = [_rows(image) for image in images]
+    rows = ranks.all_rows(torch.cat(own) if own else torch.zeros((0, 7), dtype=torch.float64))
+    order = torch.argsort(rows[:, 0], stable=True)  # an image's detections keep their order, best first
+    rows = rows[order]
+    bounds = torch.searchsorted(rows[:, 0].contiguous(), torch.unique(indices).double()).tolist() + [len(rows)]
+    return [
+        _image(index, rows[start:stop], dataset, single_cls)
+        for index, start, stop in zip(torch.unique(indices).tolist(), bounds[:-1], bounds[1:], strict=True)
+    ]
+
+
+def _rows(image: EvaluatedImage) -> torch.Tensor:
+    """Detections as (N, 7) float64: index, box, score, class."""
+    found = image.detections
+    index = torch.full((len(found), 1), image.index, dtype=torch.float64)
+    return torch.cat((index, found.boxes.double(), found.scores[:, None].double(), found.classes[:, None].double()), 1)
+
+
+def _image(index: int, rows: torch.Tensor, dataset: LabelledImages, single_cls: bool) -> EvaluatedImage:
+    labels = true_labels(dataset, index, single_cls)
+    boxes, scores, classes = rows[:, 1:5].float(), rows[:, 5].float(), rows[:, 6].long()
+    return EvaluatedImage(index, labels, Detections(boxes, scores, classes, labels.size))

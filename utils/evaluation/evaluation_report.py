@@ -1,15 +1,29 @@
-"""What an evaluation finds, as one value."""
+"""What an evaluation finds, as one value, made once all images of a data set have been through the detector."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import numpy as np
 
 from utils.dataset.coco_annotations import CocoTruth
-from utils.evaluation.average_precision import PrecisionRecall
-from utils.evaluation.coco_average_precision import AreaFigures, CocoFindings, CocoSummary
+from utils.evaluation.average_precision import PrecisionRecall, precision_recall
+from utils.evaluation.coco_average_precision import (
+    NO_FIGURES,
+    AreaFigures,
+    AreaRange,
+    CocoFigures,
+    CocoFindings,
+    CocoSummary,
+    coco_figures,
+    findings_from_detections,
+    truth_from_labels,
+)
+from utils.evaluation.match_detections import ConfusionMatrix, match_detections
+from utils.geometry.records import Detections, Labels
+from utils.user_error import UserError
 
 
 class LossFigures(NamedTuple):
@@ -29,8 +43,17 @@ class SpeedFigures(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class EvaluatedImage:
+    """Labels and detections of one image, in source pixels."""
+
+    index: int  # in the data set
+    labels: Labels
+    detections: Detections
+
+
+@dataclass(frozen=True, slots=True)
 class RunFigures:
-    """What was measured while the images were looked at."""
+    """What was measured on the way through the images."""
 
     loss: LossFigures | None
     speed_ms: SpeedFigures
@@ -68,18 +91,32 @@ class EvaluationReport:
     recall: float
     map50: float
     map50_95: float
-    coco: CocoSummary
     per_class: tuple[ClassReport, ...]  # in order of class index
     images: int
     objects: int
     loss: LossFigures | None
     speed_ms: SpeedFigures
     names: tuple[str, ...]
-    by_area: tuple[AreaFigures, ...]  # of the ranges that were asked for
-    truth: CocoTruth = field(repr=False, compare=False)  # images numbered as the data set's images
-    findings: CocoFindings = field(repr=False, compare=False)
+    coco_figures: CocoFigures = field(repr=False)  # images numbered as the data set's images
     curves: PrecisionRecall = field(repr=False, compare=False)
     confusion: np.ndarray = field(repr=False, compare=False)  # (C + 1, C + 1), see ConfusionMatrix
+
+    @property
+    def coco(self) -> CocoSummary:
+        return self.coco_figures.summary
+
+    @property
+    def by_area(self) -> tuple[AreaFigures, ...]:
+        """Figures of the ranges that were asked for."""
+        return self.coco_figures.by_area
+
+    @property
+    def truth(self) -> CocoTruth:
+        return self.coco_figures.truth
+
+    @property
+    def findings(self) -> CocoFindings:
+        return self.coco_figures.findings
 
     def as_dict(self) -> dict[str, object]:
         """Plain values with the keys of ``metrics.json``; curves and confusion matrix are left out."""
@@ -93,6 +130,89 @@ class EvaluationReport:
             "speed_ms": self.speed_ms._asdict(),
             "per_class": [row.as_dict() for row in self.per_class],
         }
+
+
+def report_on(
+    images: Sequence[EvaluatedImage],
+    names: tuple[str, ...],
+    annotated: CocoTruth | None,
+    areas: Sequence[AreaRange],
+    run: RunFigures,
+) -> EvaluationReport:
+    """The report of a data set.
+
+    Args:
+        images: all of them, in any order.
+        names: of the classes.
+        annotated: what COCO's figures are computed against, if it is not the images' labels; images are numbered
+            as the data set's images.
+        areas: ranges of object size to give figures for, besides COCO's.
+        run: what was measured on the way.
+
+    Raises:
+        UserError: no image.
+    """
+    if not images:
+        raise UserError("nothing to evaluate: the split has no images")
+    # Detections of equal score rank by image: in the data set's order, whatever the batches were.
+    images = sorted(images, key=lambda image: image.index)
+    truth = [image.labels for image in images]
+    found = [image.detections for image in images]
+    findings = findings_from_detections(found)
+    curves = precision_recall(
+        np.concatenate([match_detections(own, labels) for own, labels in zip(found, truth, strict=True)]),
+        findings.scores,
+        findings.classes,
+        np.concatenate([labels.classes for labels in truth]),
+    )
+    objects = truth_from_labels(truth) if annotated is None else annotated
+    coco = coco_figures(objects, findings, areas=areas)
+    confusion = ConfusionMatrix(len(names))
+    for image in images:
+        confusion.add(image.detections, image.labels)
+    return EvaluationReport(
+        precision=_mean(curves.precision),
+        recall=_mean(curves.recall),
+        map50=_mean(curves.ap[:, 0]),
+        map50_95=_mean(curves.ap),
+        coco_figures=coco,
+        per_class=_class_reports(names, truth, curves, coco.per_class),
+        images=len(images),
+        objects=int(curves.objects.sum()),
+        loss=run.loss,
+        speed_ms=run.speed_ms,
+        names=names,
+        curves=curves,
+        confusion=confusion.counts,
+    )
+
+
+def _class_reports(
+    names: tuple[str, ...], truth: Sequence[Labels], curves: PrecisionRecall, coco: Mapping[int, CocoSummary]
+) -> tuple[ClassReport, ...]:
+    """The classes that have objects."""
+    images_with = np.zeros(len(names), dtype=np.int64)
+    for labels in truth:
+        images_with[np.unique(labels.classes)] += 1
+    return tuple(
+        ClassReport(
+            name=names[index],
+            index=index,
+            images=int(images_with[index]),
+            objects=int(curves.objects[row]),
+            precision=float(curves.precision[row]),
+            recall=float(curves.recall[row]),
+            map50=float(curves.ap[row, 0]),
+            map50_95=float(curves.ap[row].mean()),
+            coco=coco.get(index, NO_FIGURES),  # an annotation file need not have every class of the labels
+        )
+        for row, index in enumerate(curves.classes.tolist())
+    )
+
+
+def _mean(figures: np.ndarray) -> float:
+    """Mean over classes; 0 where no class has ground truth, as YOLOv5 prints it."""
+    return float(figures.mean()) if figures.size else 0.0
 
 
 class StudyRow(NamedTuple):

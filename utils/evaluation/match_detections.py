@@ -1,4 +1,4 @@
-"""Which detections are right: pairing with the ground truth of one image at ten IoU thresholds."""
+"""Detections paired with the ground truth of one image: which are right, and which class is taken for which."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from utils.geometry.boxes import clip_boxes, pairwise_iou
 from utils.geometry.records import Detections, Labels
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).astype(np.float32)
+CONFUSION_CONFIDENCE, CONFUSION_IOU = 0.25, 0.45  # above which a detection counts in the matrix, and forms a pair
 
 
 def overlaps(labels: Labels, detections: Detections) -> np.ndarray:
@@ -42,3 +43,34 @@ def match_detections(detections: Detections, labels: Labels) -> np.ndarray:
         _, first = np.unique(target[passing], return_index=True)
         correct[passing[first], column] = True
     return correct
+
+
+class ConfusionMatrix:
+    """Counts (C + 1, C + 1) of what is taken for what: rows predicted, columns true classes, the last one background.
+
+    Pairs are formed regardless of class: a detection aims at the label that it overlaps most, and a label takes the
+    detection that overlaps it most. Unlike YOLOv5, which counts false positives only in images where at least one
+    detection hit, every unpaired detection above the confidence counts.
+    """
+
+    def __init__(self, class_count: int) -> None:
+        self.counts = np.zeros((class_count + 1, class_count + 1), dtype=np.int64)
+
+    def add(self, detections: Detections, labels: Labels) -> None:
+        """Count one image; both in source pixels."""
+        background = len(self.counts) - 1
+        confident = (detections.scores > CONFUSION_CONFIDENCE).cpu().numpy()
+        predicted = detections.classes.cpu().numpy()[confident]
+        taken_by = np.full(len(labels), -1)
+        paired = np.zeros(len(predicted), dtype=bool)
+        if len(labels) and len(predicted):
+            iou = overlaps(labels, detections)[:, confident]
+            target, overlap = iou.argmax(axis=0), iou.max(axis=0)
+            for detection in np.argsort(-overlap, kind="stable"):
+                if overlap[detection] > CONFUSION_IOU and taken_by[target[detection]] < 0:
+                    taken_by[target[detection]] = detection
+                    paired[detection] = True
+        found = taken_by >= 0
+        np.add.at(self.counts, (predicted[taken_by[found]], labels.classes[found]), 1)
+        np.add.at(self.counts[background], labels.classes[~found], 1)
+        np.add.at(self.counts[:, background], predicted[~paired], 1)

@@ -16,8 +16,7 @@ import torch
 from tqdm import tqdm
 
 from utils.dataset.coco_annotations import CocoTruth
-from utils.evaluation.area_ranges import COCO_RANGES
-from utils.evaluation.coco_average_precision import CocoFindings, hotcoco_evaluator
+from utils.evaluation.coco_average_precision import COCO_RANGES, CocoFindings, hotcoco_evaluator
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000

@@ -38,7 +38,10 @@ class HalfPrecisionDetector:
         return Predictions(boxes.float(), torch.ones_like(rows[..., 4]).float(), scores.float())
 
     def _level_rows(self, level: int, logits: torch.Tensor) -> torch.Tensor:
-        """Logits (B, A, H, W, 5 + C) to rows (B, A * H * W, 5 + C): cx cy w h in pixels, objectness, classes."""
+        """Logits (B, A, H, W, 5 + C) to rows (B, A * H * W, 5 + C): cx cy w h in pixels, objectness, classes.
+
+        The head's own formula with the half cell taken off first: in half precision the order is what rounds.
+        """
         head = self.model.head
         stride = head.strides[level]
         across, down = (torch.arange(n, device=logits.device, dtype=logits.dtype) for n in reversed(logits.shape[2:4]))

@@ -18,8 +18,8 @@ from utils.exporting.formats import check_formats, folder_beside, put_in_place, 
 from utils.exporting.graph_output import ExportableModel
 from utils.exporting.onnx import write_onnx
 from utils.exporting.verification import TOLERANCE, size_in_megabytes
-from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.geometry.records import normalized
 from utils.inference.classifier_backends import load_classifier_backend, torch_classifier
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX
 from utils.runtime.device import select_device

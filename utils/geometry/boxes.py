@@ -54,13 +54,31 @@ def box_area(boxes: Rows) -> Rows:
     return area
 
 
-def pairwise_iou(first: torch.Tensor, second: torch.Tensor) -> torch.Tensor:
+def intersection(boxes: Rows, others: Rows) -> Rows:
+    """Area (...) that corner boxes (..., 4) and (..., 4) share, in square pixels; leading shapes broadcast.
+
+    ``intersection(a[:, None], b)`` is the table (N, M) of every pair out of (N, 4) and (M, 4).
+    """
+    width = shared_length(boxes[..., 0], boxes[..., 2], others[..., 0], others[..., 2])
+    height = shared_length(boxes[..., 1], boxes[..., 3], others[..., 1], others[..., 3])
+    shared: Rows = width * height
+    return shared
+
+
+def shared_length(low: Rows, high: Rows, other_low: Rows, other_high: Rows) -> Rows:
+    """How much of one axis two intervals share, 0 where they are apart."""
+    if isinstance(high, torch.Tensor):
+        return (torch.minimum(high, other_high) - torch.maximum(low, other_low)).clamp(min=0)
+    shared: np.ndarray = (np.minimum(high, other_high) - np.maximum(low, other_low)).clip(min=0)
+    return shared
+
+
+def pairwise_iou(first: Rows, second: Rows) -> Rows:
     """Intersection over union (N, M) of every pair out of corner boxes (N, 4) and (M, 4); 0 where both are empty."""
-    top_left = torch.maximum(first[:, None, :2], second[None, :, :2])
-    bottom_right = torch.minimum(first[:, None, 2:], second[None, :, 2:])
-    intersection = (bottom_right - top_left).clamp(min=0).prod(dim=2)
-    union = box_area(first)[:, None] + box_area(second)[None, :] - intersection
-    return intersection / union.clamp(min=1e-9)
+    shared = intersection(first[:, None], second[None])
+    union = box_area(first)[:, None] + box_area(second)[None] - shared
+    iou: Rows = shared / union.clip(min=1e-9)
+    return iou
 
 
 def complete_iou(predicted: torch.Tensor, target: torch.Tensor, eps: float = 1e-7) -> torch.Tensor:
@@ -75,10 +93,8 @@ def complete_iou(predicted: torch.Tensor, target: torch.Tensor, eps: float = 1e-
     p_left, p_right, p_top, p_bottom = px - pw / 2, px + pw / 2, py - ph / 2, py + ph / 2
     t_left, t_right, t_top, t_bottom = tx - tw / 2, tx + tw / 2, ty - th / 2, ty + th / 2
 
-    overlap_w = (torch.minimum(p_right, t_right) - torch.maximum(p_left, t_left)).clamp(min=0)
-    overlap_h = (torch.minimum(p_bottom, t_bottom) - torch.maximum(p_top, t_top)).clamp(min=0)
-    intersection = overlap_w * overlap_h
-    iou = intersection / (pw * ph + tw * th - intersection + eps)
+    shared = shared_length(p_left, p_right, t_left, t_right) * shared_length(p_top, p_bottom, t_top, t_bottom)
+    iou = shared / (pw * ph + tw * th - shared + eps)
 
     enclosing_w = torch.maximum(p_right, t_right) - torch.minimum(p_left, t_left)
     enclosing_h = torch.maximum(p_bottom, t_bottom) - torch.minimum(p_top, t_top)

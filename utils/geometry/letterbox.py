@@ -1,4 +1,4 @@
-"""Letterbox: an image scaled with its proportions kept and padded to the network's frame, and the way back."""
+"""How an image comes into the network's frame, and boxes back: whole, scaled and padded (letterbox), or in tiles."""
 
 from __future__ import annotations
 
@@ -132,3 +132,34 @@ def resized_to_square(image: np.ndarray, side: int) -> np.ndarray:
     if image.shape[:2] == (side, side):
         return image
     return cv2.resize(image, (side, side), interpolation=cv2.INTER_LINEAR)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """A window of an image, source pixels, ends excluded."""
+
+    left: int
+    top: int
+    right: int
+    bottom: int
+
+
+def tiles_of(image: FrameSize, size: int, overlap: float) -> list[Tile]:
+    """Windows of ``size`` pixels that cover the image, spread evenly, neighbours overlapping by ``overlap`` or more.
+
+    An image that fits into one window has no tiles.
+    """
+    if max(image) <= size:
+        return []
+    return [
+        Tile(left, top, min(left + size, image.width), min(top + size, image.height))
+        for top in _starts(image.height, size, overlap)
+        for left in _starts(image.width, size, overlap)
+    ]
+
+
+def _starts(length: int, size: int, overlap: float) -> list[int]:
+    if length <= size:
+        return [0]
+    count = math.ceil((length - size) / max(size * (1 - overlap), 1)) + 1
+    return [round(i * (length - size) / (count - 1)) for i in range(count)]

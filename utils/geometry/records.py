@@ -13,8 +13,11 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
+
+# The scale in which a classifier sees colours, ImageNet's, as YOLOv5's classifiers: of red, green, blue, 0-1.
+COLOUR_MEAN = (0.485, 0.456, 0.406)
+COLOUR_DEVIATION = (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True, slots=True)
@@ -156,6 +159,13 @@ class ClassificationBatch:
         """The batch on ``device``, images as float32 in channels_last order, see `normalized`."""
         images = self.images.to(device, non_blocking=True).to(memory_format=torch.channels_last)
         return replace(self, images=normalized(images), classes=self.classes.to(device, non_blocking=True))
+
+
+def normalized(images: torch.Tensor) -> torch.Tensor:
+    """Images (B, 3, H, W) uint8 RGB as float32 with about zero mean and unit variance; the memory order stays."""
+    mean = torch.tensor(COLOUR_MEAN, device=images.device).view(1, 3, 1, 1) * 255
+    deviation = torch.tensor(COLOUR_DEVIATION, device=images.device).view(1, 3, 1, 1) * 255
+    return images.to(torch.float32).sub_(mean).div_(deviation)
 
 
 class ClassificationLossParts(NamedTuple):

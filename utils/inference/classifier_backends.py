@@ -11,8 +11,8 @@ import torch
 from torch.nn import functional
 
 from models.classifier import USUAL_SIDE, Classifier, load_classifier
-from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import middle_square
+from utils.geometry.records import normalized
 from utils.inference.model_backends import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
 from utils.runtime.device import autocast, placed

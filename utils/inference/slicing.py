@@ -13,9 +13,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 import torch
 
-from utils.geometry.letterbox import FrameSize
+from utils.geometry.boxes import box_area, intersection
+from utils.geometry.letterbox import FrameSize, Tile, tiles_of
 from utils.geometry.records import Detections
-from utils.geometry.tiles import Tile, tiles_of
 from utils.inference.nms import CLASS_OFFSET
 from utils.inference.predictor import FittedImage, Predictor
 from utils.runtime.torchvision_operators import nms
@@ -184,10 +184,8 @@ def _touches_inner_border(boxes: torch.Tensor, windows: torch.Tensor, size: Fram
 
 def _shared(boxes: torch.Tensor, others: torch.Tensor) -> torch.Tensor:
     """Intersection over the smaller of both areas (N, M) of boxes (N, 4) and others (M, 4), xyxy."""
-    corner = torch.maximum(boxes[:, None, :2], others[None, :, :2])
-    sides = (torch.minimum(boxes[:, None, 2:], others[None, :, 2:]) - corner).clamp(min=0)
-    areas, other_areas = ((b[:, 2] - b[:, 0]) * (b[:, 3] - b[:, 1]) for b in (boxes, others))
-    return sides.prod(dim=2) / torch.minimum(areas[:, None], other_areas[None, :]).clamp(min=1e-9)
+    smaller = torch.minimum(box_area(boxes)[:, None], box_area(others)[None])
+    return intersection(boxes[:, None], others[None]) / smaller.clamp(min=1e-9)
 
 
 def _shifted(detections: Detections, agnostic: bool) -> torch.Tensor:

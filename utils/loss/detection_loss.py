@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from models.head import boxes_of_cells
 from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.boxes import complete_iou
 from utils.geometry.records import Batch, HeadMaps, LevelTargets, LossParts
@@ -161,9 +162,8 @@ class DetectionLoss:
 
     def decode_cells(self, box_logits: torch.Tensor, level: int, anchor: torch.Tensor) -> torch.Tensor:
         """Box logits (P, 4) to ``cx cy w h`` (P, 4) in cells, the centre relative to the place's own cell."""
-        spread = box_logits.sigmoid()
-        sizes = self.anchors[level].to(box_logits.device)[anchor] / self.strides[level]
-        return torch.cat((spread[:, :2] * 2 - 0.5, (spread[:, 2:] * 2) ** 2 * sizes), dim=1)
+        anchors = self.anchors[level].to(box_logits.device)[anchor] / self.strides[level]
+        return torch.cat(boxes_of_cells(box_logits.sigmoid(), anchors), dim=1)
 
     @staticmethod
     def _objectness_goal(goal: torch.Tensor, targets: LevelTargets, iou: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,9 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from utils.geometry.boxes import intersection
 from utils.geometry.records import Batch, Detections, Labels
+from utils.reporting.image_grid import image_grid
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: told apart with every common kind of colour vision.
 # Bright hues first, as vegetation, asphalt and water are dull.
@@ -28,7 +30,7 @@ PALETTE = (
 )
 DARK = (20, 20, 20)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
-SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large image, which is looked at enlarged
+SMALL_OBJECT_FONT = 12  # pixels; beside a small object in a large image, which people enlarge
 TAKEN_WEIGHT = 3.0  # a caption under another one is worse than one on an object
 OWN_WEIGHT = 1e6  # nothing is worse than the object that a caption names being hidden by it
 
@@ -72,14 +74,14 @@ def draw_labels(
 def captioned_cut(
     image: np.ndarray, target: np.ndarray, others: Sequence[tuple[np.ndarray, int]], caption: str
 ) -> np.ndarray:
-    """A part of an image with one box (x y w h) framed in white, others in the colours of their class, and a title."""
+    """A part of an image with one box (4,) framed in white, others in the colours of their class, and a title."""
     canvas = Image.fromarray(image)
     pen = ImageDraw.Draw(canvas)
-    for (x, y, w, h), kind in others:
-        pen.rectangle((x, y, x + w, y + h), outline=class_color(kind), width=2)
-    x, y, w, h = target
+    for box, kind in others:
+        pen.rectangle(tuple(box), outline=class_color(kind), width=2)
+    x1, y1, x2, y2 = target
     for grow, color in ((2, DARK), (1, (255, 255, 255))):
-        pen.rectangle((x - grow, y - grow, x + w + grow, y + h + grow), outline=color)
+        pen.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=color)
     return _with_title(np.array(canvas), caption)
 
 
@@ -105,7 +107,7 @@ def batch_mosaic(
     rows = math.ceil(count / columns)
     scale = min(1.0, longest_side / max(columns * batch.size.width, rows * batch.size.height))
     height, width = round(batch.size.height * scale), round(batch.size.width * scale)
-    canvas = np.full((rows * height, columns * width, 3), 255, dtype=np.uint8)
+    cells = []
     for place in range(count):
         image = _pixels(batch, place)
         if scale < 1:
@@ -120,10 +122,8 @@ def batch_mosaic(
             kinds = batch.classes.cpu()[own].numpy()
             boxes = batch.boxes.cpu()[own].numpy() * scale
             image = _draw(image, boxes, kinds, [names[kind] for kind in kinds], DEFAULT_STYLE)
-        image = _with_title(image, batch.paths[place].name)
-        row, column = divmod(place, columns)
-        canvas[row * height : (row + 1) * height, column * width : (column + 1) * width] = image
-    return canvas
+        cells.append(_with_title(image, batch.paths[place].name))
+    return image_grid(cells, columns)
 
 
 def _pixels(batch: Batch, place: int) -> np.ndarray:
@@ -208,9 +208,7 @@ class LabelPlacer:
 
 def _overlap(spots: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     """Square pixels (S,) that each spot (S, 4) shares with boxes (N, 4)."""
-    corner = np.maximum(spots[:, None, :2], boxes[None, :, :2])
-    other = np.minimum(spots[:, None, 2:], boxes[None, :, 2:])
-    shared: np.ndarray = (other - corner).clip(min=0).prod(axis=2).sum(axis=1)
+    shared: np.ndarray = intersection(spots[:, None], boxes[None]).sum(axis=1)
     return shared
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from utils.dataset.classification_loaders import ClassificationTrainingLoader
 from utils.reporting.detection_files import write_image
+from utils.reporting.image_grid import image_grid
 
 SHOWN = 64  # images of a batch
 SMALLEST_TILE = 96  # pixels: smaller images are enlarged, so that names can be read
@@ -28,13 +28,11 @@ def write_training_batch(path: Path, loader: ClassificationTrainingLoader) -> No
 def captioned_tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
     """Square images (S, S, 3) uint8 RGB of one size in a grid, each with a line under it."""
     side = max(images[0].shape[0], SMALLEST_TILE)
-    columns = math.ceil(math.sqrt(len(images)))
-    rows = math.ceil(len(images) / columns)
-    grid = np.full((rows * (side + CAPTION), columns * side, 3), 255, dtype=np.uint8)
-    for number, (image, caption) in enumerate(zip(images, captions, strict=False)):
-        top, left = number // columns * (side + CAPTION), number % columns * side
-        tile = cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST)
-        grid[top : top + side, left : left + side] = tile
-        place = (left + 2, top + side + CAPTION - 4)
-        cv2.putText(grid, caption[: side // 7], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
-    return grid
+    cells = []
+    for image, caption in zip(images, captions, strict=False):
+        cell = np.full((side + CAPTION, side, 3), 255, dtype=np.uint8)
+        cell[:side] = cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST)
+        place = (2, side + CAPTION - 4)
+        cv2.putText(cell, caption[: side // 7], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        cells.append(cell)
+    return image_grid(cells)

@@ -13,17 +13,15 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
-from utils.evaluation.average_precision import PrecisionRecall
-from utils.evaluation.error_analysis import SURE, RecallBySize, SizeErrors
-from utils.evaluation.evaluation_report import EvaluationReport
-from utils.reporting.epoch_log import FinishedEpoch
-
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # whoever draws one of the figures need not load what makes the others
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from utils.evaluation.evaluation_report import StudyRow
+    from utils.evaluation.average_precision import PrecisionRecall
+    from utils.evaluation.error_analysis import RecallBySize, SizeErrors
+    from utils.evaluation.evaluation_report import EvaluationReport, StudyRow
     from utils.evaluation.model_comparison import ComparedModel
+    from utils.reporting.epoch_log import FinishedEpoch
 
 
 PANEL_ROWS = 2  # of results.png
@@ -205,7 +203,7 @@ def plot_recall_by_size(path: Path, recall: RecallBySize) -> None:
     middles = np.sqrt(borders[:-1] * borders[1:])
     for found, text, color in (
         (recall.found, "found at IoU 0.5", GREY),
-        (recall.found_surely, f"found with a score of {SURE} or more", BLUE),
+        (recall.found_surely, f"found with a score of {recall.sure} or more", BLUE),
     ):
         curve.plot(middles[known], found[known] / recall.objects[known], marker="o", color=color, label=text)
     bars.bar(borders[:-1], recall.objects, width=np.diff(borders), align="edge", color=BLUE, edgecolor="white")

@@ -17,6 +17,7 @@ from utils.reporting.box_drawing import captioned_cut, draw_labels
 from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
+from utils.reporting.image_grid import image_grid
 from utils.runtime.atomic_files import write_text
 
 PAGE, FIGURES, PROBLEMS = "report.html", "inspection.json", "problems.txt"
@@ -218,7 +219,7 @@ def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
     left, top = max(round((x1 + x2) / 2 - half), 0), max(round((y1 + y2) / 2 - half), 0)
     cut = image[top : round(top + 2 * half), left : round(left + 2 * half)]
     enlarged, factor = _fitted(cut)
-    target = np.array([x1 - left, y1 - top, x2 - x1, y2 - y1]) * factor
+    target = np.array([x1 - left, y1 - top, x2 - left, y2 - top]) * factor
     kind = part.dataset.names[int(part.index.rows[row, 0])]
     return captioned_cut(enlarged, target, (), f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
 
@@ -252,14 +253,6 @@ def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
 
 
 def _write_sheet(path: Path, cells: Sequence[np.ndarray | None]) -> None:
-    """Cells of at most ``CELL`` pixels a side in rows of ``COLUMNS``."""
     shown = [cell for cell in cells if cell is not None]
-    if not shown:
-        return
-    rows = -(-len(shown) // COLUMNS)
-    sheet = np.full((rows * CELL, min(len(shown), COLUMNS) * CELL, 3), 255, dtype=np.uint8)
-    for place, cell in enumerate(shown):
-        top, left = place // COLUMNS * CELL, place % COLUMNS * CELL
-        height, width = (min(side, CELL) for side in cell.shape[:2])
-        sheet[top : top + height, left : left + width] = cell[:height, :width]
-    write_image(path, sheet)
+    if shown:
+        write_image(path, image_grid(shown, COLUMNS))

@@ -14,6 +14,7 @@ from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.error_analysis import ErrorAnalysis
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import EvaluationReport
+from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Batch, Detections, Labels, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.reporting.box_drawing import batch_mosaic, draw_detections, draw_labels
@@ -31,6 +32,7 @@ from utils.reporting.detection_files import (
     write_image,
     write_label_file,
 )
+from utils.reporting.image_grid import image_grid
 
 DRAWN_BATCHES = 3
 SAMPLES = 4  # images in sample*.jpg
@@ -142,8 +144,7 @@ class SampleImages(EvaluationObserver):
             image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
         true = draw_labels(image, labels.scaled(scale), self.names)
         found = draw_detections(image, detections.above(DRAWN_SCORE).scaled(scale), self.names)
-        between = np.full((image.shape[0], 6, 3), 255, dtype=np.uint8)
-        write_image(self.folder / f"sample{self.number_of[index]}.jpg", np.concatenate((true, between, found), axis=1))
+        write_image(self.folder / f"sample{self.number_of[index]}.jpg", image_grid([true, found], columns=2, gap=6))
 
 
 def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: ErrorAnalysis | None = None) -> None:
@@ -153,6 +154,7 @@ def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: Err
     if analysis is not None:
         truth = report.truth
         own = (truth.classes < len(report.names)) & ~truth.crowd
-        plot_label_sizes(folder / "object_sizes.png", truth.boxes[own, 2:], truth.classes[own], report.names)
+        sizes = xyxy_to_xywh(truth.boxes[own])[:, 2:]
+        plot_label_sizes(folder / "object_sizes.png", sizes, truth.classes[own], report.names)
         plot_recall_by_size(folder / "recall_by_size.png", analysis.recall)
         plot_errors(folder / "errors.png", analysis.by_size)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +13,7 @@ import torch
 
 from models.yolo import DetectionModel
 from utils.reporting.detection_files import write_image
+from utils.reporting.image_grid import image_grid
 
 MOST_CHANNELS = 32  # of a layer that are drawn; the array has all of them
 COLUMNS = 8
@@ -58,13 +58,10 @@ def _mosaic(channels: np.ndarray) -> np.ndarray:
     height, width = channels.shape[1:]
     scale = max(CELL / max(height, width), 1)
     size = (max(round(width * scale), 1), max(round(height * scale), 1))
-    columns = min(COLUMNS, len(channels))
-    rows = math.ceil(len(channels) / columns)
-    canvas = np.full((rows * (size[1] + 2), columns * (size[0] + 2), 3), 255, dtype=np.uint8)
-    for place, channel in enumerate(channels):
+    cells = []
+    for channel in channels:
         low, high = float(channel.min()), float(channel.max())
         grey = ((channel - low) / (high - low or 1) * 255).astype(np.uint8)
         cell = cv2.resize(cv2.applyColorMap(grey, cv2.COLORMAP_VIRIDIS), size, interpolation=cv2.INTER_NEAREST)
-        top, left = (place // columns) * (size[1] + 2), (place % columns) * (size[0] + 2)
-        canvas[top : top + size[1], left : left + size[0]] = cell[..., ::-1]
-    return canvas
+        cells.append(cell[..., ::-1])
+    return image_grid(cells, COLUMNS, gap=2)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from utils.evaluation.area_ranges import WITHOUT_END
-from utils.evaluation.coco_average_precision import CocoSummary
+from utils.evaluation.coco_average_precision import WITHOUT_END, CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis, advice
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page

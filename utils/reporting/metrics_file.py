@@ -7,8 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from utils.evaluation.area_ranges import WITHOUT_END
-from utils.evaluation.coco_average_precision import AreaFigures, CocoSummary
+from utils.evaluation.coco_average_precision import WITHOUT_END, AreaFigures, CocoSummary
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.runtime.atomic_files import write_text
 

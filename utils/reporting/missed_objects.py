@@ -10,11 +10,13 @@ import numpy as np
 
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.image_files import ImageReadError
-from utils.evaluation.area_ranges import COCO_RANGES
+from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
+from utils.geometry.boxes import pairwise_iou, xyxy_to_cxcywh
 from utils.reporting.box_drawing import captioned_cut
 from utils.reporting.detection_files import write_image
+from utils.reporting.image_grid import image_grid
 
 COLUMNS = 8  # objects of each range of sizes
 CELL = 180  # pixels
@@ -32,17 +34,15 @@ def write_missed_objects(
     """
     truth = report.truth
     best = _best_overlaps(report, analysis.missed)
-    rows = []
+    cells: list[np.ndarray | None] = []
     for area in COCO_RANGES[1:]:
         sizes = truth.areas[analysis.missed]
         own = np.flatnonzero((sizes > area.low) & (sizes <= area.high))
         order = own[np.lexsort((-sizes[own], best[own].round(1)))]
-        cells = [_cell(images, report, int(analysis.missed[place])) for place in order[:COLUMNS]]
-        if cells:
-            cells += [np.full_like(cells[0], 255)] * (COLUMNS - len(cells))
-            rows.append(np.concatenate(cells, axis=1))
-    if rows:
-        write_image(path, np.concatenate(rows))
+        shown = [_cell(images, report, int(analysis.missed[place])) for place in order[:COLUMNS]]
+        cells += [*shown, *[None] * (-len(shown) % COLUMNS)]
+    if cells:
+        write_image(path, image_grid(cells, COLUMNS))
 
 
 def _best_overlaps(report: EvaluationReport, missed: np.ndarray) -> np.ndarray:
@@ -56,17 +56,8 @@ def _best_overlaps(report: EvaluationReport, missed: np.ndarray) -> np.ndarray:
         near = order[start:end]
         near = near[findings.classes[near] == truth.classes[row]]
         if len(near):
-            best[place] = _overlaps(truth.boxes[row], findings.boxes[near]).max()
+            best[place] = pairwise_iou(truth.boxes[[row]], findings.boxes[near]).max()
     return best
-
-
-def _overlaps(box: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """IoU (N,) of a box (4,) with others (N, 4), x y w h."""
-    corner = np.maximum(box[:2], others[:, :2])
-    shared = (np.minimum(box[:2] + box[2:], others[:, :2] + others[:, 2:]) - corner).clip(min=0).prod(axis=1)
-    union = box[2:].prod() + others[:, 2:].prod(axis=1) - shared
-    overlaps: np.ndarray = shared / np.maximum(union, 1e-9)
-    return overlaps
 
 
 def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.ndarray:
@@ -76,9 +67,9 @@ def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.nd
         image = images.source_image(index)
     except ImageReadError:  # gone since it was evaluated
         return np.full((CELL, CELL, 3), 255, dtype=np.uint8)
-    x, y, w, h = truth.boxes[row]
+    cx, cy, w, h = xyxy_to_cxcywh(truth.boxes[row])
     side = math.ceil(max(CONTEXT * max(w, h), SMALLEST_CUT))
-    left, top = math.floor(x + w / 2 - side / 2), math.floor(y + h / 2 - side / 2)
+    left, top = math.floor(cx - side / 2), math.floor(cy - side / 2)
     cut = np.full((side, side, 3), 114, dtype=np.uint8)
     height, width = image.shape[:2]
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
@@ -86,8 +77,8 @@ def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.nd
     scale = CELL / side
     cut = cv2.resize(cut, (CELL, CELL), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
     near = (findings.images == index) & (findings.scores >= SURE)
-    frames = [(box, int(kind)) for box, kind in zip(findings.boxes[near], findings.classes[near], strict=True)]
-    moved = [((box - (left, top, 0, 0)) * scale, kind) for box, kind in frames]
+    boxes = (findings.boxes[near] - (left, top, left, top)) * scale
+    frames = list(zip(boxes, findings.classes[near].tolist(), strict=True))
     name = report.names[truth.classes[row]] if truth.classes[row] < len(report.names) else "no class of the model"
     caption = f"{name}, {math.sqrt(truth.areas[row]):.0f} px"
-    return captioned_cut(cut, (truth.boxes[row] - (left, top, 0, 0)) * scale, moved, caption)
+    return captioned_cut(cut, (truth.boxes[row] - (left, top, left, top)) * scale, frames, caption)

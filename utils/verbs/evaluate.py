@@ -78,7 +78,7 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     report = setup.judge(backend, observers)
 
     LOGGER.info("%s\n%s", format_table(report, verbose=config.verbose), speed_line(report))
-    analysis = analyse_errors(report.truth, report.findings)
+    analysis = analyse_errors(report.coco_figures)
     for sentence in advice(analysis) if analysis else []:
         LOGGER.info("- %s", sentence)
     further = analysis.as_dict() if analysis else None

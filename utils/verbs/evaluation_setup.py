@@ -16,7 +16,7 @@ from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.dataset_download import available_dataset
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.dataset.evaluation_loader import DetectionLoader, SortKind, evaluation_loader
-from utils.evaluation.area_ranges import parse_area_ranges
+from utils.evaluation.coco_average_precision import parse_area_ranges
 from utils.evaluation.evaluate import (
     Detector,
     EvaluationObserver,

@@ -65,13 +65,13 @@ def test_visdrone(tmp_path: Path) -> None:
 
     def average_precision(second: list[float]) -> float:
         assert truth is not None
-        boxes = np.array([second, [10.0, 20, 30, 40], [152.0, 10, 20, 20]])
+        boxes = np.array([second, [10.0, 20, 40, 60], [152.0, 10, 172, 30]])
         found = CocoFindings(np.zeros(3, int), np.full(3, 3), boxes, np.array([0.9, 0.8, 0.7]))
         return coco_figures(truth, found).per_class[3].AP50
 
     # Ranked first, a false car in the region changes nothing; elsewhere the precisions are 1/2 and 2/3.
-    assert average_precision([110.0, 5, 20, 20]) == pytest.approx(1)
-    assert average_precision([60.0, 5, 20, 20]) == pytest.approx(2 / 3, abs=0.01)
+    assert average_precision([110.0, 5, 130, 25]) == pytest.approx(1)
+    assert average_precision([60.0, 5, 80, 25]) == pytest.approx(2 / 3, abs=0.01)
 
 
 def test_dota(tmp_path: Path) -> None:
@@ -91,7 +91,7 @@ def test_dota(tmp_path: Path) -> None:
     truth = dataset.coco_truth
     assert truth is not None
     assert truth.crowd.tolist() == [False, True]
-    assert truth.boxes[1].tolist() == [100, 10, 20, 10]
+    assert truth.boxes[1].tolist() == [100, 10, 120, 20]
     assert [problem.line for problem in summary.problems] == [5, 6]
 
 
@@ -157,7 +157,7 @@ def test_voc(tmp_path: Path) -> None:
     assert objects(dataset, "b.jpg") == [(0, 0, 0, 10, 10)]
     truth = dataset.coco_truth
     assert truth is not None
-    assert truth.boxes[truth.crowd].tolist() == [[100, 0, 100, 100]]
+    assert truth.boxes[truth.crowd].tolist() == [[100, 0, 200, 100]]
     only_dogs = converted("voc", SourceSettings(tmp_path, names=("dog",)))["trainval"]
     assert [problem.text for problem in only_dogs.problems] == ["'cat' is no class of the data set"] * 2
 

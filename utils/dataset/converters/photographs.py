@@ -77,13 +77,11 @@ def _coco_images(
         rows = rows_of.get(place, [])
         own = [row for row in rows if kinds[content.categories[row]] < len(names)]
         strangers = [content.category_names[content.categories[row]] for row in rows if row not in set(own)]
-        boxes = content.boxes[own].reshape(-1, 4).copy()
-        boxes[:, 2:] += boxes[:, :2]
         yield AnnotatedImage(
             path=path,
             size=size,
             classes=kinds[content.categories[own]],
-            boxes=boxes,
+            boxes=content.boxes[own],
             outlines=tuple(content.outlines[row] for row in own) if outlines else (),
             problems=tuple(LabelProblem(str(path), 0, f"{text!r} is no class of the data set") for text in strangers),
         )
