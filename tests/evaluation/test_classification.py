@@ -11,7 +11,7 @@ import torch
 from utils.evaluation.classification import ClassificationSettings, evaluate_classifier
 from utils.geometry.records import ClassificationBatch
 from utils.loss.classification_loss import ClassificationLoss
-from utils.reporting.classification_log import ClassificationRecord, accuracy_table
+from utils.reporting.classification_files import ClassificationRecord, accuracy_table
 
 NAMES = tuple("abcdefg")
 
