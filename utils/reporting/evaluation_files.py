@@ -35,7 +35,6 @@ from utils.reporting.detection_files import (
     write_image,
     write_label_file,
 )
-from utils.reporting.output_names import OutputNames
 from utils.runtime.atomic_files import write_text
 
 DRAWN_BATCHES = 3
@@ -50,14 +49,15 @@ MANY_CLASSES = 50  # without --verbose classes are listed up to this number
 class LabelFiles(EvaluationObserver):
     """One YOLO label file for each image in which something was found."""
 
-    def __init__(self, folder: Path, names: OutputNames, *, with_scores: bool) -> None:
+    def __init__(self, folder: Path, name_of: Callable[[Path], str], *, with_scores: bool) -> None:
+        """``name_of``: the name of an image's files, without extension."""
         self.folder = folder
-        self.names = names
+        self.name_of = name_of
         self.with_scores = with_scores
         folder.mkdir(exist_ok=True)
 
     def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
-        write_label_file(self.folder / f"{self.names.of(path)}.txt", detections, with_scores=self.with_scores)
+        write_label_file(self.folder / f"{self.name_of(path)}.txt", detections, with_scores=self.with_scores)
 
 
 class HybridLabelFiles(EvaluationObserver):
@@ -66,14 +66,14 @@ class HybridLabelFiles(EvaluationObserver):
     def __init__(
         self,
         folder: Path,
-        names: OutputNames,
+        name_of: Callable[[Path], str],
         find: Callable[[Batch, Predictions], list[Detections]],
         *,
         with_scores: bool,
     ) -> None:
         """``find``: labels and detections of each image, in network pixels."""
         self.folder = folder
-        self.names = names
+        self.name_of = name_of
         self.find = find
         self.with_scores = with_scores
         folder.mkdir(exist_ok=True)
@@ -81,21 +81,22 @@ class HybridLabelFiles(EvaluationObserver):
     def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
         for image, letterbox, found in zip(batch.paths, batch.letterboxes, self.find(batch, predictions), strict=True):
             if letterbox is not None:
-                path = self.folder / f"{self.names.of(image)}.txt"
+                path = self.folder / f"{self.name_of(image)}.txt"
                 write_label_file(path, found.cpu().to_source(letterbox), with_scores=self.with_scores)
 
 
 class CocoResults(EvaluationObserver):
     """All detections, for a COCO results file, with the ids of the data set's annotation file if it has one."""
 
-    def __init__(self, annotations: ImageAnnotations | None, names: OutputNames) -> None:
+    def __init__(self, annotations: ImageAnnotations | None, id_of: Callable[[Path], int | str]) -> None:
+        """``id_of``: the image id of a file, where there are no annotations."""
         self.annotations = annotations
-        self.names = names
+        self.id_of = id_of
         self.entries: list[dict[str, object]] = []
 
     def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         if self.annotations is None:
-            self.entries += coco_results(detections, self.names.image_id(path))
+            self.entries += coco_results(detections, self.id_of(path))
         elif self.annotations.image_ids[index] >= 0:
             rows = coco_results(detections, self.annotations.image_ids[index], self.annotations.category_ids)
             self.entries += [row for row in rows if row["category_id"] != NO_CLASS]

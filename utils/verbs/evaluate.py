@@ -75,14 +75,14 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
         observers.append(BatchImages(folder, setup.shown_names))
     written = config.save_json or config.save_txt or config.save_hybrid
     names = OutputNames(dict.fromkeys(setup.images.index.paths, False) if written else {})
-    results = CocoResults(setup.images.annotations, names) if config.save_json else None
+    results = CocoResults(setup.images.annotations, names.image_id) if config.save_json else None
     if results:
         observers.append(results)
     if config.save_hybrid:
         find = partial(labels_and_detections, settings=setup.settings.suppression)
-        observers.append(HybridLabelFiles(folder / "labels", names, find, with_scores=config.save_conf))
+        observers.append(HybridLabelFiles(folder / "labels", names.of, find, with_scores=config.save_conf))
     elif config.save_txt:
-        observers.append(LabelFiles(folder / "labels", names, with_scores=config.save_conf))
+        observers.append(LabelFiles(folder / "labels", names.of, with_scores=config.save_conf))
     report = setup.judge(backend, observers)
 
     LOGGER.info("%s\n%s", format_table(report, verbose=config.verbose), speed_line(report))
