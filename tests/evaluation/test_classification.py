@@ -14,7 +14,7 @@ from tests.test_import_order import imported_modules
 from utils.evaluation.classification import ClassificationSettings, evaluate_classifier
 from utils.geometry.records import ClassificationBatch
 from utils.loss.classification_loss import ClassificationLoss
-from utils.reporting.classification_log import ClassificationRecord, accuracy_table
+from utils.reporting.classification_files import ClassificationRecord, accuracy_table
 
 NAMES = tuple("abcdefg")
 

@@ -178,3 +178,10 @@ def test_names_of_streams() -> None:
     assert shown_address("0") == "0"
     streams, others = ("0", "RTSP://a", "http://h/x", "udp://@:1234"), ("a.jpg", "http:/", "1a")
     assert [text for text in (*streams, *others) if is_stream_address(text)] == list(streams)
+
+
+def test_channels_of_one_camera_have_names_of_their_own() -> None:
+    addresses = ["rtsp://cam/live?channel=1", "0", "rtsp://cam/live?channel=2", "rtsp://me:pw@cam/live?channel=3"]
+    source = LiveSource(addresses)
+    assert [str(path) for path in source.known] == ["cam_live", "0", "cam_live-2", "cam_live-3"]
+    assert all(source.known.values())

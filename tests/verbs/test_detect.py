@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import json
 import logging
 from collections import Counter
 from pathlib import Path
@@ -142,3 +144,42 @@ def test_mistakes_are_one_line(folder: Path, flags: tuple[object, ...], code: in
         detect(folder, *(str(word).format(folder=folder) for word in flags))
     assert error.value.exit_code == code
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+@pytest.fixture(scope="module")
+def alike(folder: Path) -> Path:
+    """A list of images of one name in two folders, a video, and an image that is named as its first frame."""
+    names = ("north/frame.png", "south/frame.png", "north/001.png", "north/1.png", "v_0.png")
+    for name in names:
+        path = folder / "alike" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes((folder / "images" / "b.png").read_bytes())
+    (folder / "alike" / "v.avi").write_bytes((folder / "v.avi").read_bytes())
+    file = folder / "alike.txt"
+    file.write_text("".join(f"{folder / 'alike' / name}\n" for name in (*names, "v.avi")))
+    return file
+
+
+def test_sources_of_one_name_have_files_of_their_own(folder: Path, alike: Path) -> None:
+    run = detect(folder, "--source", alike, "--save-txt", "--batch-size", 2).folder
+    names = ["001", "1", "frame", "frame2", "v_0"]
+    videos = ["v2_0", "v2_1", "v2_2"]
+    assert sorted(path.stem for path in (run / "labels").iterdir()) == sorted(names + videos)
+    assert {path.name for path in run.glob("*.*")} == {*(f"{name}.png" for name in names), "v2.mp4"}
+
+
+def test_tables_tell_sources_of_one_name_apart(folder: Path, alike: Path) -> None:
+    run = detect(folder, "--source", alike, "--nosave", "--save-csv", "--save-json", "--save-coco").folder
+    titles = ["north/frame.png", "south/frame.png", "001.png", "1.png", "v_0.png", "v.avi"]
+    with (run / "predictions.csv").open(newline="") as file:
+        assert list(dict.fromkeys(row["Image Name"] for row in csv.DictReader(file))) == titles
+    images = json.loads((run / "coco.json").read_text())["images"]
+    assert [image["file_name"] for image in images] == titles + ["v.avi"] * 2
+    ids = [entry["image_id"] for entry in json.loads((run / "predictions.json").read_text())]
+    assert list(dict.fromkeys(ids)) == [*titles[:2], "north/001.png", "north/1.png", "v_0", "v2_0", "v2_1", "v2_2"]
+
+
+def test_crops_of_two_runs_into_one_folder_are_kept(folder: Path) -> None:
+    common = ("--source", folder / "v.avi", "--nosave", "--save-crop", "--name", "crops", "--exist-ok")
+    counts = [len(list((detect(folder, *common).folder / "crops").glob("*/v*.jpg"))) for _ in range(2)]
+    assert counts[1] == 2 * counts[0] > 0

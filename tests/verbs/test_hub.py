@@ -182,6 +182,15 @@ def test_render_and_save(model: HubDetector, folder: Path, tmp_path: Path) -> No
     assert sorted(path.name for path in save_dir.iterdir()) == ["a.jpg", "a_2.jpg"]
 
 
+def test_images_of_one_name_are_saved_under_names_of_their_own(model: HubDetector, tmp_path: Path) -> None:
+    for name in ("x/a.png", "y/a.png", "x/a_2.png"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        Image.fromarray(pixels(0)).save(tmp_path / name)
+    results = call(model, [tmp_path / "x/a.png", tmp_path / "y/a.png", tmp_path / "x/a_2.png"])
+    folder = results.save(save_dir=tmp_path / "exp")
+    assert sorted(path.name for path in folder.iterdir()) == ["a.jpg", "a_2.jpg", "a_3.jpg"]
+
+
 def test_crop(model: HubDetector, tmp_path: Path) -> None:
     results = call(model, pixels(0))
     crops = results.crop(save_dir=tmp_path / "exp")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,12 +12,16 @@ import torch
 from torch.nn import functional
 
 from models.classifier import USUAL_SIDE, Classifier, load_classifier
+from utils.config.classify_flags import ClassifyPredictConfig, ClassifyValConfig
+from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import middle_square
 from utils.geometry.records import normalized
 from utils.inference.model_backends import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
-from utils.runtime.device import autocast, placed
+from utils.runtime.device import autocast, placed, resolve_precision
 from utils.user_error import UsageError, UserError
+
+LOGGER = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +49,23 @@ def load_classifier_backend(
     if weights.suffix == ".pt":
         return torch_classifier(load_classifier(weights), device, precision)
     return graph_classifier(weights, open_graph(weights, device, dnn=dnn))
+
+
+def open_classifier(
+    config: ClassifyValConfig | ClassifyPredictConfig, device: torch.device
+) -> tuple[ClassifierBackend, int]:
+    """The classifier of ``--weights`` and the side of the images that it is shown, pixels.
+
+    Raises:
+        UserError: see ``load_classifier_backend``.
+    """
+    precision = resolve_precision("fp16" if config.half else "fp32", device)
+    backend = load_classifier_backend(find_weights(config.weights), device, dnn=config.dnn, precision=precision)
+    side = backend.side if config.imgsz is None else config.imgsz
+    if backend.fixed and side != backend.side:
+        LOGGER.warning("the model file takes %d px only: --imgsz is not used", backend.side)
+        side = backend.side
+    return backend, side
 
 
 def torch_classifier(model: Classifier, device: torch.device, precision: torch.dtype) -> ClassifierBackend:

@@ -10,7 +10,7 @@ import itertools
 import logging
 import os
 import select
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -46,6 +46,11 @@ class FileSource:
         frames = iter(self)
         while group := list(itertools.islice(frames, size)):
             yield group
+
+    @property
+    def known(self) -> Mapping[Path, bool]:
+        """See ``FrameSource``."""
+        return {path: is_video(path) for path in self.files}
 
     def expected_frames(self) -> int | None:
         """See ``FrameSource``."""

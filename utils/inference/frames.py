@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -28,6 +28,11 @@ class Frame:
     video: VideoFacts | None  # None for an image
     seconds: float | None = None  # when it arrived, by a clock of any start; None for what is not live
 
+    @property
+    def number(self) -> int | None:
+        """Its number in its video or stream; None for an image."""
+        return None if self.video is None else self.index
+
 
 class FrameSource(Protocol):
     """The images behind one ``--source``."""
@@ -37,6 +42,10 @@ class FrameSource(Protocol):
     @property
     def live(self) -> bool:
         """Whether frames come by themselves, so that a late one is worth less than the next one."""
+
+    @property
+    def known(self) -> Mapping[Path, bool]:
+        """The paths that frames will have, as far as they are known beforehand, in order; whether each is a video."""
 
     def expected_frames(self) -> int | None:
         """How many frames there will be, as far as headers tell the truth; None if nobody knows."""

@@ -7,7 +7,7 @@ import re
 import threading
 import time
 import urllib.parse
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,7 +40,10 @@ class StreamPatience:
 class Stream:
     """One address, read in its own thread from ``start`` until ``stop`` or the stream's end."""
 
-    def __init__(self, address: str, vid_stride: int, patience: StreamPatience, arrival: threading.Condition) -> None:
+    def __init__(
+        self, address: str, path: Path, vid_stride: int, patience: StreamPatience, arrival: threading.Condition
+    ) -> None:
+        self.path = path  # that its frames have
         self.shown = shown_address(address)
         self.ended = False
         self.frames = 0  # that have arrived
@@ -49,7 +52,6 @@ class Stream:
         self._patience = patience
         self._arrival = arrival  # guards _newest and ended, and tells of changes
         self._newest: Frame | None = None
-        self._path = Path(file_name_of(address))
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"stream {self.shown}", daemon=True)
 
@@ -119,7 +121,7 @@ class Stream:
             return
         rgb = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         with self._arrival:
-            self._newest = Frame(rgb, self._path, self.frames, facts, time.monotonic())
+            self._newest = Frame(rgb, self.path, self.frames, facts, time.monotonic())
             self._arrival.notify_all()
 
     def _open(self) -> cv2.VideoCapture:
@@ -137,9 +139,16 @@ class LiveSource:
     def __init__(self, addresses: Sequence[str], vid_stride: int = 1, patience: StreamPatience | None = None) -> None:
         self.skipped: list[str] = []
         self._arrival = threading.Condition()
+        paths = [Path(name) for name in file_names_of(addresses)]
         self.streams = [
-            Stream(address, vid_stride, patience or StreamPatience(), self._arrival) for address in addresses
+            Stream(address, path, vid_stride, patience or StreamPatience(), self._arrival)
+            for address, path in zip(addresses, paths, strict=True)
         ]
+
+    @property
+    def known(self) -> Mapping[Path, bool]:
+        """See ``FrameSource``."""
+        return {stream.path: True for stream in self.streams}
 
     def expected_frames(self) -> int | None:
         """Nobody knows."""
@@ -209,6 +218,13 @@ def shown_address(address: str) -> str:
     """The address without a user's name and password, for the log."""
     parts = urllib.parse.urlsplit(address)
     return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl() if "@" in parts.netloc else address
+
+
+def file_names_of(addresses: Sequence[str]) -> list[str]:
+    """A name for each stream; channels of one camera, which differ in the query alone, are numbered."""
+    names = [file_name_of(address) for address in addresses]
+    before = [names[:place].count(name) for place, name in enumerate(names)]
+    return [f"{name}-{count + 1}" if count else name for name, count in zip(names, before, strict=True)]
 
 
 def file_name_of(address: str) -> str:

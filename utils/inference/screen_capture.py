@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -66,6 +66,11 @@ class ScreenSource:
         if part.number >= len(screens):
             raise UserError(f"{source}: there are screens 0 (all) to {len(screens) - 1}")
         self._window = _window(screens[part.number], part)
+
+    @property
+    def known(self) -> Mapping[Path, bool]:
+        """See ``FrameSource``."""
+        return {self._path: True}
 
     def expected_frames(self) -> int | None:
         """Nobody knows."""

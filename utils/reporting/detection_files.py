@@ -39,11 +39,6 @@ def write_label_file(path: Path, detections: Detections, *, with_scores: bool, c
         path.write_text("\n".join(rows) + "\n", encoding="utf-8")
 
 
-def image_id(path: Path) -> int | str:
-    """COCO's image id: the number that the file is named with, otherwise its name without extension."""
-    return int(path.stem) if path.stem.isdecimal() else path.stem
-
-
 def coco_results(
     detections: Detections, image: int | str, category_ids: Sequence[int] | None = None
 ) -> list[dict[str, object]]:
@@ -80,27 +75,29 @@ def compact_json(entries: Sequence[dict[str, object]]) -> str:
     return json.dumps(list(entries), separators=(",", ":"))
 
 
-def write_crops(
-    folder: Path, image: np.ndarray, detections: Detections, names: Sequence[str], stem: str
-) -> tuple[Path, ...]:
-    """Write every detection of ``image`` (H, W, 3) RGB as ``folder/<class>/<stem>.jpg``, ``<stem>2.jpg``, ...
+class CropFiles:
+    """Detections cut out, ``folder/<class>/<stem>.jpg``, ``<stem>2.jpg``, ...; files that are there are kept."""
 
-    Boxes are in pixels of ``image``; crops have a small margin. A box outside of the image gives none.
-    """
-    windows = crop_windows(image, detections)
-    return tuple(
-        write_crop(folder, names[kind], stem, image[y1:y2, x1:x2])
-        for kind, (x1, y1, x2, y2) in zip(detections.classes.tolist(), windows, strict=True)
-        if x1 < x2 and y1 < y2
-    )
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._numbers: dict[Path, int] = {}  # the next of each class and stem; trying all would be quadratic
 
+    def write(self, image: np.ndarray, detections: Detections, names: Sequence[str], stem: str) -> None:
+        """Write every detection of ``image`` (H, W, 3) RGB, boxes in its pixels; one outside of it gives no file."""
+        windows = crop_windows(image, detections)
+        for kind, (x1, y1, x2, y2) in zip(detections.classes.tolist(), windows, strict=True):
+            if x1 < x2 and y1 < y2:
+                self.write_one(names[kind], stem, image[y1:y2, x1:x2])
 
-def write_crop(folder: Path, name: str, stem: str, crop: np.ndarray) -> Path:
-    """Write one crop (H, W, 3) RGB of class ``name`` under the first free of the names of ``write_crops``."""
-    path = _free_path(folder / _folder_name(name), stem)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_image(path, crop)
-    return path
+    def write_one(self, name: str, stem: str, crop: np.ndarray) -> None:
+        """Write one crop (H, W, 3) RGB of class ``name``."""
+        folder = self.folder / _folder_name(name)
+        folder.mkdir(parents=True, exist_ok=True)
+        number = self._numbers.get(folder / stem, 1)
+        while (path := folder / f"{stem}{number if number > 1 else ''}.jpg").exists():
+            number += 1
+        self._numbers[folder / stem] = number + 1
+        write_image(path, crop)
 
 
 def crop_windows(image: np.ndarray, detections: Detections) -> list[tuple[int, int, int, int]]:
@@ -127,10 +124,3 @@ def write_image(path: Path, image: np.ndarray) -> None:
 def _folder_name(name: str) -> str:
     """A class name as one folder: what means something in a path becomes an underscore."""
     return re.sub(r"[/\\:\0]", "_", name).strip(". ") or "_"
-
-
-def _free_path(folder: Path, stem: str) -> Path:
-    path, number = folder / f"{stem}.jpg", 2
-    while path.exists():
-        path, number = folder / f"{stem}{number}.jpg", number + 1
-    return path

@@ -1,9 +1,14 @@
-"""Detections of a run written beside each other: annotated images and videos, label files, crops, tables."""
+"""Detections of a run written beside each other: annotated images and videos, label files, crops, tables.
+
+The tables (CSV, COCO results, a COCO data set) are written as detections come.
+"""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Sequence
+import csv
+import json
+import shutil
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -14,12 +19,12 @@ from utils.config.detect_flags import DetectConfig
 from utils.geometry.records import Detections
 from utils.inference.frames import Frame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
-from utils.reporting.detection_files import write_crops, write_image, write_label_file
-from utils.reporting.detection_tables import CocoDataset, CocoResultsTable, CsvTable
+from utils.reporting.detection_files import CropFiles, coco_results, write_image, write_label_file
+from utils.reporting.output_names import OutputNames
 from utils.reporting.video_output import VideoOutput
 from utils.user_error import UserError
 
-WRITABLE_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+CSV_COLUMNS = ("Image Name", "Prediction", "Confidence")  # YOLOv5's
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +44,13 @@ def drawing_style(config: DetectConfig) -> DrawingStyle:
 class DetectionOutput:
     """The files of one run folder; what is open is finished at the end of the ``with`` block."""
 
-    def __init__(self, folder: Path, config: DetectConfig) -> None:
+    def __init__(self, folder: Path, config: DetectConfig, known: Mapping[Path, bool]) -> None:
+        """``known``: the sources known beforehand, and whether each is a video."""
         self.folder = folder
         self.config = config
+        self.names = OutputNames(known)
         self._style = drawing_style(config)
-        self._stems: dict[Path, str] = {}
-        self._naming = threading.Lock()
+        self._crops = CropFiles(folder / "crops")
         self._videos: dict[Path, VideoOutput] = {}
         self._last_video: Path | None = None
         self._written_videos: set[Path] = set()
@@ -69,34 +75,22 @@ class DetectionOutput:
             UserError: a file cannot be written.
         """
         frame, detections = found.frame, found.detections
-        stem = self.stem(frame.path)
-        numbered = stem if frame.video is None else f"{stem}_{frame.index}"
+        name, title = self.names.of(frame.path, frame.number), self.names.title(frame.path)
         try:
             if self.config.save_txt:
-                self._write_labels(numbered, detections)
+                self._write_labels(name, detections)
             if self.config.save_crop:
-                write_crops(self.folder / "crops", frame.image, detections, found.names, stem)
+                self._crops.write(frame.image, detections, found.names, self.names.stem(frame.path))
             if self._csv:
-                self._csv.write(frame, detections, found.names)
+                self._csv.write(title, detections, found.names)
             if self._results:
-                self._results.write(numbered, detections)
+                self._results.write(self.names.image_id(frame.path, frame.number), detections)
             if self._dataset:
-                self._dataset.write(frame, detections, found.names)
+                self._dataset.write(title, frame.number, detections, found.names)
             if not self.config.nosave:
-                self._write_annotated(frame, draw_detections(frame.image, detections, found.names, self._style), stem)
+                self._write_annotated(frame, draw_detections(frame.image, detections, found.names, self._style))
         except OSError as error:
             raise UserError(f"{error.filename or self.folder}: cannot be written: {error.strerror or error}") from error
-
-    def stem(self, path: Path) -> str:
-        """The name of the source's files, its own stem unless another source of this run has it already."""
-        with self._naming:
-            if path not in self._stems:
-                taken = set(self._stems.values())
-                stem, number = path.stem, 2
-                while stem in taken:
-                    stem, number = f"{path.stem}{number}", number + 1
-                self._stems[path] = stem
-            return self._stems[path]
 
     def _write_labels(self, name: str, detections: Detections) -> None:
         (self.folder / "labels").mkdir(exist_ok=True)
@@ -107,14 +101,13 @@ class DetectionOutput:
             corners=self.config.save_format == 1,
         )
 
-    def _write_annotated(self, frame: Frame, image: np.ndarray, stem: str) -> None:
-        if frame.video is not None:
-            self._video(frame, stem).write(image, frame.seconds)
-            return
-        suffix = frame.path.suffix if frame.path.suffix.lower() in WRITABLE_SUFFIXES else ".jpg"
-        write_image(self.folder / f"{stem}{suffix}", image)
+    def _write_annotated(self, frame: Frame, image: np.ndarray) -> None:
+        if frame.video is None:
+            write_image(self.folder / self.names.image_file(frame.path), image)
+        else:
+            self._video(frame).write(image, frame.seconds)
 
-    def _video(self, frame: Frame, stem: str) -> VideoOutput:
+    def _video(self, frame: Frame) -> VideoOutput:
         """The open video that takes the frame; a source whose size changes goes on in a further file."""
         last, self._last_video = self._last_video, frame.path
         if frame.seconds is None and last is not None and last != frame.path and last in self._videos:
@@ -124,7 +117,7 @@ class DetectionOutput:
             return current
         if current is not None:
             self._videos.pop(frame.path).close()
-        video = VideoOutput(self._free_video_path(stem), frame, self.config.vid_stride)
+        video = VideoOutput(self._free_video_path(self.names.stem(frame.path)), frame, self.config.vid_stride)
         self._videos[frame.path] = video
         return video
 
@@ -134,3 +127,96 @@ class DetectionOutput:
             path, number = self.folder / f"{stem}_part{number}.mp4", number + 1
         self._written_videos.add(path)
         return path
+
+
+class JsonArray:
+    """A JSON array that grows in a file beside its place and is moved there when it is finished."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self._unfinished = path.with_name(path.name + ".part")
+        self._file = self._unfinished.open("w", encoding="utf-8")
+        self._file.write("[")
+        self._empty = True
+
+    def append(self, entry: dict[str, object]) -> None:
+        self._file.write(("" if self._empty else ",") + json.dumps(entry, separators=(",", ":")))
+        self._empty = False
+
+    def close(self) -> None:
+        self._file.write("]")
+        self._file.close()
+        self._unfinished.replace(self.path)
+
+
+class CsvTable:
+    """``predictions.csv``: one row per detection, with YOLOv5's columns."""
+
+    def __init__(self, path: Path) -> None:
+        self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
+        self._rows = csv.writer(self._file)
+        self._rows.writerow(CSV_COLUMNS)
+
+    def write(self, title: str, detections: Detections, names: Sequence[str]) -> None:
+        """``title``: what the image or video is called."""
+        for kind, score in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True):
+            self._rows.writerow((title, names[kind], f"{score:.2f}"))
+
+    def close(self) -> None:
+        self._file.close()
+
+
+class CocoResultsTable:
+    """``predictions.json``: COCO results, category ids being class ids."""
+
+    def __init__(self, path: Path) -> None:
+        self._entries = JsonArray(path)
+
+    def write(self, image_id: int | str, detections: Detections) -> None:
+        for entry in coco_results(detections, image_id):
+            self._entries.append(entry)
+
+    def close(self) -> None:
+        self._entries.close()
+
+
+class CocoDataset:
+    """``coco.json``: images, detections as annotations with their ``score``, categories; class ids count from 0."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._images = JsonArray(path.with_name(path.name + ".images"))
+        self._annotations = JsonArray(path.with_name(path.name + ".annotations"))
+        self._names: Sequence[str] = ()
+        self._image = self._annotation = 0
+
+    def write(self, title: str, number: int | None, detections: Detections, names: Sequence[str]) -> None:
+        """``title``: what the image or video is called; ``number``: of the frame of a video."""
+        self._names = names
+        self._image += 1
+        height, width = detections.size
+        image: dict[str, object] = {"id": self._image, "file_name": title, "width": width, "height": height}
+        if number is not None:
+            image["frame"] = number
+        self._images.append(image)
+        sides = detections.boxes[:, 2:] - detections.boxes[:, :2]
+        areas = sides.double().prod(dim=1).tolist()
+        for entry, area in zip(coco_results(detections, self._image), areas, strict=True):
+            self._annotation += 1
+            self._annotations.append({"id": self._annotation, **entry, "area": round(area, 3), "iscrowd": 0})
+
+    def close(self) -> None:
+        """Join the parts."""
+        categories = [{"id": number, "name": name} for number, name in enumerate(self._names)]
+        unfinished = self._path.with_name(self._path.name + ".part")
+        with unfinished.open("w", encoding="utf-8") as whole:
+            whole.write("{")
+            for key, array in (("images", self._images), ("annotations", self._annotations)):
+                array.close()
+                whole.write(f'"{key}":')
+                with array.path.open(encoding="utf-8") as part:
+                    shutil.copyfileobj(part, whole)
+                array.path.unlink()
+                whole.write(",")
+            whole.write(f'"categories":{json.dumps(categories)}}}')
+        unfinished.replace(self._path)

@@ -8,8 +8,8 @@ from typing import NamedTuple
 from utils.evaluation.coco_average_precision import WITHOUT_END, CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis, advice
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
+from utils.reporting.evaluation_files import YOLOV5_HEADER, figure_text
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
-from utils.reporting.metrics_file import YOLOV5_HEADER, figure_text
 
 TEMPLATE = "report.html.j2"
 

@@ -19,8 +19,9 @@ from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.records import Detections
 from utils.inference.image_inputs import NamedImage
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
-from utils.reporting.detection_files import crop_windows, write_crop, write_image
+from utils.reporting.detection_files import CropFiles, crop_windows, write_image
 from utils.reporting.image_window import has_display
+from utils.reporting.output_names import FreeNames
 from utils.reporting.run_directory import new_run_directory
 
 LOGGER = logging.getLogger(__name__)
@@ -141,7 +142,7 @@ class HubResults:
     def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False) -> Path:
         """Write the drawn images under their names to ``save_dir``, or with a number if it is there; the folder."""
         folder = _new_folder(save_dir, exist_ok)
-        for image, name in zip(self.render(labels), self._free_names(), strict=True):
+        for image, name in zip(self.render(labels), self._file_names(), strict=True):
             write_image(folder / name, image)
         return folder
 
@@ -152,13 +153,13 @@ class HubResults:
 
         With ``save`` they are written to ``<save_dir>/crops/<class>/<image>.jpg`` too.
         """
-        folder = _new_folder(save_dir, exist_ok) / "crops" if save else None
+        files = CropFiles(_new_folder(save_dir, exist_ok) / "crops") if save else None
         crops = []
         for image, each, rows in zip(self._images, self.detections, self.xyxy, strict=True):
             for row, (x1, y1, x2, y2) in zip(rows, crop_windows(image.pixels, each), strict=True):
                 kind, cut = int(row[5]), image.pixels[y1:y2, x1:x2]
-                if folder is not None and cut.size:
-                    write_crop(folder, self.names[kind], Path(image.name).stem, cut)
+                if files is not None and cut.size:
+                    files.write_one(self.names[kind], Path(image.name).stem, cut)
                 label = f"{self.names[kind]} {row[4]:.2f}"
                 crops.append({"box": row[:4], "conf": row[4], "cls": row[5], "label": label, "im": cut[..., ::-1]})
         return crops
@@ -167,14 +168,10 @@ class HubResults:
     def _name_list(self) -> list[str]:
         return [self.names[kind] for kind in sorted(self.names)]
 
-    def _free_names(self) -> list[str]:
+    def _file_names(self) -> list[str]:
         """The images' names, a repeated one with a number."""
-        seen: Counter[str] = Counter()
-        names = []
-        for file in self.files:
-            seen[file] += 1
-            names.append(file if seen[file] == 1 else f"{Path(file).stem}_{seen[file]}.jpg")
-        return names
+        stems = FreeNames(separator="_").take_all([(Path(file).stem, False) for file in self.files])
+        return [f"{stem}.jpg" for stem in stems]
 
     def _frame(self, rows: torch.Tensor, columns: tuple[str, ...]) -> pd.DataFrame:
         frame = pd.DataFrame(rows.double().numpy(), columns=[*columns, *FURTHER[:2]])

@@ -1,15 +1,22 @@
-"""The folder of one run: ``runs/train/exp``, ``exp2``, ... held by a lock while the run writes to it."""
+"""The folder of one run: ``runs/train/exp``, ``exp2``, ... held by a lock while the run writes to it.
+
+What a run leaves out of its data set is listed there.
+"""
 
 from __future__ import annotations
 
 import fcntl
+import logging
 import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from utils.runtime.atomic_files import write_text
 from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
 
 
 def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
@@ -66,3 +73,11 @@ def hold_run_directory(folder: Path) -> Iterator[None]:
         lock.write(str(os.getpid()))
         lock.flush()
         yield
+
+
+def write_problems(folder: Path, problems: Iterable[object]) -> None:
+    """List files and rows of the data set that a run leaves out in ``problems.txt``, one a line, if there are any."""
+    lines = dict.fromkeys(" ".join(str(problem).split()) for problem in problems)
+    if lines:
+        write_text(folder / "problems.txt", "".join(f"{line}\n" for line in lines))
+        LOGGER.warning("%d problems in the data set are listed in %s", len(lines), folder / "problems.txt")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import time
-from collections import Counter
 from collections.abc import Sequence
 from contextlib import closing
 from dataclasses import dataclass
@@ -14,11 +13,11 @@ import cv2
 import numpy as np
 
 from utils.config.classify_flags import ClassifyPredictConfig
-from utils.evaluation.classification import TOP
-from utils.inference.classifier_backends import classify_images
+from utils.inference.classifier_backends import classify_images, open_classifier
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame
 from utils.reporting.detection_files import write_image
+from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device, select_device
@@ -26,11 +25,10 @@ from utils.runtime.failures import explained_failures
 from utils.runtime.progress import Progress
 from utils.runtime.stop_signals import Stopped, stop_requests
 from utils.user_error import UserError
-from utils.verbs.evaluate_classifier import chosen_classifier
 
 LOGGER = logging.getLogger(__name__)
 SMALLEST_SHOWN = 160  # pixels: smaller images are enlarged before text is written on them
-SHOWN_SUFFIXES = frozenset({".bmp", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
+LIKELIEST = 5  # classes that are named, as by YOLOv5
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +49,10 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
     """
     device = select_device(config.device)
     best: list[tuple[Path, str, float]] = []
-    stems: Counter[str] = Counter()
     seconds = 0.0
     with closing(open_source(config.source, config.vid_stride)) as source, stop_requests() as stop:
-        backend, side = chosen_classifier(config, device)
+        backend, side = open_classifier(config, device)
+        names = OutputNames(source.known)
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
         LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
         with explained_failures(1, side), Progress(source.expected_frames(), "image", "classifying") as progress:
@@ -62,11 +60,10 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
                 start = time.perf_counter()
                 (prediction,) = classify_images(backend, [frame.image], side, device)
                 seconds += time.perf_counter() - start
-                likely = [(backend.names[index], share) for index, share in prediction.best(TOP)]
+                likely = [(backend.names[index], share) for index, share in prediction.best(LIKELIEST)]
                 LOGGER.info("%s: %s", _title(frame), ", ".join(f"{name} {share:.2f}" for name, share in likely))
                 best.append((frame.path, *likely[0]))
-                stems[frame.path.stem] += 1
-                _write(folder, _free_stem(frame, stems), frame, likely, config)
+                _write(folder, names, frame, likely, config)
                 progress.advance(1)
                 if stop.signal_number is not None:
                     raise Stopped(stop.signal_number, f"stopped after {len(best)} images; results in {folder}")
@@ -81,23 +78,15 @@ def _title(frame: Frame) -> str:
     return str(frame.path) if frame.video is None else f"{frame.path} frame {frame.index}"
 
 
-def _free_stem(frame: Frame, stems: Counter[str]) -> str:
-    """The name of an image's files: its own stem, numbered where the run has had it already."""
-    if frame.video is not None:
-        return f"{frame.path.stem}_{frame.index}"
-    return frame.path.stem if stems[frame.path.stem] == 1 else f"{frame.path.stem}{stems[frame.path.stem]}"
-
-
 def _write(
-    folder: Path, stem: str, frame: Frame, likely: Sequence[tuple[str, float]], config: ClassifyPredictConfig
+    folder: Path, names: OutputNames, frame: Frame, likely: Sequence[tuple[str, float]], config: ClassifyPredictConfig
 ) -> None:
     if config.save_txt:
         (folder / "labels").mkdir(exist_ok=True)
         lines = [f"{share:.2f} {name}" for name, share in likely]
-        write_text(folder / "labels" / f"{stem}.txt", "\n".join(lines) + "\n")
+        write_text(folder / "labels" / f"{names.of(frame.path, frame.number)}.txt", "\n".join(lines) + "\n")
     if not config.nosave:
-        suffix = frame.path.suffix if frame.path.suffix.lower() in SHOWN_SUFFIXES else ".jpg"
-        write_image(folder / f"{stem}{suffix}", labelled(frame.image, likely))
+        write_image(folder / names.image_file(frame.path, frame.number), labelled(frame.image, likely))
 
 
 def labelled(image: np.ndarray, likely: Sequence[tuple[str, float]]) -> np.ndarray:

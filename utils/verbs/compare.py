@@ -27,7 +27,7 @@ from utils.evaluation.model_comparison import (
 )
 from utils.inference.model_backends import DetectionBackend, TorchBackend
 from utils.reporting.curve_plots import plot_comparison
-from utils.reporting.metrics_file import figure_text, write_metrics
+from utils.reporting.evaluation_files import figure_text, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device

@@ -82,7 +82,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         LOGGER.info("detecting with %s on %s", " ".join(config.weights), describe_device(device))
         with (
             explained_failures(config.batch_size, max(config.imgsz)),
-            DetectionOutput(folder, config) as output,
+            DetectionOutput(folder, config, source.known) as output,
             _stop_requests() as stop,
         ):
             run = _Run(config, source, detector, output, stop)
@@ -192,9 +192,7 @@ def _recording(backend: DetectionBackend, run: _Run) -> Look:
         with recorded_maps(network.model) as maps:
             found = run.detector.detect([image for _, image in group])
         for frame, _ in group:
-            name = run.output.stem(frame.path)
-            numbered = name if frame.video is None else f"{name}_{frame.index}"
-            write_maps(run.output.folder / f"{numbered}_features", maps)
+            write_maps(run.output.folder / f"{run.output.names.of(frame.path, frame.number)}_features", maps)
         return found
 
     return look

@@ -4,25 +4,29 @@ from __future__ import annotations
 
 import logging
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 from utils.config.command_line import as_command
 from utils.config.val_flags import ValConfig
 from utils.evaluation.error_analysis import advice, analyse_errors
 from utils.evaluation.evaluate import EvaluationObserver, EvaluationReport
-from utils.reporting.dataset_problems import report_problems
-from utils.reporting.evaluation_observers import (
+from utils.inference.nms import labels_and_detections
+from utils.reporting.evaluation_files import (
     BatchImages,
     CocoResults,
     HybridLabelFiles,
     LabelFiles,
     SampleImages,
+    format_table,
+    speed_line,
     write_evaluation_plots,
+    write_metrics,
 )
 from utils.reporting.html_report import ReportSource, write_report
-from utils.reporting.metrics_file import format_table, speed_line, write_metrics
 from utils.reporting.missed_objects import write_missed_objects
-from utils.reporting.run_directory import new_run_directory
+from utils.reporting.output_names import OutputNames
+from utils.reporting.run_directory import new_run_directory, write_problems
 from utils.runtime.device import describe_device
 from utils.verbs.compare import run_comparison
 from utils.verbs.evaluation_setup import EvaluationSetup
@@ -61,20 +65,24 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     LOGGER.info(
         "evaluating %s on the %s part of %s, %s", weights, setup.part, setup.dataset.file, describe_device(setup.device)
     )
-    report_problems(folder, {setup.part: setup.images.index})
+    LOGGER.info("%s: %s", setup.part, setup.images.index.summary())
+    write_problems(folder, setup.images.index.problems)
     if setup.images.index.unlabelled == len(setup.images):
         LOGGER.warning("no image of the %s part has labels: there is nothing to hold the detections to", setup.part)
 
     observers: list[EvaluationObserver] = [SampleImages(folder, setup.images, setup.shown_names)]
     if config.slice is None:
         observers.append(BatchImages(folder, setup.shown_names))
-    results = CocoResults(setup.images.annotations) if config.save_json else None
+    written = config.save_json or config.save_txt or config.save_hybrid
+    names = OutputNames(dict.fromkeys(setup.images.index.paths, False) if written else {})
+    results = CocoResults(setup.images.annotations, names.image_id) if config.save_json else None
     if results:
         observers.append(results)
     if config.save_hybrid:
-        observers.append(HybridLabelFiles(folder / "labels", setup.settings.suppression, with_scores=config.save_conf))
+        find = partial(labels_and_detections, settings=setup.settings.suppression)
+        observers.append(HybridLabelFiles(folder / "labels", names.of, find, with_scores=config.save_conf))
     elif config.save_txt:
-        observers.append(LabelFiles(folder / "labels", with_scores=config.save_conf))
+        observers.append(LabelFiles(folder / "labels", names.of, with_scores=config.save_conf))
     report = setup.judge(backend, observers)
 
     LOGGER.info("%s\n%s", format_table(report, verbose=config.verbose), speed_line(report))

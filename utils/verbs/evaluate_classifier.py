@@ -5,41 +5,21 @@ from __future__ import annotations
 import logging
 from dataclasses import asdict
 
-import torch
-
-from utils.config.classify_flags import ClassifyPredictConfig, ClassifyValConfig
-from utils.config.weights_by_name import find_weights
+from utils.config.classify_flags import ClassifyValConfig
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.classification_dataset import open_part
 from utils.dataset.classification_loaders import classification_evaluation_loader
 from utils.evaluation.classification import ClassificationReport, ClassificationSettings, evaluate_classifier
-from utils.inference.classifier_backends import ClassifierBackend, load_classifier_backend
+from utils.inference.classifier_backends import open_classifier
 from utils.loss.classification_loss import ClassificationLoss
-from utils.reporting.classification_log import accuracy_table, write_accuracy
+from utils.reporting.classification_files import accuracy_table, write_accuracy
 from utils.reporting.curve_plots import plot_confusion_matrix
 from utils.reporting.run_directory import new_run_directory
-from utils.runtime.device import describe_device, resolve_precision, select_device
+from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
-
-
-def chosen_classifier(
-    config: ClassifyValConfig | ClassifyPredictConfig, device: torch.device
-) -> tuple[ClassifierBackend, int]:
-    """The classifier of ``--weights`` and the side of the images that it is shown, pixels.
-
-    Raises:
-        UserError: see ``load_classifier_backend``.
-    """
-    precision = resolve_precision("fp16" if config.half else "fp32", device)
-    backend = load_classifier_backend(find_weights(config.weights), device, dnn=config.dnn, precision=precision)
-    side = backend.side if config.imgsz is None else config.imgsz
-    if backend.fixed and side != backend.side:
-        LOGGER.warning("the model file takes %d px only: --imgsz is not used", backend.side)
-        side = backend.side
-    return backend, side
 
 
 def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationReport:
@@ -49,7 +29,7 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
         UserError: anything missing or wrong in the files that the settings name, a model of other classes.
     """
     device = select_device(config.device)
-    backend, side = chosen_classifier(config, device)
+    backend, side = open_classifier(config, device)
     part = open_part(config.data, "evaluated")
     if backend.names != part.names:
         raise UserError(f"{config.weights}: its {len(backend.names)} classes are not the {len(part.names)} of the data")
@@ -60,8 +40,8 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
     settings = LoaderSettings(config.batch_size, workers=config.workers, pin_memory=device.type == "cuda")
     with explained_failures(config.batch_size, side):
         loader = classification_evaluation_loader(part, side, settings)
-        judged = ClassificationSettings(backend.names, ClassificationLoss())
-        report = evaluate_classifier(backend.logits, loader, judged, device)
+        scoring = ClassificationSettings(backend.names, ClassificationLoss())
+        report = evaluate_classifier(backend.logits, loader, scoring, device)
     LOGGER.info("%s", accuracy_table(report, verbose=config.verbose == "True"))
     LOGGER.info("Speed: %.1f ms inference per image of %d px", report.milliseconds, side)
     write_accuracy(folder / "metrics.json", report, config.weights, asdict(config))

@@ -12,7 +12,7 @@ from pathlib import Path
 from utils.config.val_flags import ValConfig
 from utils.evaluation.evaluation_report import EvaluationReport, StudyRow
 from utils.reporting.curve_plots import plot_study
-from utils.reporting.metrics_file import figure_text, format_table, speed_line, write_metrics
+from utils.reporting.evaluation_files import figure_text, format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device

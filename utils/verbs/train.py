@@ -24,11 +24,16 @@ from utils.geometry.records import Batch
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
-from utils.reporting.dataset_problems import report_problems
 from utils.reporting.detection_files import write_image
 from utils.reporting.epoch_log import EpochRecord, epoch_record
-from utils.reporting.evaluation_observers import DRAWN_BATCHES, BatchImages, write_evaluation_plots
-from utils.reporting.metrics_file import format_table, write_metrics
+from utils.reporting.evaluation_files import (
+    DRAWN_BATCHES,
+    BatchImages,
+    format_table,
+    write_evaluation_plots,
+    write_metrics,
+)
+from utils.reporting.run_directory import write_problems
 from utils.runtime.device import resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.training.batch_size import fitting_batch_size
@@ -141,7 +146,10 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
         """Problems of the data set, object sizes, and the first batches as the model will see them."""
         training = self.images.training
         dataset = training.dataset
-        report_problems(folder, {"train": dataset.index, "val": self.images.evaluation.dataset.index})
+        parts = {"train": dataset.index, "val": self.images.evaluation.dataset.index}
+        for part, index in parts.items():
+            LOGGER.info("%s: %s", part, index.summary())
+        write_problems(folder, [problem for index in parts.values() for problem in index.problems])
         if state.config.noplots:
             return
         classes = dataset.index.rows[:, 0].astype(int)

@@ -35,10 +35,14 @@ from utils.dataset.classification_loaders import (
 from utils.evaluation.classification import ClassificationReport, ClassificationSettings, evaluate_classifier
 from utils.geometry.records import ClassificationBatch
 from utils.loss.classification_loss import ClassificationLoss
-from utils.reporting.classification_images import write_training_batch
-from utils.reporting.classification_log import ClassificationRecord, accuracy_table, write_accuracy
+from utils.reporting.classification_files import (
+    ClassificationRecord,
+    accuracy_table,
+    write_accuracy,
+    write_class_images,
+)
 from utils.reporting.curve_plots import plot_confusion_matrix
-from utils.runtime.atomic_files import write_text
+from utils.reporting.run_directory import write_problems
 from utils.runtime.process_ranks import ProcessRanks
 from utils.training.checkpoint import RunState, plain_config
 from utils.training.learner import Learner, learner_parts, ready_model
@@ -129,12 +133,12 @@ class ClassificationTask(Task[Classifier, ClassificationState, ClassificationRep
 
     def write_beginning(self, folder: Path, state: ClassificationState) -> None:
         training, judged = self.images.training, self.images.evaluation.dataset
-        problems = [*training.dataset.problems, *judged.problems]
-        if problems:
-            write_text(folder / "problems.txt", "\n".join(problems) + "\n")
+        write_problems(folder, [*training.dataset.problems, *judged.problems])
         if not state.config.noplots:
             training.set_epoch(0)
-            write_training_batch(folder / "train_images.jpg", training)
+            batch = next(training.first(1))
+            names = [training.dataset.names[index] for index in batch.classes.tolist()]
+            write_class_images(folder / "train_images.jpg", batch.images.permute(0, 2, 3, 1).numpy(), names)
 
     def judge_best(self, model: Classifier, source: Path, folder: Path, state: ClassificationState) -> None:
         report = self.judged(model)

@@ -1,18 +1,26 @@
-"""Epochs of a classification run as rows of ``results.csv``, and an evaluation as table and ``metrics.json``."""
+"""What a classification run writes: rows of ``results.csv``, an evaluation's table and ``metrics.json``, images."""
 
 from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+import cv2
+import numpy as np
+
 from utils.evaluation.classification import ClassificationReport
+from utils.reporting.detection_files import write_image
+from utils.reporting.image_grid import image_grid
 from utils.runtime.atomic_files import write_text
 
 NAME_WIDTH = 22
+SHOWN = 64  # images of a batch
+SMALLEST_TILE = 96  # pixels: smaller images are enlarged, so that names can be read
+CAPTION = 16  # pixels under each image
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -100,3 +108,21 @@ def write_accuracy(
     }
     write_text(path, json.dumps(content, indent=2, default=str) + "\n")
     return content
+
+
+def write_class_images(path: Path, images: np.ndarray, names: Sequence[str]) -> None:
+    """Write the first of images (B, S, S, 3) uint8 RGB, each with the name of its class."""
+    write_image(path, captioned_tiles(list(images[:SHOWN]), names[:SHOWN]))
+
+
+def captioned_tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> np.ndarray:
+    """Square images (S, S, 3) uint8 RGB of one size in a grid, each with a line under it."""
+    side = max(images[0].shape[0], SMALLEST_TILE)
+    cells = []
+    for image, caption in zip(images, captions, strict=True):
+        cell = np.full((side + CAPTION, side, 3), 255, dtype=np.uint8)
+        cell[:side] = cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST)
+        place = (2, side + CAPTION - 4)
+        cv2.putText(cell, caption[: side // 7], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        cells.append(cell)
+    return image_grid(cells)

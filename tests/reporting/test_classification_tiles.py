@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from utils.reporting.classification_images import CAPTION, SMALLEST_TILE, captioned_tiles
+from utils.reporting.classification_files import CAPTION, SMALLEST_TILE, captioned_tiles
 
 
 def test_small_images_are_enlarged_and_named() -> None:

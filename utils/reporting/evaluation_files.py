@@ -1,22 +1,26 @@
-"""What an evaluation leaves in its folder while it runs: label files, COCO results, images."""
+"""What an evaluation leaves in its folder: label files, COCO results and images while it runs, then its figures.
+
+The figures are a table for the console too.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-import torch
 
 from utils.dataset.coco_annotations import NO_CLASS, ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
+from utils.evaluation.coco_average_precision import WITHOUT_END, AreaFigures, CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis
 from utils.evaluation.evaluate import EvaluationObserver
-from utils.evaluation.evaluation_report import EvaluationReport
+from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Batch, Detections, Labels, Predictions
-from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.reporting.box_drawing import batch_mosaic, draw_detections, draw_labels
 from utils.reporting.curve_plots import (
     plot_confusion_matrix,
@@ -27,79 +31,73 @@ from utils.reporting.curve_plots import (
 )
 from utils.reporting.detection_files import (
     coco_results,
-    image_id,
     write_coco_results,
     write_image,
     write_label_file,
 )
 from utils.reporting.image_grid import image_grid
+from utils.runtime.atomic_files import write_text
 
 DRAWN_BATCHES = 3
 SAMPLES = 4  # images in sample*.jpg
 SAMPLE_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
 DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
+AREA_HEADER = ("Instances", "AP", "AP50", "AR100")
+YOLOV5_HEADER = ("Images", "Instances", "P", "R", "mAP50", "mAP50-95")
+MANY_CLASSES = 50  # without --verbose classes are listed up to this number
 
 
 class LabelFiles(EvaluationObserver):
     """One YOLO label file for each image in which something was found."""
 
-    def __init__(self, folder: Path, *, with_scores: bool) -> None:
+    def __init__(self, folder: Path, name_of: Callable[[Path], str], *, with_scores: bool) -> None:
+        """``name_of``: the name of an image's files, without extension."""
         self.folder = folder
+        self.name_of = name_of
         self.with_scores = with_scores
         folder.mkdir(exist_ok=True)
 
     def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
-        write_label_file(self.folder / f"{path.stem}.txt", detections, with_scores=self.with_scores)
+        write_label_file(self.folder / f"{self.name_of(path)}.txt", detections, with_scores=self.with_scores)
 
 
 class HybridLabelFiles(EvaluationObserver):
-    """Label files of the true objects and, where there are none of them, what was found: for labelling the rest.
+    """Label files of the true objects and, where there are none of them, what was found: for labelling the rest."""
 
-    The labels enter suppression as certain detections. The figures of the evaluation are not touched by them.
-    """
-
-    def __init__(self, folder: Path, nms: NmsSettings, *, with_scores: bool) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        name_of: Callable[[Path], str],
+        find: Callable[[Batch, Predictions], list[Detections]],
+        *,
+        with_scores: bool,
+    ) -> None:
+        """``find``: labels and detections of each image, in network pixels."""
         self.folder = folder
-        self.nms = nms
+        self.name_of = name_of
+        self.find = find
         self.with_scores = with_scores
         folder.mkdir(exist_ok=True)
 
     def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
-        known = _with_labels(predictions, batch)
-        for place, found in enumerate(non_max_suppression(known, self.nms, batch.size)):
-            letterbox = batch.letterboxes[place]
+        for image, letterbox, found in zip(batch.paths, batch.letterboxes, self.find(batch, predictions), strict=True):
             if letterbox is not None:
-                path = self.folder / f"{batch.paths[place].stem}.txt"
+                path = self.folder / f"{self.name_of(image)}.txt"
                 write_label_file(path, found.cpu().to_source(letterbox), with_scores=self.with_scores)
-
-
-def _with_labels(predictions: Predictions, batch: Batch) -> Predictions:
-    """The predictions (B, K) with the batch's labels in front (B, L + K), certain of their class."""
-    images, _, class_count = predictions.class_probs.shape
-    most = int(torch.bincount(batch.image_index, minlength=images).max()) if len(batch.classes) else 0
-    boxes = predictions.boxes.new_zeros(images, most, 4)
-    objectness = predictions.objectness.new_zeros(images, most)
-    class_probs = predictions.class_probs.new_zeros(images, most, class_count)
-    for place in range(images):
-        own = batch.image_index == place
-        count = int(own.sum())
-        boxes[place, :count] = batch.boxes[own].to(boxes.dtype)
-        objectness[place, :count] = 1
-        class_probs[place, torch.arange(count, device=boxes.device), batch.classes[own]] = 1
-    added = (boxes, objectness, class_probs)
-    return Predictions(*(torch.cat(pair, dim=1) for pair in zip(added, predictions, strict=True)))
 
 
 class CocoResults(EvaluationObserver):
     """All detections, for a COCO results file, with the ids of the data set's annotation file if it has one."""
 
-    def __init__(self, annotations: ImageAnnotations | None) -> None:
+    def __init__(self, annotations: ImageAnnotations | None, id_of: Callable[[Path], int | str]) -> None:
+        """``id_of``: the image id of a file, where there are no annotations."""
         self.annotations = annotations
+        self.id_of = id_of
         self.entries: list[dict[str, object]] = []
 
     def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         if self.annotations is None:
-            self.entries += coco_results(detections, image_id(path))
+            self.entries += coco_results(detections, self.id_of(path))
         elif self.annotations.image_ids[index] >= 0:
             rows = coco_results(detections, self.annotations.image_ids[index], self.annotations.category_ids)
             self.entries += [row for row in rows if row["category_id"] != NO_CLASS]
@@ -158,3 +156,71 @@ def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: Err
         plot_label_sizes(folder / "object_sizes.png", sizes, truth.classes[own], report.names)
         plot_recall_by_size(folder / "recall_by_size.png", analysis.recall)
         plot_errors(folder / "errors.png", analysis.by_size)
+
+
+def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
+    """Two blocks, YOLOv5's figures and COCO's: a row for the whole and, with ``verbose``, one for each class.
+
+    Like YOLOv5, few classes are always listed. A dash stands where no object of that size exists.
+    """
+    shown = report.per_class if verbose or 1 < len(report.names) < MANY_CLASSES else ()
+    names = ["all", *(row.name for row in shown)]
+    reports: tuple[EvaluationReport | ClassReport, ...] = (report, *shown)
+    yolov5 = [
+        (str(row.images), str(row.objects), *map(figure_text, (row.precision, row.recall, row.map50, row.map50_95)))
+        for row in reports
+    ]
+    coco = [tuple(map(figure_text, row.coco)) for row in reports]
+    blocks = [_block(names, YOLOV5_HEADER, yolov5), _block(names, CocoSummary._fields, coco)]
+    if report.by_area:
+        rows = [(str(one.objects), *map(figure_text, (one.AP, one.AP50, one.AR100))) for one in report.by_area]
+        blocks.append(_block([_range_text(one) for one in report.by_area], AREA_HEADER, rows, title="Area, px^2"))
+    return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def speed_line(report: EvaluationReport) -> str:
+    """Time per image in one line."""
+    speed = report.speed_ms
+    return (
+        f"Speed: {speed.preprocess:.1f} ms pre-process, {speed.inference:.1f} ms inference, {speed.nms:.1f} ms NMS "
+        f"per image"
+    )
+
+
+def write_metrics(
+    path: Path,
+    report: EvaluationReport,
+    weights: str | Path,
+    settings: Mapping[str, object],
+    further: Mapping[str, object] | None = None,
+) -> dict[str, object]:
+    """Write ``metrics.json`` and give its content.
+
+    ``settings`` are those that the figures depend on; what JSON has no form for is written as text. ``further`` is
+    written beside them.
+    """
+    content = report.as_dict() | dict(further or {}) | {"weights": str(weights), "settings": dict(settings)}
+    write_text(path, json.dumps(content, indent=2, default=str) + "\n")
+    return content
+
+
+def figure_text(value: float) -> str:
+    """A figure with three digits; a dash for one that does not exist."""
+    if value < 0 or math.isnan(value):
+        return "-"
+    return f"{value:.3g}" if value >= 0.001 or value == 0 else f"{value:.1e}"
+
+
+def _range_text(one: AreaFigures) -> str:
+    return f"{one.name} {one.low:g}-{'' if one.high >= WITHOUT_END else format(one.high, 'g')}"
+
+
+def _block(
+    names: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "Class"
+) -> list[str]:
+    width = max(22, *(len(name) + 2 for name in names))
+    cell = 11 if len(header) < 10 else 8
+    return [
+        f"{name:>{width}}" + "".join(f"{text:>{cell}}" for text in row)
+        for name, row in zip((title, *names), (header, *rows), strict=True)
+    ]
