@@ -49,9 +49,13 @@ def step_of_batch(images: int) -> Call:
 def step(side: int, images: int) -> Call:
     from benchmarks.training_step import CPU, random_batch, training_step
     from models.yolo import DetectionModel, load_architecture
-    from utils.training.learner import ready_model
+    from utils.runtime.device import placed
+    from utils.runtime.reused_memory import reuse_freed_memory
+    from utils.runtime.seeds import repeatable_arithmetic
 
-    model = ready_model(DetectionModel(load_architecture("yolov5n-spd")), CPU).train()
+    repeatable_arithmetic(CPU)  # as train.py
+    reuse_freed_memory(CPU)
+    model = placed(DetectionModel(load_architecture("yolov5n-spd")), CPU).train()
     return training_step(model, random_batch(images, side), torch.float32)
 
 

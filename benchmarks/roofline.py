@@ -20,8 +20,9 @@ from benchmarks.training_step import CPU, random_batch, training_step
 from models.fuse import fused
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
-from utils.runtime.device import autocast
-from utils.training.learner import ready_model
+from utils.runtime.device import autocast, placed
+from utils.runtime.reused_memory import reuse_freed_memory
+from utils.runtime.seeds import repeatable_arithmetic
 
 SIZES = (256, 512, 1024, 2048)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -55,7 +56,7 @@ def peak(dtype: torch.dtype, rounds: int) -> float:
 
 def training_rate(name: str, dtype: torch.dtype, side: int, images: int, rounds: int) -> float:
     """GFLOP/s of whole training steps, loss and optimizer included."""
-    model = ready_model(DetectionModel(load_architecture(name)), CPU).train()
+    model = placed(DetectionModel(load_architecture(name)), CPU).train()
     step = training_step(model, random_batch(images, side), dtype)
     return 3 * images * summarize(model, side, side).gflops / shortest(step, rounds)
 
@@ -63,7 +64,7 @@ def training_rate(name: str, dtype: torch.dtype, side: int, images: int, rounds:
 def inference_rate(name: str, dtype: torch.dtype, side: int, batch_size: int, rounds: int) -> float:
     """GFLOP/s of forward passes with decoding, of the model as it is run: fused."""
     plain = DetectionModel(load_architecture(name)).eval()
-    model = ready_model(fused(plain), CPU).eval()
+    model = placed(fused(plain), CPU).eval()
     images = torch.rand(batch_size, 3, side, side).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()
@@ -80,6 +81,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3)
     flags = parser.parse_args()
     peaks = {name: peak(dtype, flags.rounds) for name, dtype in PRECISIONS.items()}
+    repeatable_arithmetic(CPU)  # as train.py
+    reuse_freed_memory(CPU)
     print(f"\nGFLOP/s ({machine()})\n\n| | fp32 | of peak | bf16 | of peak |\n|---|---:|---:|---:|---:|")
     print(f"| matrix product, best of {SIZES} | {peaks['fp32']:.0f} | | {peaks['bf16']:.0f} | |")
     for name in ("yolov5n", "yolov5n-spd"):

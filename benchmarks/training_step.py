@@ -25,8 +25,9 @@ from models.yolo import DetectionModel, load_architecture
 from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.records import Batch
 from utils.loss.detection_loss import DetectionLoss, LossGains
-from utils.runtime.device import autocast, resolve_precision
-from utils.training.learner import ready_model
+from utils.runtime.device import autocast, placed, resolve_precision
+from utils.runtime.reused_memory import reuse_freed_memory
+from utils.runtime.seeds import repeatable_arithmetic
 
 CPU = torch.device("cpu")
 
@@ -89,11 +90,13 @@ def training_step(model: DetectionModel, pixels: Batch, precision: torch.dtype) 
 
 def own_side(name: str, layout: str, side: int, images: int, precision: str) -> None:
     """Time steps of one of our models; ``layout``: ``strided``, ``slices`` or ``slices_channels_last``."""
+    repeatable_arithmetic(CPU)  # as train.py
+    reuse_freed_memory(CPU)
     torch.manual_seed(0)
     model = DetectionModel(load_architecture(name), class_count=80)
     if layout != "strided":
         model = sliced(model)
-    model = ready_model(model, CPU).train()
+    model = placed(model, CPU).train()
     if layout == "slices":
         model = model.to(memory_format=torch.contiguous_format)
         model.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))
