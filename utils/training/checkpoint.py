@@ -52,7 +52,7 @@ class CheckpointContent(TypedDict):
     """A checkpoint's keys, besides the task's ``model_fields``, of which two stand here too."""
 
     model: dict[str, torch.Tensor]
-    average: dict[str, torch.Tensor] | None  # the four that are None are only in a checkpoint to resume from
+    average: dict[str, torch.Tensor] | None  # what may be None is so where nobody is to resume
     average_updates: int
     optimizer: dict[str, Any] | None  # as torch's optimizers give it
     scaler: dict[str, Any] | None
@@ -93,9 +93,10 @@ def write_checkpoint(path: Path, task: Task[BatchType], state: RunState, *, resu
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
+    whole = {**task.model_fields(), **content}
     try:
         with atomic_file(path) as file:
-            torch.save({**task.model_fields(), **content}, file)
+            torch.save(whole, file)
     except (OSError, RuntimeError) as error:  # torch reports a failed write of its archive as RuntimeError
         raise UserError(f"{path}: cannot write the checkpoint: {error}") from error
 
