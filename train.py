@@ -23,10 +23,9 @@ def main() -> None:
     )
     # After parsing, so that --help and a wrong flag answer at once.
     if config.evolve is None:
-        from utils.training.session import train
-        from utils.verbs.train import DetectionTask
+        from utils.verbs.train import train_detector
 
-        train(DetectionTask, config)
+        train_detector(config)
     else:
         from utils.verbs.search import search
 

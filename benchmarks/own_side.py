@@ -25,8 +25,9 @@ from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, HeadMaps, Predictions
 from utils.inference.nms import non_max_suppression
 from utils.loss.detection_loss import DetectionLoss, LossGains
-from utils.runtime.device import autocast, resolve_precision
-from utils.training.learner import ready_model
+from utils.runtime.device import autocast, placed, resolve_precision
+from utils.runtime.reused_memory import reuse_freed_memory
+from utils.runtime.seeds import repeatable_arithmetic
 
 CPU = torch.device("cpu")
 CLASSES = 80
@@ -104,13 +105,15 @@ def training_step(cfg: str, layout: str, precision: str, img: int, images: int) 
 
 
 def step_call(cfg: str, precision: str, side: int, images: int, layout: str = "strided") -> Call:
-    """A whole step on one batch: forward, loss, backward, optimizer."""
+    """A whole step on one batch: forward, loss, backward, optimizer; the process computes as train.py does."""
+    repeatable_arithmetic(CPU)
+    reuse_freed_memory(CPU)
     torch.manual_seed(0)
     model = DetectionModel(load_architecture(cfg), class_count=CLASSES)
     for index, layer in enumerate(model.model):
         if layout != "strided" and isinstance(layer, SPDConv):
             model.model[index] = SlicedSPDConv(layer)  # a model of its own: the channel order differs
-    model = ready_model(model, CPU).train()
+    model = placed(model, CPU).train()
     if layout == "slices":
         model = model.to(memory_format=torch.contiguous_format)
         model.register_forward_pre_hook(lambda _, inputs: (inputs[0].contiguous(),))

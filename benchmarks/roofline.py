@@ -18,8 +18,9 @@ from benchmarks.own_side import CPU, Call, step_call
 from models.fuse import fused
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
-from utils.runtime.device import autocast
-from utils.training.learner import ready_model
+from utils.runtime.device import autocast, placed
+from utils.runtime.reused_memory import reuse_freed_memory
+from utils.runtime.seeds import repeatable_arithmetic
 
 SIZES = (256, 512, 1024, 2048)
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16}
@@ -53,7 +54,9 @@ def training_call(name: str, precision: str, side: int, images: int) -> Call:
 
 def inference_call(name: str, precision: str, side: int, images: int) -> Call:
     """Forward passes with decoding, of the model as it is run: fused."""
-    model = ready_model(fused(DetectionModel(load_architecture(name)).eval()), CPU).eval()
+    repeatable_arithmetic(CPU)
+    reuse_freed_memory(CPU)
+    model = placed(fused(DetectionModel(load_architecture(name)).eval()), CPU).eval()
     batch = torch.rand(images, 3, side, side).to(memory_format=torch.channels_last)
 
     @torch.inference_mode()

@@ -38,10 +38,9 @@ from utils.dataset.demo_scenes import write_demo_scenes
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import run_verb
-from utils.training.session import train
 from utils.user_error import UsageError
 from utils.verbs.evaluation_setup import EvaluationSetup
-from utils.verbs.train import DetectionTask
+from utils.verbs.train import train_detector
 
 DATA = ("bccd.yaml@160", "demo-scenes.yaml@192:120", "demo-scenes.yaml@256:120")
 LATENCY_ROUNDS = 30
@@ -123,8 +122,8 @@ class Study:
         start = time.process_time()
         side = next(one.side for one in self.data if one.name == run.data)
         cfg = self.cfg(run.model)
-        folder = train(
-            DetectionTask, replace(self.recipe, cfg=cfg, data=str(dataset), imgsz=side, seed=run.seed, name=run.name)
+        folder = train_detector(
+            replace(self.recipe, cfg=cfg, data=str(dataset), imgsz=side, seed=run.seed, name=run.name)
         )
         weights = folder / "weights" / "last.pt"
         setup = EvaluationSetup.of(ValConfig(data=str(dataset), imgsz=side, workers=0))

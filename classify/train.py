@@ -20,10 +20,9 @@ def main() -> None:
     assert __doc__ is not None
     config = parse_with_recipe(sys.argv[1:], prog="classify/train.py", description=__doc__)
     # After parsing, so that --help and a wrong flag answer at once.
-    from utils.training.session import train
-    from utils.verbs.train_classifier import ClassificationTask
+    from utils.verbs.train_classifier import train_classifier
 
-    train(ClassificationTask, config)
+    train_classifier(config)
 
 
 if __name__ == "__main__":

@@ -33,10 +33,9 @@ from utils.config.classify_flags import ClassifyTrainConfig
 from utils.config.export_flags import ExportConfig
 from utils.config.train_flags import TrainConfig
 from utils.reporting.epoch_log import FinishedEpoch
-from utils.training.session import train
 from utils.verbs.export import run_export
-from utils.verbs.train import DetectionTask
-from utils.verbs.train_classifier import ClassificationTask
+from utils.verbs.train import train_detector
+from utils.verbs.train_classifier import train_classifier
 
 NANO = "made/nano/weights/last.pt"
 CLASSIFIER = "made/classifier/weights/last.pt"
@@ -72,17 +71,17 @@ def fill(folder: Path) -> None:
         "workers": 0,
     }
     tiny |= {"noplots": True, "loggers": ("none",), "project": str(folder / "made")}
-    train(DetectionTask, TrainConfig(**tiny, epochs=0, name="nano"))  # type: ignore[arg-type]
+    train_detector(TrainConfig(**tiny, epochs=0, name="nano"))  # type: ignore[arg-type]
     run_export(ExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
     with contextlib.suppress(Interruption):
-        train(DetectionTask, TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
+        train_detector(TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
     write_small_classes(folder / CLASSES, train=2, judged=1)
     small: dict[str, Any] = {name: tiny[name] for name in ("imgsz", "batch_size", "workers", "noplots", "loggers")}
     small |= {"model": "yolov5n-spd-cls", "cutoff": 4, "data": str(folder / CLASSES), "project": tiny["project"]}
-    train(ClassificationTask, ClassifyTrainConfig(**small, epochs=0, name="classifier"))
+    train_classifier(ClassifyTrainConfig(**small, epochs=0, name="classifier"))
     with contextlib.suppress(Interruption):
         cut_off = ClassifyTrainConfig(**small, epochs=2, name="cut-off-classifier")
-        train(ClassificationTask, cut_off, (InterruptAfterAnEpoch(),))
+        train_classifier(cut_off, (InterruptAfterAnEpoch(),))
 
 
 def provide(folder: Path, words: Sequence[str]) -> None:

@@ -20,9 +20,8 @@ from tests.runtime.loopback import Served, loopback_server
 from tests.small_dataset import NAMES, write_small_dataset
 from utils.config.train_flags import TrainConfig
 from utils.config.val_flags import ValConfig
-from utils.training.session import train
 from utils.verbs.evaluate import run_evaluation
-from utils.verbs.train import DetectionTask
+from utils.verbs.train import train_detector
 
 pytestmark = pytest.mark.slow
 HEIGHT, WIDTH = 96, 128  # of the small data set's images
@@ -103,7 +102,7 @@ def rows_of(run: Path) -> list[dict[str, str]]:
 
 def losses(data: Path, folder: Path) -> list[float]:
     """Losses of training and validation in an epoch."""
-    run = train(DetectionTask, settings(data, folder))
+    run = train_detector(settings(data, folder))
     assert not (run / "problems.txt").exists()
     (row,) = rows_of(run)
     return [float(row[f"{part}/{kind}_loss"]) for part in ("train", "val") for kind in ("box", "obj", "cls")]
@@ -134,7 +133,7 @@ def test_a_data_set_is_fetched_by_train_and_val(labelled: Path, tmp_path: Path) 
             f"path: {tmp_path}/sets/small\ntrain: images/train\nval: images/val\nnames: {list(NAMES)}\n"
             f"download: {server.url('small.zip')}\n"
         )
-        run = train(DetectionTask, settings(tmp_path / "fetched.yaml", tmp_path / "runs"))
+        run = train_detector(settings(tmp_path / "fetched.yaml", tmp_path / "runs"))
         metrics = judged(run / "weights" / "last.pt", tmp_path / "fetched.yaml", tmp_path / "runs")
         assert len(server.files["small.zip"].requests) == 1
     assert metrics["images"] == 4
@@ -156,7 +155,7 @@ def test_training_and_validation_in_tiles(tmp_path: Path) -> None:
             (tmp_path / "labels" / part / f"{number}.txt").write_text("".join(rows))
     (tmp_path / "large.yaml").write_text("train: images/train\nval: images/val\nnames: [red]\ntile: 96\n")
     tiled = replace(settings(tmp_path / "large.yaml", tmp_path / "runs"), imgsz=96, noplots=False, batch_size=8)
-    run = train(DetectionTask, tiled)
+    run = train_detector(tiled)
     (row,) = rows_of(run)
     # Whole images are judged in tiles: there is no loss, and all objects of the image count, not those of windows.
     assert row["val/box_loss"] == "nan" and row["metrics/mAP_0.5"] != "nan"
@@ -168,5 +167,5 @@ def test_training_and_validation_in_tiles(tmp_path: Path) -> None:
     assert judge()["map50_95"] == judge(slice=96)["map50_95"]
     assert judge()["settings"]["slice"] is None
     # --tile 0 takes whole images, whatever the YAML says.
-    (row,) = rows_of(train(DetectionTask, replace(tiled, tile=0, noplots=True)))
+    (row,) = rows_of(train_detector(replace(tiled, tile=0, noplots=True)))
     assert row["val/box_loss"] != "nan"

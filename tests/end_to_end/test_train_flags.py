@@ -27,10 +27,10 @@ from utils.reporting.epoch_log import EpochRecord
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.training import session
 from utils.training.checkpoint import RunState, write_checkpoint
-from utils.training.learner import Learner
-from utils.training.session import new_run, run_to_the_end, train, write_beginning
+from utils.training.session import new_run, run_to_the_end, write_beginning
+from utils.training.task import Task
 from utils.user_error import UsageError, UserError
-from utils.verbs.train import DetectionTask
+from utils.verbs.train import DETECTION, DetectionTask, begun, train_detector
 
 pytestmark = pytest.mark.slow
 HAS_SHARED = (SHARED / "weights" / "yolov5n.pt").is_file() and (SHARED / "data" / "bccd").is_dir()
@@ -81,7 +81,7 @@ def base(tmp_path_factory: pytest.TempPathFactory) -> TrainConfig:
 
 
 def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
-    run = new_run(DetectionTask, config, ALONE)
+    run = new_run(DETECTION, config, ALONE)
     start = {name: value.clone() for name, value in run.learner.model.state_dict().items()}
     frames: list[tuple[int, int]] = []
     images: list[list[str]] = [[] for _ in range(config.epochs)]
@@ -170,7 +170,7 @@ def test_image_weights(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize("kind", ["ram", "disk"])
 def test_cache(kind: str, base: TrainConfig, plain: Trial, monkeypatch: pytest.MonkeyPatch) -> None:
     config = replace(base, cache=kind)
-    run = new_run(DetectionTask, config, ALONE)
+    run = new_run(DETECTION, config, ALONE)
     assert isinstance(run.task, DetectionTask)
     for loader in (run.task.images.training, run.task.images.evaluation):
         cache = loader.dataset._cache
@@ -182,7 +182,7 @@ def test_cache(kind: str, base: TrainConfig, plain: Trial, monkeypatch: pytest.M
 
 def test_few_images_are_kept_without_the_flag(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     def kept(config: TrainConfig) -> list[object]:
-        run = new_run(DetectionTask, config, ALONE)
+        run = new_run(DETECTION, config, ALONE)
         assert isinstance(run.task, DetectionTask)
         images = run.task.images
         return [loader.dataset._cache for loader in (images.training, images.evaluation)]
@@ -229,9 +229,9 @@ def test_nosave(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     written: list[str] = []
     write = write_checkpoint
 
-    def watched(path: Path, learner: Learner, state: RunState, *, resumable: bool) -> None:
+    def watched(path: Path, task: Task[Batch], state: RunState, *, resumable: bool) -> None:
         written.append(path.name)
-        write(path, learner, state, resumable=resumable)
+        write(path, task, state, resumable=resumable)
 
     monkeypatch.setattr(session, "write_checkpoint", watched)
     # With --noval the last epoch is the only one evaluated, hence the best, whatever was learned.
@@ -252,14 +252,14 @@ def test_patience(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
         return len(records) == 1
 
     monkeypatch.setattr(session, "patience_exhausted", after_one_epoch)
-    folder = train(DetectionTask, replace(base, epochs=3, patience=7))
+    folder = train_detector(replace(base, epochs=3, patience=7))
     assert asked and set(asked) == {7}
     assert len((folder / "results.csv").read_text().splitlines()) == 2  # header and one epoch
 
 
 def test_noplots(base: TrainConfig, plain: Trial) -> None:
     assert not list(plain.folder.glob("*.png")) and not list(plain.folder.glob("*.jpg"))
-    drawn = {file.name for file in train(DetectionTask, replace(base, epochs=1, noplots=False)).iterdir()}
+    drawn = {file.name for file in train_detector(replace(base, epochs=1, noplots=False)).iterdir()}
     assert {"labels.png", "results.png", "PR_curve.png", "train_batch0.jpg"} <= drawn
 
 
@@ -267,9 +267,9 @@ def test_noautoanchor(base: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptu
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("anchor_t: 1.2\n")  # hardly any object has an anchor as near as that
     config = replace(base, hyp=str(hyp))
-    kept = new_run(DetectionTask, config, ALONE).learner.model.anchors
+    kept = begun(config, ALONE).learner.model.anchors
     with caplog.at_level("INFO"):
-        fitted = new_run(DetectionTask, replace(config, noautoanchor=False), ALONE).learner.model.anchors
+        fitted = begun(replace(config, noautoanchor=False), ALONE).learner.model.anchors
     assert not torch.equal(kept, fitted)
     lines = [message for message in caplog.messages if "best possible recall" in message]
     assert len(lines) == 2 and lines[0].startswith("anchors:") and lines[1].startswith("re-fitted anchors:")
@@ -277,19 +277,19 @@ def test_noautoanchor(base: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptu
 
 def test_project_name_and_exist_ok(base: TrainConfig, tmp_path: Path) -> None:
     config = replace(base, epochs=0, project=str(tmp_path), name="mine")
-    assert [train(DetectionTask, config).name for _ in range(2)] == ["mine", "mine2"]
-    assert train(DetectionTask, replace(config, exist_ok=True)).name == "mine"
+    assert [train_detector(config).name for _ in range(2)] == ["mine", "mine2"]
+    assert train_detector(replace(config, exist_ok=True)).name == "mine"
 
 
 def test_batch_size_from_the_memory_is_16_on_the_cpu(base: TrainConfig, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level("INFO"):
-        run = new_run(DetectionTask, replace(base, batch_size=-1), ALONE)
-    assert run.state.config.batch_size == 16
+        run = new_run(DETECTION, replace(base, batch_size=-1), ALONE)
+    assert run.config.batch_size == 16
     assert any("--batch-size -1" in message and "CPU" in message for message in caplog.messages)
 
 
 def test_a_loss_that_is_not_finite_names_the_last_good_checkpoint(base: TrainConfig, tmp_path: Path) -> None:
-    run = new_run(DetectionTask, replace(base, project=str(tmp_path)), ALONE)
+    run = new_run(DETECTION, replace(base, project=str(tmp_path)), ALONE)
     write_beginning(run)
     torch.nn.init.constant_(next(run.learner.model.parameters()), math.inf)
     with pytest.raises(UserError, match=r"epoch 0, step 0: the loss is not finite .*last\.pt") as caught:
@@ -332,15 +332,15 @@ def test_all_of_bccd(
 
 def test_sync_bn_needs_processes_on_cuda(base: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--sync-bn: needs several processes on CUDA"):
-        train(DetectionTask, replace(base, sync_bn=True, project=str(tmp_path)))
+        train_detector(replace(base, sync_bn=True, project=str(tmp_path)))
 
 
 def test_local_rank_needs_a_launcher(base: TrainConfig, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="--local-rank 0: is set by a launcher"):
-        train(DetectionTask, replace(base, local_rank=0, project=str(tmp_path)))
+        train_detector(replace(base, local_rank=0, project=str(tmp_path)))
 
 
 def test_loggers(base: TrainConfig, tmp_path: Path) -> None:
     config = replace(base, epochs=1, project=str(tmp_path))
-    runs = [train(DetectionTask, config), train(DetectionTask, replace(config, loggers=("none",)))]
+    runs = [train_detector(config), train_detector(replace(config, loggers=("none",)))]
     assert [len(list(run.glob("events.out.tfevents.*"))) for run in runs] == [1, 0]

@@ -18,9 +18,10 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from utils.config.command_line import parse_command_line
 from utils.config.train_flags import TrainConfig
 from utils.runtime.process_ranks import joined_processes
+from utils.runtime.seeds import repeatable_arithmetic
 from utils.training.one_epoch import LossMeter, train_one_epoch
 from utils.training.session import new_run
-from utils.verbs.train import DetectionTask
+from utils.verbs.train import DETECTION
 
 STEPS = 5
 
@@ -55,7 +56,8 @@ def main() -> None:
 
     LossMeter.add = recorded  # type: ignore[method-assign]
     with joined_processes(config.device, config.local_rank) as ranks:
-        run = new_run(DetectionTask, config, ranks)
+        repeatable_arithmetic(ranks.device)
+        run = new_run(DETECTION, config, ranks)
         learner = run.learner
         for module in learner.model.modules():
             if isinstance(module, _BatchNorm):
@@ -67,10 +69,10 @@ def main() -> None:
             gradients.append({name: p.grad.clone() for name, p in named if p.grad is not None})
 
         learner.optimizer.register_step_pre_hook(before_step)
-        batches = run.task.batches(0, run.state)
+        batches = run.task.batches(0, run.state.class_ap)
         stop: Any = type("NoStop", (), {"signal_number": None})
         try:
-            train_one_epoch(learner, batches, 0, Progress(), stop)  # type: ignore[arg-type]
+            train_one_epoch(learner, batches, 0, Progress(), stop)
         except Enough:
             steps = {"losses": torch.stack(losses), "gradients": gradients}
             torch.save(steps, out.with_name(f"{out.name}{ranks.rank}"))

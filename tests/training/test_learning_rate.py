@@ -6,7 +6,8 @@ import pytest
 
 from utils.config.classification_recipe import ClassificationRecipe
 from utils.config.hyperparameters import Hyperparameters
-from utils.training.learning_rate import ClassificationSchedule, LearningRateSchedule
+from utils.training.learning_rate import LearningRateSchedule
+from utils.verbs.train_classifier import ClassificationSchedule
 
 HYP = Hyperparameters(lr0=0.01, lrf=0.1, momentum=0.9, warmup_epochs=3, warmup_momentum=0.8, warmup_bias_lr=0.1)
 SCHEDULE = LearningRateSchedule(HYP, epochs=10, steps_per_epoch=100, batch_size=16)

@@ -85,9 +85,10 @@ def own_to_twin(parameters: list[nn.Parameter], network: nn.Module, twin: nn.Mod
 
 STEP = """
 import sys, torch
-from utils.training.learner import ready_model
+from utils.runtime.seeds import repeatable_arithmetic
 from utils.training.optimizer import build_optimizer
-layer = ready_model(torch.nn.Linear(1, 1), torch.device("cpu"))
+repeatable_arithmetic(torch.device("cpu"))
+layer = torch.nn.Linear(1, 1)
 assert torch.are_deterministic_algorithms_enabled()
 optimizer = build_optimizer(layer, sys.argv[1], lr=0.1, momentum=0.9, decay=0.0)
 layer(torch.ones(1, 1)).sum().backward()

@@ -97,7 +97,7 @@ def write_accuracy(
         "top5": report.top5,
         "loss": report.loss,
         "images": report.images,
-        "milliseconds_per_image": report.milliseconds,
+        "milliseconds_per_picture": report.milliseconds,
         "classes": [
             {"name": name, "images": images, "top1": None if math.isnan(top1) else top1}
             for name, images, top1 in classes

@@ -1,4 +1,4 @@
-"""Figures of a run: training curves, precision and recall, confusion matrix, sizes of labelled objects.
+"""Figures of a run: training curves, precision and recall, confusion matrix, sizes of objects, trials of a search.
 
 Figures are objects with a canvas of their own; matplotlib's global state is never touched. It is imported inside the
 functions, as that takes longer than most scripts take to start.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from itertools import accumulate
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
+
+from utils.runtime.atomic_files import atomic_file
 
 if TYPE_CHECKING:  # whoever draws one of the figures need not load what makes the others
     from matplotlib.axes import Axes
@@ -300,6 +303,23 @@ def _class_lines(
         return
     for line, index, ap in zip(lines, curves.classes.tolist(), curves.ap[:, 0], strict=True):
         panel.plot(axis, line, linewidth=1, label=f"{names[index]} {ap:.3f}")
+
+
+def plot_search(path: Path, fitness: Sequence[tuple[int, float]], importance: Mapping[str, float]) -> None:
+    """Fitness of each complete trial and the best so far; the share of its spread that each hyperparameter explains."""
+    figure = _figure(width=12 if importance else 7, height=5)
+    axes = figure.subplots(1, 2 if importance else 1, squeeze=False)[0]
+    numbers, values = zip(*fitness, strict=True)
+    axes[0].plot(numbers, values, "o", color="#0072b2", label="trial")
+    axes[0].step(numbers, list(accumulate(values, max)), where="post", color="#d55e00", label="best so far")
+    axes[0].set(xlabel="trial", ylabel="fitness: 0.1 mAP50 + 0.9 mAP50-95", title="History")
+    axes[0].legend()
+    if importance:
+        shown = list(importance.items())[:15][::-1]
+        axes[1].barh([name for name, _ in shown], [share for _, share in shown], color="#009e73")
+        axes[1].set(xlabel="share of the spread", title="Importance")
+    with atomic_file(path) as file:
+        figure.savefig(file, format="png", dpi=120)
 
 
 def _figure(*, width: float, height: float, layout: Literal["constrained"] | None = "constrained") -> Figure:

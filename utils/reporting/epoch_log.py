@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from utils.evaluation.evaluate import EvaluationReport
 from utils.runtime.atomic_files import write_text
@@ -54,7 +54,7 @@ class FinishedEpoch(Protocol):
     def row(self) -> dict[str, float]:
         """Figures by the columns of ``results.csv``, in their order, NaN for what was not measured."""
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, float | str]:
         """Plain values for a checkpoint, by the names of the fields."""
 
 
@@ -109,7 +109,7 @@ class EpochRecord:
         """Figures by the columns of ``results.csv``, NaN for what was not measured."""
         return {column: getattr(self, field) for field, column in COLUMNS.items()}
 
-    def as_dict(self) -> dict[str, Any]:
+    def as_dict(self) -> dict[str, float | str]:
         return asdict(self)
 
 

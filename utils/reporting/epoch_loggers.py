@@ -24,7 +24,7 @@ class EpochLogger(Protocol):
 
 
 def open_loggers(
-    names: Sequence[str] | None, folder: Path, config: Mapping[str, Any], epochs_done: int
+    names: Sequence[str] | None, folder: Path, config: Mapping[str, object], epochs_done: int
 ) -> list[EpochLogger]:
     """The loggers named by ``--loggers``; without names TensorBoard, if it is installed.
 
@@ -91,7 +91,7 @@ class MlflowLogger:
     A resumed run goes on in the MLflow run that carries its folder as a tag.
     """
 
-    def __init__(self, folder: Path, config: Mapping[str, Any]) -> None:
+    def __init__(self, folder: Path, config: Mapping[str, object]) -> None:
         from mlflow.exceptions import MlflowException
         from mlflow.tracking import MlflowClient
 

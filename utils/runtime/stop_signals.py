@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM as a polite request that long work looks at between steps."""
+"""SIGINT and SIGTERM as a polite request that long work heeds between steps."""
 
 from __future__ import annotations
 

@@ -2,39 +2,67 @@
 
 from __future__ import annotations
 
+import copy
 import logging
+import os
 import platform
+import shutil
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Generic, TypeVar
+from typing import Any, TypedDict, TypeVar, cast
 
 import torch
+from torch import nn
 
 from models.pickles import DAMAGE
 from models.weights import SCHEMA
-from utils.config.shared_flags import RunConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.runtime.atomic_files import atomic_file
-from utils.training.learner import Learner
-from utils.training.run_files import previous_of
+from utils.runtime.device import placed
+from utils.runtime.process_ranks import ProcessRanks
+from utils.training.one_epoch import BatchType, Learner
+from utils.training.task import PlainFields, Task
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 Settings = TypeVar("Settings")  # a dataclass of plain values
-Config = TypeVar("Config", bound=RunConfig)
-Recipe = TypeVar("Recipe")  # a dataclass of plain values
-Record = TypeVar("Record", bound=FinishedEpoch)
+Model = TypeVar("Model", bound=nn.Module)
+PREVIOUS = "last.prev.pt"
+OF_ONE_RUN = (
+    "weights/last.pt",
+    "weights/last.prev.pt",
+    "weights/best.pt",
+    "results.csv",
+    "metrics.json",
+    "problems.txt",
+)
 
 
 @dataclass(frozen=True, slots=True)
-class RunState(Generic[Config, Recipe, Record]):
-    """What a killed run needs to go on where its last finished epoch ended."""
+class RunState:
+    """What the finished epochs of a run leave to those to come, besides the learner's own state."""
 
-    config: Config
-    hyp: Recipe
-    records: tuple[Record, ...]  # of every finished epoch
+    records: tuple[FinishedEpoch, ...]  # of every finished epoch
+    class_ap: tuple[float, ...]  # how well each class did in the last evaluation, 0 before it
+    finished: bool = False
+
+
+class CheckpointContent(TypedDict):
+    """A checkpoint's keys, besides the task's ``model_fields``, of which two stand here too."""
+
+    model: dict[str, torch.Tensor]
+    average: dict[str, torch.Tensor] | None  # what may be None is so where nobody is to resume
+    average_updates: int
+    optimizer: dict[str, Any] | None  # as torch's optimizers give it
+    scaler: dict[str, Any] | None
+    config: dict[str, object]  # see `plain_config`
+    hyp: dict[str, object]
+    records: list[dict[str, float | str]]  # fields of each epoch's record
     finished: bool
-    class_ap: tuple[float, ...] = ()  # how well each class did in the last evaluation, 0 before it
+    class_ap: list[float]
+    threads: int
+    versions: dict[str, str]
 
 
 def versions() -> dict[str, str]:
@@ -42,49 +70,49 @@ def versions() -> dict[str, str]:
     return {"python": platform.python_version(), "torch": str(torch.__version__)}
 
 
-def write_checkpoint(path: Path, learner: Learner[Any, Any], state: RunState, *, resumable: bool) -> None:
+def write_checkpoint(path: Path, task: Task[BatchType], state: RunState, *, resumable: bool) -> None:
     """Write model and average and, if the file is to be ``resumable``, all that going on needs.
 
     Raises:
         UserError: the disk is full or the folder cannot be written; an older file under ``path`` stays as it was.
     """
+    learner = task.learner
     averaged = learner.average.model.state_dict()
-    content = {
-        **learner.description,
+    content: CheckpointContent = {
         # What is not resumed is only used, and the average is the model that was evaluated.
         "model": learner.model.state_dict() if resumable else averaged,
         "average": averaged if resumable else None,
         "average_updates": learner.average.updates,
         "optimizer": learner.optimizer.state_dict() if resumable else None,
         "scaler": learner.scaler.state_dict() if resumable else None,
-        "config": plain_config(state.config),
-        "hyp": plain_config(state.hyp),
+        "config": plain_config(task.config),
+        "hyp": plain_config(task.hyp),
         "records": [record.as_dict() for record in state.records],
         "finished": state.finished,
         "class_ap": list(state.class_ap),
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
+    whole = {**task.model_fields(), **content}
     try:
         with atomic_file(path) as file:
-            torch.save(content, file)
+            torch.save(whole, file)
     except (OSError, RuntimeError) as error:  # torch reports a failed write of its archive as RuntimeError
         raise UserError(f"{path}: cannot write the checkpoint: {error}") from error
 
 
-def plain_config(config: Any) -> dict[str, Any]:
+def plain_config(config: PlainFields) -> dict[str, object]:
     """The fields of a settings object as plain values, tuples as lists, for YAML and checkpoints."""
     values = {item.name: getattr(config, item.name) for item in fields(config)}
     return {name: list(value) if isinstance(value, tuple) else value for name, value in values.items()}
 
 
-def config_from_plain(kind: type[Settings], values: dict[str, Any]) -> Settings:
+def config_from_plain(kind: Callable[..., Settings], values: Mapping[str, object]) -> Settings:
     """The settings that :func:`plain_config` made plain."""
-    settings: dict[str, Any] = {n: tuple(value) if isinstance(value, list) else value for n, value in values.items()}
-    return kind(**settings)
+    return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
 
 
-def read_checkpoint(path: Path, script: str = "train.py", task: str = "detect") -> dict[str, Any]:
+def read_checkpoint(path: Path, script: str = "train.py", task: str = "detect") -> CheckpointContent:
     """The content of a checkpoint of ``task`` that ``script`` wrote, opened without running anything in it.
 
     Raises:
@@ -103,11 +131,12 @@ def read_checkpoint(path: Path, script: str = "train.py", task: str = "detect") 
     found = content.get("task", "detect")  # the first checkpoints were all of detectors and did not say so
     if found != task:
         raise UserError(f"{path}: a checkpoint whose task is '{found}'; {script} trains to {task}")
-    return content
+    return cast(CheckpointContent, {"class_ap": [], **content})  # the first checkpoints had none
 
 
-def restore(learner: Learner[Any, Any], content: dict[str, Any]) -> None:
-    """Give the learner the state in which the checkpoint's last epoch ended."""
+def restore(learner: Learner[nn.Module, BatchType], content: CheckpointContent) -> None:
+    """Give the learner the state in which the last epoch of a checkpoint to resume from ended."""
+    assert content["average"] is not None and content["optimizer"] is not None and content["scaler"] is not None
     learner.model.load_state_dict(content["model"])
     learner.average.model.load_state_dict(content["average"])
     learner.average.updates = content["average_updates"]
@@ -115,7 +144,7 @@ def restore(learner: Learner[Any, Any], content: dict[str, Any]) -> None:
     learner.scaler.load_state_dict(content["scaler"])
 
 
-def restore_threads(content: dict[str, Any]) -> None:
+def restore_threads(content: CheckpointContent) -> None:
     """Compute with as many threads as the run did, as sums depend on it, and warn of other library versions."""
     torch.set_num_threads(content["threads"])
     for library, version in versions().items():
@@ -144,3 +173,44 @@ def checkpoint_to_resume(wanted: bool | str, project: Path) -> Path:
     if not found:
         raise UserError(f"--resume: no run with a weights/last.pt in {project}")
     return max(found, key=lambda path: path.stat().st_mtime_ns).resolve()
+
+
+def same_in_every_process(load: Callable[[Path], Model], path: Path, own: Model, ranks: ProcessRanks) -> Model:
+    """The model of a checkpoint that only the writer can be sure to read; ``own`` is of its architecture."""
+    model = placed(load(path), ranks.device) if ranks.is_writer else copy.deepcopy(own)
+    ranks.share(model)
+    return model
+
+
+def keep_previous(last: Path) -> None:
+    """Keep the checkpoint under ``last``, if there is one, as ``last.prev.pt`` beside it."""
+    if not last.is_file():
+        return
+    waiting = last.with_name(f".{PREVIOUS}")
+    waiting.unlink(missing_ok=True)
+    try:
+        os.link(last, waiting)
+    except OSError:  # a file system without hard links
+        shutil.copyfile(last, waiting)
+    waiting.replace(last.with_name(PREVIOUS))
+
+
+def previous_of(checkpoint: Path) -> Path | None:
+    """The checkpoint kept beside a ``last.pt``."""
+    kept = checkpoint.with_name(PREVIOUS)
+    return kept if checkpoint.name == "last.pt" and kept.is_file() else None
+
+
+def set_aside_older_run(folder: Path) -> None:
+    """Rename what an older run left (``--exist-ok``) to ``*.older``, so that nothing of it passes for new."""
+    aside = [folder / name for name in OF_ONE_RUN if (folder / name).is_file()]
+    for path in aside:
+        path.replace(path.with_name(f"{path.name}.older"))
+    if aside:
+        LOGGER.warning("%s: files of an older run are kept as *.older", folder)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Delete checkpoints that a killed process had not written to their end; nobody else may be writing there."""
+    for path in (folder / "weights").glob(".*.pt.*"):
+        path.unlink()

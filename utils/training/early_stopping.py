@@ -3,14 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 from utils.reporting.epoch_log import FinishedEpoch
 
-Epoch = TypeVar("Epoch", bound=FinishedEpoch)
 
-
-def best_epoch(records: Sequence[Epoch]) -> Epoch | None:
+def best_epoch(records: Sequence[FinishedEpoch]) -> FinishedEpoch | None:
     """The evaluated epoch of the highest fitness, the first of equals; None before any evaluation."""
     evaluated = [record for record in records if record.evaluated]
     return max(evaluated, key=lambda record: record.fitness, default=None)

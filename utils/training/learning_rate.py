@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import NamedTuple, Protocol
 
-from utils.config.classification_recipe import ClassificationRecipe
 from utils.config.hyperparameters import Hyperparameters
 
 LEAST_WARMUP_STEPS = 100
@@ -73,25 +72,3 @@ class LearningRateSchedule:
         momentum = hyp.warmup_momentum + (hyp.momentum - hyp.warmup_momentum) * share
         accumulate = round(1 + (hyp.nominal_batch / self.batch_size - 1) * share)
         return StepRates((bias, rate * share, rate * share), momentum, max(accumulate, 1))
-
-
-@dataclass(frozen=True, slots=True)
-class ClassificationSchedule:
-    """From ``lr0`` along a line to ``lr0 * lrf``, or in steps at the recipe's milestones; after a warm-up from 0."""
-
-    recipe: ClassificationRecipe
-    steps_per_epoch: int
-
-    def factor(self, epoch: int) -> float:
-        """Share of ``lr0`` in ``epoch`` (from 0)."""
-        recipe = self.recipe
-        if recipe.milestones:
-            return recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
-        return 1 - epoch / max(recipe.epochs, 1) * (1 - recipe.lrf)
-
-    def at(self, epoch: int, step: int) -> StepRates:
-        """Rates of batch ``step`` of ``epoch``, both from 0. Warm-up ends with the full rate in its last step."""
-        warmup = round(self.recipe.warmup_epochs * self.steps_per_epoch)
-        done = epoch * self.steps_per_epoch + step + 1
-        rate = self.recipe.lr0 * self.factor(epoch) * (min(done / warmup, 1.0) if warmup else 1.0)
-        return StepRates((rate, rate, rate), self.recipe.momentum, accumulate=1)

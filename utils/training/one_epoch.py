@@ -1,25 +1,78 @@
-"""One pass over the training images. The training step stands here whole."""
+"""One pass over the training images. The training step stands here whole, after the parts that it needs."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
-from typing import Any, NamedTuple
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 import torch
-from tqdm import tqdm
+from torch import nn
+from torch.nn.parallel import DistributedDataParallel
 
 from utils.runtime.device import autocast
+from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.stop_signals import StopRequest
-from utils.training.learner import Images, Learner, Model
+from utils.training.learning_rate import Schedule
 from utils.training.optimizer import set_rates
+from utils.training.weight_average import WeightAverage
 from utils.user_error import UserError
 
 GRADIENT_NORM_LIMIT = 10.0
+Placed = TypeVar("Placed")
 
 
-class NonFiniteLoss(UserError):
-    """A loss that is NaN or infinite, after which the weights are worth nothing."""
+class TrainingBatch(Protocol):
+    """Images with what is to be learned of them."""
+
+    @property
+    def images(self) -> torch.Tensor:
+        """(B, 3, H, W) uint8 RGB as loaded, float after ``on``."""
+
+    def on(self: Placed, device: torch.device) -> Placed: ...
+
+
+BatchType = TypeVar("BatchType", bound=TrainingBatch)
+Examined = TypeVar("Examined", bound=TrainingBatch, contravariant=True)
+Model = TypeVar("Model", bound=nn.Module, covariant=True)
+
+
+class Parts(Protocol):
+    """Scalar parts of a loss, a named tuple."""
+
+    @property
+    def total(self) -> torch.Tensor: ...
+
+    def __iter__(self) -> Iterator[torch.Tensor]: ...
+
+
+class Loss(Protocol[Examined]):
+    """The loss of a network's output for a batch, a mean over the images of the batch."""
+
+    @property
+    def part_names(self) -> tuple[str, ...]: ...
+
+    def __call__(self, outputs: Any, batch: Examined, ranks: ProcessRanks, /) -> Parts:
+        """``outputs`` are what this loss's network gives, for which torch has no type."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Learner(Generic[Model, BatchType]):
+    """A model on its device with its loss, optimizer, schedule and average: all that a step needs."""
+
+    model: Model
+    network: nn.Module  # what the step calls, see `shared_network`
+    loss: Loss[BatchType]
+    optimizer: torch.optim.Optimizer
+    scaler: torch.amp.GradScaler
+    schedule: Schedule
+    average: WeightAverage[Model]
+    ranks: ProcessRanks
+    precision: torch.dtype
+    multi_scale: Callable[[BatchType, int, int], BatchType] | None = None  # (batch, epoch, step) in another size
+    sum_over_images: bool  # gradients are sums over the images of a batch, as of YOLOv5's detector; else means
+    images_per_frame: int = 1  # that a frame (H, W) is made of: more with --quad
 
 
 class EpochOutcome(NamedTuple):
@@ -29,8 +82,20 @@ class EpochOutcome(NamedTuple):
     rates: tuple[float, float, float]
 
 
+class ProgressBar(Protocol):
+    """Shows how far the epoch is."""
+
+    def set_postfix_str(self, s: str, refresh: bool) -> None: ...
+
+    def update(self) -> object: ...
+
+
 def train_one_epoch(
-    learner: Learner[Model, Images], batches: Iterable[Images], epoch: int, progress: tqdm[Any], stop: StopRequest
+    learner: Learner[nn.Module, BatchType],
+    batches: Iterable[BatchType],
+    epoch: int,
+    progress: ProgressBar,
+    stop: StopRequest,
 ) -> EpochOutcome | None:
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 
@@ -46,16 +111,20 @@ def train_one_epoch(
     for step, batch in enumerate(batches):
         rates = learner.schedule.at(epoch, step)
         set_rates(optimizer, rates.groups, rates.momentum)
-        batch = learner.prepared(batch, epoch, step)
-        with autocast(learner.device, learner.precision):
-            outputs = network(batch.images)
-        parts = learner.loss(outputs, batch, ranks)
-        scaler.scale(parts.total * learner.gradient_weight(batch)).backward()  # type: ignore[no-untyped-call]
-        meter.add(ranks.mean(torch.stack(tuple(parts))), epoch, step)
+        batch = batch.on(ranks.device)  # images (B, 3, H, W) float: 0-1 for a detector, normalized for a classifier
+        if learner.multi_scale is not None:
+            batch = learner.multi_scale(batch, epoch, step)  # (B, 3, H', W'), boxes scaled with it
+        with autocast(ranks.device, learner.precision):
+            outputs = network(batch.images)  # detector: HeadMaps, per stride s (B, A, H/s, W/s, 5 + C); else (B, C)
+        parts = learner.loss(outputs, batch, ranks)  # scalars, means over images
+        images = len(batch.images) * learner.images_per_frame * ranks.world
+        loss = parts.total * (images if learner.sum_over_images else 1)  # scalar
+        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
+        meter.add(ranks.mean(torch.stack(tuple(parts))), epoch, step)  # (parts,)
         waiting += 1
         if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
             scaler.unscale_(optimizer)
-            torch.nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM_LIMIT)
+            nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM_LIMIT)
             scaler.step(optimizer)
             scaler.update()
             optimizer.zero_grad()
@@ -66,6 +135,10 @@ def train_one_epoch(
         if ranks.any(stop.signal_number is not None):
             return None
     return EpochOutcome(meter.mean(), rates.groups)
+
+
+class NonFiniteLoss(UserError):
+    """A loss that is NaN or infinite, after which the weights are worth nothing."""
 
 
 class LossMeter:
@@ -94,3 +167,18 @@ class LossMeter:
 
     def text(self) -> str:
         return "  ".join(f"{name} {value:.4f}" for name, value in zip(self.names, self.mean(), strict=True))
+
+
+def shared_network(model: nn.Module, ranks: ProcessRanks, *, sync_bn: bool) -> nn.Module:
+    """The model, or what shares its gradients among processes; with ``sync_bn`` its batch norms see all their images.
+
+    The average is taken before, and the optimizer after this, which changes the batch norms of ``model`` in place.
+    """
+    if sync_bn:
+        model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
+    return model if ranks.world == 1 else DistributedDataParallel(model)
+
+
+def gradient_scaler(device: torch.device, precision: torch.dtype) -> torch.amp.GradScaler:
+    """Keeps fp16 gradients from vanishing; does nothing for other arithmetic."""
+    return torch.amp.GradScaler(device.type, enabled=precision == torch.float16)

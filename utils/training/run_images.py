@@ -1,8 +1,11 @@
-"""The images of a run, as every one of its processes loads them."""
+"""The images of a detector's run, as every one of its processes loads them, and the sizes that they come in."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+
+import numpy as np
 
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.hyperparameters import Hyperparameters
@@ -13,14 +16,16 @@ from utils.dataset.evaluation_loader import DetectionLoader, evaluation_loader
 from utils.dataset.image_cache import CacheKind
 from utils.dataset.tiled_dataset import TiledDataset
 from utils.dataset.training_loader import DetectionTrainingLoader, TrainingShape, training_loader
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Batch
 from utils.runtime.process_ranks import ProcessRanks
 
 FEW_BYTES = 64 * 2**20  # of decoded training images that are kept without --cache: little beside torch itself
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
-    """What a run learns from and what it is judged on."""
+class RunImages:
+    """What a run learns from and what it is evaluated on."""
 
     training: DetectionTrainingLoader
     evaluation: DetectionLoader
@@ -30,10 +35,9 @@ class Images:
 
 def open_images(
     dataset: DatasetSpec, config: TrainConfig, hyp: Hyperparameters, stride: int, ranks: ProcessRanks
-) -> Images:
+) -> RunImages:
     """Loaders over this process's share of the training and the validation part of a data set."""
     learn = LoaderSettings.of_run(config, ranks)
-    judge = learn.without_gradients()
     classes = dataset.names
     tile = dataset.tile if config.tile is None else config.tile or None
     with ranks.first_on_machine():  # the scan is cached
@@ -48,9 +52,30 @@ def open_images(
         if asked:
             val = val.cached(asked, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
-    return Images(
+    return RunImages(
         training_loader(train, config.imgsz, hyp, config.seed, learn, shape),
-        evaluation_loader(val, config.imgsz, judge, stride=stride),
+        evaluation_loader(val, config.imgsz, learn.without_gradients(), stride=stride),
         side=config.imgsz,
         tile=tile,
     )
+
+
+@dataclass(frozen=True, slots=True)
+class MultiScale:
+    """``--multi-scale``: sizes between half and one and a half of ``imgsz``, in multiples of ``stride`` pixels."""
+
+    imgsz: int
+    stride: int
+    seed: int
+
+    def __call__(self, batch: Batch, epoch: int, step: int) -> Batch:
+        """The batch, float images on their device, in the size of this step of the run."""
+        return batch.resized(self.frame(batch.size, epoch, step))
+
+    def frame(self, size: FrameSize, epoch: int, step: int) -> FrameSize:
+        """What a batch of frames of ``size`` is scaled to: the same for every process of a run."""
+        rng = np.random.default_rng((self.seed, epoch, step))
+        lowest = math.ceil(0.5 * self.imgsz / self.stride)
+        longest = int(rng.integers(lowest, int(1.5 * self.imgsz) // self.stride + 1)) * self.stride
+        scale = longest / max(size)
+        return FrameSize(*(math.ceil(side * scale / self.stride - 1e-9) * self.stride for side in size))

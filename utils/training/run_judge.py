@@ -20,7 +20,7 @@ from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
-from utils.training.run_images import Images
+from utils.training.run_images import RunImages
 
 TILES_AT_ONCE = 16  # through the network
 
@@ -39,7 +39,7 @@ class FrameChanges(EvaluationObserver):
 
 def judge(
     model: DetectionModel,
-    images: Images,
+    images: RunImages,
     settings: EvaluationSettings,
     loss: DetectionLossFunction,
     ranks: ProcessRanks,

@@ -6,16 +6,16 @@ Whatever is learned: `utils.training.task` says what that adds. The training ste
 
 from __future__ import annotations
 
-import copy
 import logging
 import signal
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Generic
 
 import yaml
+from torch import nn
 from tqdm import tqdm
 
 from utils.config.shared_flags import RunConfig
@@ -24,43 +24,49 @@ from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
-from utils.runtime.device import describe_device, placed, resolve_precision
+from utils.runtime.device import describe_device, resolve_precision
 from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
-from utils.runtime.reused_memory import give_back_freed_memory
-from utils.runtime.seeds import reseed_torch
+from utils.runtime.reused_memory import give_back_freed_memory, reuse_freed_memory
+from utils.runtime.seeds import repeatable_arithmetic, reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.checkpoint import (
     RunState,
     checkpoint_to_resume,
+    config_from_plain,
+    keep_previous,
     plain_config,
     read_checkpoint,
+    remove_unfinished,
     restore,
     restore_threads,
+    set_aside_older_run,
     write_checkpoint,
 )
 from utils.training.early_stopping import best_epoch, patience_exhausted
-from utils.training.learner import Learner
-from utils.training.one_epoch import NonFiniteLoss, train_one_epoch
-from utils.training.run_files import keep_previous, remove_unfinished, set_aside_older_run
-from utils.training.task import Task
+from utils.training.one_epoch import BatchType, Learner, NonFiniteLoss, train_one_epoch
+from utils.training.task import Config, Recipe, Task, TaskKind
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
-AnyTask = Task[Any, Any, Any]
 
 
 @dataclass(slots=True)
-class TrainingRun:
+class TrainingRun(Generic[BatchType]):
     """A run in its folder."""
 
+    script: str  # that starts such runs
     folder: Path
-    state: RunState[Any, Any, Any]
-    task: AnyTask
+    state: RunState
+    task: Task[BatchType]
     loggers: Sequence[EpochLogger] = ()
 
     @property
-    def learner(self) -> Learner[Any, Any]:
+    def config(self) -> RunConfig:
+        return self.task.config
+
+    @property
+    def learner(self) -> Learner[nn.Module, BatchType]:
         return self.task.learner
 
     @property
@@ -72,7 +78,7 @@ class TrainingRun:
         return self.folder / "weights" / "best.pt"
 
 
-def train(kind: type[AnyTask], config: RunConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
+def train(kind: TaskKind[Config, Recipe, BatchType], config: Config, watchers: Sequence[EpochLogger] = ()) -> Path:
     """Train as ``config`` says, or go on with the run that it names. Gives the run's folder.
 
     ``watchers`` see every epoch beside the loggers that the settings name, and may end the run by raising.
@@ -82,13 +88,17 @@ def train(kind: type[AnyTask], config: RunConfig, watchers: Sequence[EpochLogger
         Stopped: SIGINT or SIGTERM; the unfinished epoch is dropped.
     """
     with joined_processes(config.device, config.local_rank) as ranks:
+        repeatable_arithmetic(ranks.device)  # these two are modes of the whole process
+        reuse_freed_memory(ranks.device)
         if config.resume:
             checkpoint = Path(ranks.text(str(checkpoint_to_resume(config.resume, Path(config.project)))))
             return resume(kind, checkpoint, config, ranks, watchers)
         return begin(kind, config, ranks, watchers)
 
 
-def begin(kind: type[AnyTask], config: RunConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]) -> Path:
+def begin(
+    kind: TaskKind[Config, Recipe, BatchType], config: Config, ranks: ProcessRanks, watchers: Sequence[EpochLogger]
+) -> Path:
     """A new run, to its end."""
     run = new_run(kind, config, ranks)
     run.loggers = watchers
@@ -101,7 +111,11 @@ def begin(kind: type[AnyTask], config: RunConfig, ranks: ProcessRanks, watchers:
 
 
 def resume(
-    kind: type[AnyTask], checkpoint: Path, config: RunConfig, ranks: ProcessRanks, watchers: Sequence[EpochLogger]
+    kind: TaskKind[Config, Recipe, BatchType],
+    checkpoint: Path,
+    config: Config,
+    ranks: ProcessRanks,
+    watchers: Sequence[EpochLogger],
 ) -> Path:
     """The run that left ``checkpoint``, to its end."""
     with hold_run_directory(checkpoint.parent.parent) if ranks.is_writer else nullcontext():
@@ -110,21 +124,22 @@ def resume(
         if ranks.is_writer:
             remove_unfinished(run.folder)
             if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
-                write_checkpoint(run.last, run.learner, run.state, resumable=True)
+                write_checkpoint(run.last, run.task, run.state, resumable=True)
             if run.state.records:
                 write_results_csv(run.folder / "results.csv", run.state.records)
         return run_to_the_end(run)
 
 
-def new_run(kind: type[AnyTask], config: RunConfig, ranks: ProcessRanks) -> TrainingRun:
-    """A run at its beginning. The folder is made last, when all that the settings name has been looked at."""
+def new_run(kind: TaskKind[Config, Recipe, BatchType], config: Config, ranks: ProcessRanks) -> TrainingRun[BatchType]:
+    """A run at its beginning. The folder is made last, when all that the settings name has been checked."""
     refuse_missing_loggers(config.loggers)
     refuse_what_processes_cannot_share(config, ranks)
     resolve_precision(config.precision, ranks.device)  # a wrong one is refused before images are read
     reseed_torch(config.seed, epoch=-1)  # the starting weights draw from a number of their own
-    task, state = kind.begun(config, ranks)
+    task = kind.begun(config, ranks)
+    state = RunState(records=(), class_ap=(0.0,) * task.class_count)
     made = new_run_directory(config.project, config.name, exist_ok=config.exist_ok) if ranks.is_writer else ""
-    return TrainingRun(Path(ranks.text(str(made))), state, task)
+    return TrainingRun(kind.script, Path(ranks.text(str(made))), state, task)
 
 
 def refuse_what_processes_cannot_share(config: RunConfig, ranks: ProcessRanks) -> None:
@@ -141,31 +156,35 @@ def refuse_what_processes_cannot_share(config: RunConfig, ranks: ProcessRanks) -
         raise UsageError(f"--batch-size {config.batch_size}: must divide among {ranks.world} processes")
 
 
-def resumed_run(kind: type[AnyTask], checkpoint: Path, config: RunConfig, ranks: ProcessRanks) -> TrainingRun:
+def resumed_run(
+    kind: TaskKind[Config, Recipe, BatchType], checkpoint: Path, config: Config, ranks: ProcessRanks
+) -> TrainingRun[BatchType]:
     """A run as it stood after its last finished epoch, with the settings it was begun with."""
     content = read_checkpoint(checkpoint, kind.script, kind.name)
-    state = kind.state_in(content)
-    if state.finished:
-        raise UserError(f"{checkpoint}: that run is finished ({len(state.records)} epochs); start a new one from it")
+    records = tuple(kind.record_type(**record) for record in content["records"])
+    if content["finished"]:
+        raise UserError(f"{checkpoint}: that run is finished ({len(records)} epochs); start a new one from it")
     if content["optimizer"] is None:
         raise UserError(f"{checkpoint}: holds no training state; resume from the last.pt of its run")
     restore_threads(content)
+    begun_with = config_from_plain(kind.config_type, content["config"])
     # The device and the number of workers belong to the machine that goes on, not to the run.
-    state = replace(state, config=replace(state.config, device=config.device, workers=config.workers))
-    refuse_what_processes_cannot_share(state.config, ranks)
-    task = kind.reopened(kind.load(checkpoint), state, ranks)
+    settings = replace(begun_with, device=config.device, workers=config.workers)
+    refuse_what_processes_cannot_share(settings, ranks)
+    task = kind.reopened(checkpoint, settings, config_from_plain(kind.recipe_type, content["hyp"]), ranks)
     restore(task.learner, content)
-    LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(state.records), state.config.epochs)
-    return TrainingRun(checkpoint.parent.parent, state, task)
+    LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(records), settings.epochs)
+    state = RunState(records, class_ap=tuple(content["class_ap"]))
+    return TrainingRun(kind.script, checkpoint.parent.parent, state, task)
 
 
-def run_to_the_end(run: TrainingRun) -> Path:
+def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
     """The epochs that are left, the last evaluation, and a line that says where the results are."""
-    config = run.state.config
-    processes = f", {run.learner.ranks.world} processes" if run.learner.ranks.world > 1 else ""
-    LOGGER.info("training on %s%s, results in %s", describe_device(run.learner.device), processes, run.folder)
+    config, ranks = run.config, run.learner.ranks
+    processes = f", {ranks.world} processes" if ranks.world > 1 else ""
+    LOGGER.info("training on %s%s, results in %s", describe_device(ranks.device), processes, run.folder)
     with explained_failures(config.batch_size, config.imgsz), ExitStack() as closing:
-        if run.learner.ranks.is_writer:
+        if ranks.is_writer:
             done = len(run.state.records)
             run.loggers = [*open_loggers(config.loggers, run.folder, plain_config(config), done), *run.loggers]
         for logger in run.loggers:
@@ -181,15 +200,15 @@ def run_to_the_end(run: TrainingRun) -> Path:
     return run.folder
 
 
-def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
+def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> None:
     """Train on every image once, evaluate the average, record and save.
 
     Raises:
         Stopped: a signal asked to stop; the epoch leaves no trace.
     """
-    config, is_last, ranks = run.state.config, epoch == run.state.config.epochs - 1, run.learner.ranks
+    config, is_last, ranks = run.config, epoch == run.config.epochs - 1, run.learner.ranks
     reseed_torch(config.seed, epoch, ranks.rank)
-    batches = run.task.batches(epoch, run.state)
+    batches = run.task.batches(epoch, run.state.class_ap)
     title = f"epoch {epoch}/{config.epochs - 1}"
     with tqdm(total=len(batches), desc=title, leave=False, disable=not ranks.is_writer) as progress:
         try:
@@ -198,59 +217,51 @@ def run_epoch(run: TrainingRun, epoch: int, stop: StopRequest) -> None:
             raise UserError(f"{error}; the last good checkpoint is {run.last}") from error
     if outcome is None:
         number = stop.signal_number or signal.SIGTERM  # another process may have been asked
-        again = f"python {run.task.script} --resume {run.last}"
+        again = f"python {run.script} --resume {run.last}"
         raise Stopped(number, f"stopped in epoch {epoch}; go on with: {again}")
     ranks.share(run.learner.average.model)  # batch statistics are each process's own
-    report = None
     if is_last or not config.noval:
         give_back_freed_memory()
-        report = run.task.evaluate(run.state)
-    record = run.task.record(epoch, outcome, report)
-    run.state = replace(run.state, records=(*run.state.records, record))
-    if report is not None:
-        run.state = replace(run.state, class_ap=run.task.class_scores(report))
+        record, class_ap = run.task.evaluate(epoch, outcome)
+    else:
+        record, class_ap = run.task.record(epoch, outcome), run.state.class_ap
+    run.state = RunState((*run.state.records, record), class_ap)
     LOGGER.info("%s", record.line())
     if ranks.is_writer:
         write_epoch(run, record)
 
 
-def write_epoch(run: TrainingRun, record: FinishedEpoch) -> None:
+def write_epoch(run: TrainingRun[BatchType], record: FinishedEpoch) -> None:
     """Checkpoints and the table, after a finished epoch."""
-    config, epoch = run.state.config, record.epoch
+    config, epoch = run.config, record.epoch
     is_last, best = epoch == config.epochs - 1, best_epoch(run.state.records)
     if is_last or not config.nosave:
         if best is record or best is None:
-            write_checkpoint(run.best, run.learner, run.state, resumable=False)
+            write_checkpoint(run.best, run.task, run.state, resumable=False)
         keep_previous(run.last)
-        write_checkpoint(run.last, run.learner, run.state, resumable=True)
+        write_checkpoint(run.last, run.task, run.state, resumable=True)
     if config.save_period > 0 and epoch % config.save_period == 0:
-        write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.learner, run.state, resumable=False)
+        write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.task, run.state, resumable=False)
     write_results_csv(run.folder / "results.csv", run.state.records)
     for logger in run.loggers:
         logger.log(record)
 
 
-def write_beginning(run: TrainingRun) -> None:
+def write_beginning(run: TrainingRun[BatchType]) -> None:
     """Settings and the start weights, from which a run that is killed in its first epoch goes on."""
     (run.folder / "weights").mkdir(exist_ok=True)
-    write_text(run.folder / "hyp.yaml", yaml.safe_dump(plain_config(run.state.hyp), sort_keys=False))
-    write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.state.config), sort_keys=False))
-    write_checkpoint(run.last, run.learner, run.state, resumable=True)
-    run.task.write_beginning(run.folder, run.state)
+    write_text(run.folder / "hyp.yaml", yaml.safe_dump(plain_config(run.task.hyp), sort_keys=False))
+    write_text(run.folder / "opt.yaml", yaml.safe_dump(plain_config(run.config), sort_keys=False))
+    write_checkpoint(run.last, run.task, run.state, resumable=True)
+    run.task.write_beginning(run.folder, run.state.class_ap)
 
 
-def finish(run: TrainingRun) -> None:
+def finish(run: TrainingRun[BatchType]) -> None:
     """Evaluate the best weights once more, with images, and close the run's checkpoint."""
-    ranks, model = run.learner.ranks, copy.deepcopy(run.learner.average.model)
-    chosen = run.best if run.best.is_file() else run.last
-    if ranks.is_writer:
-        model = placed(run.task.load(chosen), ranks.device)
-    ranks.share(model)
-    give_back_freed_memory()
-    run.task.judge_best(model, chosen, run.folder, run.state)
-    if not ranks.is_writer:
+    run.task.evaluate_best(run.best if run.best.is_file() else run.last, run.folder)
+    if not run.learner.ranks.is_writer:
         return
-    if run.state.records and not run.state.config.noplots:
+    if run.state.records and not run.config.noplots:
         plot_results(run.folder / "results.png", run.state.records)
     run.state = replace(run.state, finished=True)
-    write_checkpoint(run.last, run.learner, run.state, resumable=False)
+    write_checkpoint(run.last, run.task, run.state, resumable=False)

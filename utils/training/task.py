@@ -2,93 +2,82 @@
 
 from __future__ import annotations
 
-from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import Field, dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
+from torch import nn
+
+from utils.config.shared_flags import RunConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.runtime.process_ranks import ProcessRanks
-from utils.training.checkpoint import RunState, config_from_plain
-from utils.training.learner import Learner, Model
-from utils.training.one_epoch import EpochOutcome
-
-Report = TypeVar("Report")
-State = TypeVar("State", bound=RunState)
+from utils.training.one_epoch import BatchType, EpochOutcome, Learner
 
 
-class Batches(Protocol):
+class PlainFields(Protocol):
+    """A dataclass of plain values and tuples of them."""
+
+    __dataclass_fields__: ClassVar[dict[str, Field[Any]]]
+
+
+Config = TypeVar("Config", bound=RunConfig)
+Recipe = TypeVar("Recipe", bound=PlainFields)
+Loaded = TypeVar("Loaded", covariant=True)
+
+
+class Batches(Protocol[Loaded]):
     """One epoch's training batches."""
 
     def __len__(self) -> int: ...
 
-    def __iter__(self) -> Iterator[Any]: ...
+    def __iter__(self) -> Iterator[Loaded]: ...
 
 
-class Task(ABC, Generic[Model, State, Report]):
-    """A learner with its images; `utils.training.session` drives it through the epochs.
+class Task(Protocol[BatchType]):
+    """A learner with its settings and images; `utils.training.session` drives it through the epochs."""
 
-    ``State`` is the run's state with this task's settings, recipe and records, ``Report`` an evaluation's figures.
-    """
+    @property
+    def config(self) -> RunConfig: ...
 
-    script: ClassVar[str]  # that starts such runs
-    name: ClassVar[str]  # in checkpoints
-    config_type: ClassVar[type]
-    recipe_type: ClassVar[type]
-    record_type: ClassVar[type]
+    @property
+    def hyp(self) -> PlainFields:
+        """The recipe."""
 
-    learner: Learner[Model, Any]
+    @property
+    def learner(self) -> Learner[nn.Module, BatchType]: ...
 
-    @classmethod
-    @abstractmethod
-    def begun(cls, config: Any, ranks: ProcessRanks) -> tuple[Task[Model, State, Report], State]:
-        """A task at its beginning, and the run's state, whose settings may be more exact than those given.
+    @property
+    def class_count(self) -> int: ...
 
-        Raises:
-            UserError: anything missing or wrong in what the settings name.
-        """
+    def model_fields(self) -> dict[str, object]:
+        """What a checkpoint keeps to build the model again: tensors and plain values."""
 
-    @classmethod
-    @abstractmethod
-    def reopened(cls, model: Model, state: State, ranks: ProcessRanks) -> Task[Model, State, Report]:
-        """The task of a run that goes on; its learner still has to be given the checkpoint's state."""
+    def batches(self, epoch: int, class_scores: tuple[float, ...]) -> Batches[BatchType]:
+        """What an epoch trains on: this process's share. ``class_scores`` are those of the last evaluation."""
 
-    @staticmethod
-    @abstractmethod
-    def load(path: Path) -> Model:
-        """The model of a checkpoint, averaged weights where it has them."""
+    def record(self, epoch: int, outcome: EpochOutcome) -> FinishedEpoch:
+        """The row of an epoch that is not evaluated."""
 
-    @abstractmethod
-    def batches(self, epoch: int, state: State) -> Batches:
-        """What an epoch trains on: this process's share."""
+    def evaluate(self, epoch: int, outcome: EpochOutcome) -> tuple[FinishedEpoch, tuple[float, ...]]:
+        """The row of an epoch whose averaged weights are evaluated, and how well each class did, 0 to 1."""
 
-    @abstractmethod
-    def evaluate(self, state: State) -> Report:
-        """The averaged weights on the part that the run is judged by, loss included."""
-
-    @abstractmethod
-    def record(self, epoch: int, outcome: EpochOutcome, report: Report | None) -> FinishedEpoch:
-        """The epoch's row; ``report`` is None where it was not evaluated."""
-
-    @abstractmethod
-    def class_scores(self, report: Report) -> tuple[float, ...]:
-        """How well each class did, 0 to 1."""
-
-    @abstractmethod
-    def write_beginning(self, folder: Path, state: State) -> None:
+    def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
         """What is known before the first epoch, images included."""
 
-    @abstractmethod
-    def judge_best(self, model: Model, source: Path, folder: Path, state: State) -> None:
-        """Evaluate the run's best weights, read from ``source``, once more; the writer reports and draws."""
+    def evaluate_best(self, checkpoint: Path, folder: Path) -> None:
+        """Evaluate the run's best weights once more; the writer reports and draws."""
 
-    @classmethod
-    def state_in(cls, content: dict[str, Any]) -> RunState:
-        """The run's settings and finished epochs out of a checkpoint."""
-        return RunState(
-            config=config_from_plain(cls.config_type, content["config"]),
-            hyp=config_from_plain(cls.recipe_type, content["hyp"]),
-            records=tuple(cls.record_type(**record) for record in content["records"]),
-            finished=content["finished"],
-            class_ap=tuple(content.get("class_ap", ())),
-        )
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskKind(Generic[Config, Recipe, BatchType]):
+    """What a script trains: the types of its settings, and how such a run is begun and goes on."""
+
+    script: str
+    name: str  # in checkpoints
+    config_type: type[Config]
+    recipe_type: type[Recipe]
+    record_type: Callable[..., FinishedEpoch]  # by the names of its fields
+    begun: Callable[[Config, ProcessRanks], Task[BatchType]]
+    # With the model of a checkpoint; the learner still has to be given the checkpoint's state.
+    reopened: Callable[[Path, Config, Recipe, ProcessRanks], Task[BatchType]]

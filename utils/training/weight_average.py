@@ -9,7 +9,7 @@ from typing import Generic, TypeVar
 import torch
 from torch import nn
 
-Model = TypeVar("Model", bound=nn.Module)
+Model = TypeVar("Model", bound=nn.Module, covariant=True)
 
 
 class WeightAverage(Generic[Model]):
@@ -23,7 +23,7 @@ class WeightAverage(Generic[Model]):
         self.decay, self.ramp, self.updates = decay, ramp, updates
 
     @torch.no_grad()
-    def update(self, model: Model) -> None:
+    def update(self, model: nn.Module) -> None:
         """Move the average towards ``model``, which has the same architecture."""
         self.updates += 1
         share = 1 - self.decay * (1 - math.exp(-self.updates / self.ramp))

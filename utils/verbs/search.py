@@ -17,26 +17,24 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import optuna
 import yaml
-from optuna.trial import TrialState
+from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.train_flags import TrainConfig
+from utils.reporting.curve_plots import plot_search
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.run_directory import new_run_directory
-from utils.reporting.search_plots import plot_search
 from utils.runtime.atomic_files import write_text
 from utils.runtime.stop_signals import Stopped
 from utils.training.checkpoint import config_from_plain, plain_config
 from utils.training.one_epoch import NonFiniteLoss
-from utils.training.session import train
 from utils.user_error import UsageError, UserError
-from utils.verbs.train import DetectionTask
+from utils.verbs.train import train_detector
 
 LOGGER = logging.getLogger(__name__)
 FINISHED = (TrialState.COMPLETE, TrialState.PRUNED)
@@ -238,7 +236,7 @@ def run_trial(
     config = replace(config, hyp=str(hyp_file), name=name, exist_ok=True, noplots=True, nosave=True, loggers=("none",))
     report = FitnessReport(trial)
     try:
-        train(DetectionTask, config, (report,))
+        train_detector(config, (report,))
         study.tell(trial, report.best)
     except optuna.TrialPruned:
         study.tell(trial, state=TrialState.PRUNED)
@@ -277,7 +275,7 @@ def write_results(study: optuna.Study, base: Hyperparameters, folder: Path) -> N
     plot_search(folder / "evolve.png", [(t.number, t.value) for t in complete if t.value is not None], importance)
 
 
-def trials_csv(trials: Sequence[Any]) -> str:
+def trials_csv(trials: Sequence[FrozenTrial]) -> str:
     """One row per trial: number, state, fitness, hyperparameters."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")

@@ -1,12 +1,14 @@
-"""Learning to detect: the model, loss and images of ``train.py``, and how its epochs are judged."""
+"""Training a detector: its model, loss and images, and how its epochs are evaluated.
+
+The epochs are in `utils.training.session`, the training step in `utils.training.one_epoch`.
+"""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -18,7 +20,7 @@ from utils.dataset.dataset_download import available_dataset
 from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.training_loader import image_weights
-from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
+from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationObserver, EvaluationReport, EvaluationSettings
 from utils.geometry.letterbox import multiple_of_stride
 from utils.geometry.records import Batch
 from utils.loss.detection_loss import DetectionLoss, LossGains
@@ -26,6 +28,7 @@ from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.epoch_log import EpochRecord, epoch_record
+from utils.reporting.epoch_loggers import EpochLogger
 from utils.reporting.evaluation_files import (
     DRAWN_BATCHES,
     BatchImages,
@@ -34,115 +37,70 @@ from utils.reporting.evaluation_files import (
     write_metrics,
 )
 from utils.reporting.run_directory import write_problems
-from utils.runtime.device import resolve_precision
+from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
+from utils.runtime.reused_memory import give_back_freed_memory
 from utils.training.batch_size import fitting_batch_size
-from utils.training.checkpoint import RunState, plain_config
-from utils.training.freezing import freeze_layers
-from utils.training.learner import Learner, learner_parts, ready_model
+from utils.training.checkpoint import plain_config, same_in_every_process
 from utils.training.learning_rate import LearningRateSchedule
-from utils.training.multi_scale import MultiScale
-from utils.training.one_epoch import EpochOutcome
+from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
 from utils.training.optimizer import build_optimizer
-from utils.training.run_images import Images, open_images
+from utils.training.run_images import MultiScale, RunImages, open_images
 from utils.training.run_judge import judge
-from utils.training.starting_model import ModelSource, fit_anchors, starting_model
-from utils.training.task import Task
+from utils.training.session import train
+from utils.training.starting_model import ModelSource, fit_anchors, freeze_layers, starting_model
+from utils.training.task import TaskKind
+from utils.training.weight_average import WeightAverage
 
 LOGGER = logging.getLogger(__name__)
-DetectionState = RunState[TrainConfig, Hyperparameters, EpochRecord]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class DetectionLearner(Learner[DetectionModel, Batch]):
-    """A detector that learns."""
+def train_detector(config: TrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
+    """What ``train.py`` does without ``--evolve``; see `utils.training.session.train`. Gives the run's folder."""
+    return train(DETECTION, config, watchers)
 
-    loss: DetectionLoss
-    multi_scale: MultiScale | None = None
-    images_per_image: int = 1  # more with --quad
+
+@dataclass(frozen=True, slots=True)
+class DetectionTask:
+    """A detector that learns, and its images."""
+
+    config: TrainConfig
+    hyp: Hyperparameters
+    learner: Learner[DetectionModel, Batch]
+    loss: DetectionLoss  # the learner's
+    images: RunImages
 
     @property
-    def description(self) -> dict[str, Any]:
-        return checkpoint_fields(self.model)
+    def class_count(self) -> int:
+        return self.learner.model.class_count
 
-    def prepared(self, batch: Batch, epoch: int, step: int) -> Batch:
-        batch = batch.on(self.device)
-        if self.multi_scale is not None:
-            batch = batch.resized(self.multi_scale.frame(batch.size, epoch, step))
-        return batch
+    def model_fields(self) -> dict[str, object]:
+        return checkpoint_fields(self.learner.model)
 
-    def gradient_weight(self, batch: Batch) -> int:
-        """The images of the batch over all processes: as YOLOv5, gradients are sums over images."""
-        return len(batch.paths) * self.images_per_image * self.ranks.world
+    def batches(self, epoch: int, class_scores: tuple[float, ...]) -> DetectionLoader:
+        training, weights = self.images.training, None
+        if self.config.image_weights:
+            weights = image_weights(training.dataset.index, np.array(class_scores))
+        training.set_epoch(epoch, weights)
+        return training
 
+    def record(self, epoch: int, outcome: EpochOutcome) -> EpochRecord:
+        return epoch_record(epoch, outcome.losses, outcome.rates, None)
 
-class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
-    """What ``train.py`` trains."""
-
-    script = "train.py"
-    name = "detect"
-    config_type = TrainConfig
-    recipe_type = Hyperparameters
-    record_type = EpochRecord
-    load = staticmethod(load_model)
-
-    def __init__(self, learner: DetectionLearner, images: Images) -> None:
-        self.learner: DetectionLearner = learner
-        self.images = images
-        if not albumentations_installed():
-            LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
-
-    @classmethod
-    def begun(cls, config: TrainConfig, ranks: ProcessRanks) -> tuple[DetectionTask, DetectionState]:
-        hyp = read_hyperparameters(find_hyperparameters(config.hyp))
-        dataset = available_dataset(config.data)
-        names = ("item",) if config.single_cls else dataset.names
-        model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
-        if config.label_smoothing:
-            hyp = replace(hyp, label_smoothing=config.label_smoothing)
-        config = fitting_config(config, model, ranks)
-        state: DetectionState = RunState(
-            config=config, hyp=hyp, records=(), finished=False, class_ap=(0.0,) * len(names)
-        )
-        images = open_images(dataset, config, hyp, model.stride, ranks)
-        if not config.noautoanchor:
-            fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
-        return cls(new_learner(state, model, len(images.training), ranks), images), state
-
-    @classmethod
-    def reopened(cls, model: DetectionModel, state: DetectionState, ranks: ProcessRanks) -> DetectionTask:
-        dataset = available_dataset(state.config.data)
-        images = open_images(dataset, state.config, state.hyp, model.stride, ranks)
-        return cls(new_learner(state, model, len(images.training), ranks), images)
-
-    def batches(self, epoch: int, state: DetectionState) -> DetectionLoader:
-        self.images.training.set_epoch(epoch, self.drawing_weights(state))
-        return self.images.training
-
-    def drawing_weights(self, state: DetectionState) -> np.ndarray | None:
-        """How often each image is drawn with ``--image-weights``; None for each once."""
-        if not state.config.image_weights:
-            return None
-        return image_weights(self.images.training.dataset.index, np.array(state.class_ap))
-
-    def evaluate(self, state: DetectionState) -> EvaluationReport:
-        learner = self.learner
-        return judge(learner.average.model, self.images, self.evaluation_settings(state), learner.loss, learner.ranks)
-
-    def evaluation_settings(self, state: DetectionState) -> EvaluationSettings:
-        """The thresholds of ``val.py``, in the run's arithmetic."""
-        return EvaluationSettings(
-            nms=VALIDATION_NMS, single_cls=state.config.single_cls, precision=self.learner.precision
-        )
-
-    def record(self, epoch: int, outcome: EpochOutcome, report: EvaluationReport | None) -> EpochRecord:
-        return epoch_record(epoch, outcome.losses, outcome.rates, report)
-
-    def class_scores(self, report: EvaluationReport) -> tuple[float, ...]:
+    def evaluate(self, epoch: int, outcome: EpochOutcome) -> tuple[EpochRecord, tuple[float, ...]]:
+        report = self.report(self.learner.average.model)
         found = {row.index: row.map50_95 for row in report.per_class}
-        return tuple(found.get(index, 0.0) for index in range(self.learner.model.class_count))
+        class_scores = tuple(found.get(index, 0.0) for index in range(self.class_count))
+        return epoch_record(epoch, outcome.losses, outcome.rates, report), class_scores
 
-    def write_beginning(self, folder: Path, state: DetectionState) -> None:
+    def report(self, model: DetectionModel, observers: Sequence[EvaluationObserver] = ()) -> EvaluationReport:
+        """The figures of ``model`` on the validation part: thresholds of ``val.py``, the run's arithmetic."""
+        settings = EvaluationSettings(
+            nms=VALIDATION_NMS, single_cls=self.config.single_cls, precision=self.learner.precision
+        )
+        return judge(model, self.images, settings, self.loss, self.learner.ranks, observers)
+
+    def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
         """Problems of the data set, object sizes, and the first batches as the model will see them."""
         training = self.images.training
         dataset = training.dataset
@@ -150,26 +108,65 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
         for part, index in parts.items():
             LOGGER.info("%s: %s", part, index.summary())
         write_problems(folder, [problem for index in parts.values() for problem in index.problems])
-        if state.config.noplots:
+        if self.config.noplots:
             return
         classes = dataset.index.rows[:, 0].astype(int)
         plot_label_sizes(folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
-        training.set_epoch(0, self.drawing_weights(state))
+        self.batches(0, class_scores)
         for number, batch in enumerate(training.first(DRAWN_BATCHES)):
             write_image(folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
 
-    def judge_best(self, model: DetectionModel, source: Path, folder: Path, state: DetectionState) -> None:
-        config, ranks, loader = state.config, self.learner.ranks, self.images.evaluation
+    def evaluate_best(self, checkpoint: Path, folder: Path) -> None:
+        config, learner, loader = self.config, self.learner, self.images.evaluation
+        model = same_in_every_process(load_model, checkpoint, learner.average.model, learner.ranks)
+        give_back_freed_memory()
         # The names of the labels, whatever is learned.
         names = ("item",) * len(loader.dataset.names) if config.single_cls else loader.dataset.names
-        images = [BatchImages(folder, names)] if ranks.is_writer and not config.noplots else []
-        report = judge(model, self.images, self.evaluation_settings(state), self.learner.loss, ranks, images)
-        if not ranks.is_writer:
+        images = [BatchImages(folder, names)] if learner.ranks.is_writer and not config.noplots else []
+        report = self.report(model, images)
+        if not learner.ranks.is_writer:
             return
-        LOGGER.info("%s:\n%s", source, format_table(report))
-        write_metrics(folder / "metrics.json", report, source, plain_config(config))
+        LOGGER.info("%s:\n%s", checkpoint, format_table(report))
+        write_metrics(folder / "metrics.json", report, checkpoint, plain_config(config))
         if not config.noplots:
             write_evaluation_plots(folder, report)
+
+
+def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
+    """A detector at its beginning, with settings that suit it.
+
+    Raises:
+        UserError: anything missing or wrong in what the settings name.
+    """
+    hyp = read_hyperparameters(find_hyperparameters(config.hyp))
+    dataset = available_dataset(config.data)
+    names = ("item",) if config.single_cls else dataset.names
+    model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
+    if config.label_smoothing:
+        hyp = replace(hyp, label_smoothing=config.label_smoothing)
+    config = fitting_config(config, model, ranks)
+    images = open_images(dataset, config, hyp, model.stride, ranks)
+    if not config.noautoanchor:
+        fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
+    return detection_task(config, hyp, model, images, ranks)
+
+
+def reopened(checkpoint: Path, config: TrainConfig, hyp: Hyperparameters, ranks: ProcessRanks) -> DetectionTask:
+    """The detector of a checkpoint."""
+    model = load_model(checkpoint)
+    images = open_images(available_dataset(config.data), config, hyp, model.stride, ranks)
+    return detection_task(config, hyp, model, images, ranks)
+
+
+DETECTION = TaskKind(
+    script="train.py",
+    name="detect",
+    config_type=TrainConfig,
+    recipe_type=Hyperparameters,
+    record_type=EpochRecord,
+    begun=begun,
+    reopened=reopened,
+)
 
 
 def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRanks) -> TrainConfig:
@@ -185,26 +182,36 @@ def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRan
     return config
 
 
-def new_learner(
-    state: DetectionState, model: DetectionModel, steps_per_epoch: int, ranks: ProcessRanks
-) -> DetectionLearner:
+def detection_task(
+    config: TrainConfig, hyp: Hyperparameters, model: DetectionModel, images: RunImages, ranks: ProcessRanks
+) -> DetectionTask:
     """The model on its device, with loss, optimizer, schedule and average at their beginning."""
-    config, hyp = state.config, state.hyp
-    model = ready_model(model, ranks.device)
+    model = placed(model, ranks.device)
     frozen = freeze_layers(model, config.freeze)
     if frozen:
         LOGGER.info("frozen: %d parameter tensors, %s to %s", len(frozen), frozen[0], frozen[-1])
-    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), steps_per_epoch, config.batch_size, config.cos_lr)
+    precision = resolve_precision(config.precision, ranks.device)
+    schedule = LearningRateSchedule(hyp, max(config.epochs, 1), len(images.training), config.batch_size, config.cos_lr)
     gains = LossGains.from_hyperparameters(hyp).scaled(
         levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
     )
-    build = partial(
-        build_optimizer, name=config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay
-    )
-    return DetectionLearner(
-        **learner_parts(model, config, build, ranks),
-        loss=DetectionLoss(model.anchors, model.strides, model.class_count, gains),
+    loss = DetectionLoss(model.anchors, model.strides, model.class_count, gains)
+    learner = Learner(
+        model=model,
+        average=WeightAverage(model),
+        network=shared_network(model, ranks, sync_bn=config.sync_bn),
+        loss=loss,
+        optimizer=build_optimizer(
+            model, config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay
+        ),
+        scaler=gradient_scaler(ranks.device, precision),
         schedule=schedule,
+        ranks=ranks,
+        precision=precision,
         multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
-        images_per_image=QUAD if config.quad else 1,
+        sum_over_images=True,
+        images_per_frame=QUAD if config.quad else 1,
     )
+    if not albumentations_installed():
+        LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
+    return DetectionTask(config, hyp, learner, loss, images)

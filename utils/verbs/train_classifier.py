@@ -1,13 +1,15 @@
-"""Learning to classify: the model, loss and images of ``classify/train.py``, and how its epochs are judged."""
+"""Training a classifier: its model, loss and images, and how its epochs are evaluated.
+
+The epochs are in `utils.training.session`, the training step in `utils.training.one_epoch`.
+"""
 
 from __future__ import annotations
 
 import logging
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
-from typing import Any
 
 from models.classifier import (
     CUTOFF,
@@ -42,112 +44,124 @@ from utils.reporting.classification_files import (
     write_class_images,
 )
 from utils.reporting.curve_plots import plot_confusion_matrix
+from utils.reporting.epoch_loggers import EpochLogger
 from utils.reporting.run_directory import write_problems
+from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
-from utils.training.checkpoint import RunState, plain_config
-from utils.training.learner import Learner, learner_parts, ready_model
-from utils.training.learning_rate import ClassificationSchedule
-from utils.training.one_epoch import EpochOutcome
+from utils.runtime.reused_memory import give_back_freed_memory
+from utils.training.checkpoint import plain_config, same_in_every_process
+from utils.training.learning_rate import StepRates
+from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
 from utils.training.optimizer import build_optimizer
-from utils.training.task import Task
+from utils.training.session import train
+from utils.training.task import TaskKind
+from utils.training.weight_average import WeightAverage
 
 LOGGER = logging.getLogger(__name__)
-ClassificationState = RunState[ClassifyTrainConfig, ClassificationRecipe, ClassificationRecord]
 
 
-class ClassificationLearner(Learner[Classifier, ClassificationBatch]):
-    """A classifier that learns."""
-
-    __slots__ = ()
-
-    @property
-    def description(self) -> dict[str, Any]:
-        return classifier_fields(self.model)
-
-    def prepared(self, batch: ClassificationBatch, epoch: int, step: int) -> ClassificationBatch:
-        return batch.on(self.device)
-
-    def gradient_weight(self, batch: ClassificationBatch) -> int:
-        """Gradients are means over the images of a batch."""
-        return 1
+def train_classifier(config: ClassifyTrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
+    """What ``classify/train.py`` does; see `utils.training.session.train`. Gives the run's folder."""
+    return train(CLASSIFICATION, config, watchers)
 
 
 @dataclass(frozen=True, slots=True)
-class Images:
-    """What a run learns from and what it is judged on."""
+class ClassificationImages:
+    """What a run learns from and what it is evaluated on."""
 
     training: ClassificationTrainingLoader
     evaluation: ClassificationLoader
 
 
-class ClassificationTask(Task[Classifier, ClassificationState, ClassificationReport]):
-    """What ``classify/train.py`` trains."""
+@dataclass(frozen=True, slots=True)
+class ClassificationTask:
+    """A classifier that learns, and its images."""
 
-    script = "classify/train.py"
-    name = "classify"
-    config_type = ClassifyTrainConfig
-    recipe_type = ClassificationRecipe
-    record_type = ClassificationRecord
-    load = staticmethod(load_classifier)
+    config: ClassifyTrainConfig
+    hyp: ClassificationRecipe
+    learner: Learner[Classifier, ClassificationBatch]
+    loss: ClassificationLoss  # the learner's
+    images: ClassificationImages
 
-    def __init__(self, learner: ClassificationLearner, images: Images) -> None:
-        self.learner: ClassificationLearner = learner
-        self.images = images
+    @property
+    def class_count(self) -> int:
+        return self.learner.model.class_count
 
-    @classmethod
-    def begun(cls, config: ClassifyTrainConfig, ranks: ProcessRanks) -> tuple[ClassificationTask, ClassificationState]:
-        recipe = read_recipe(find_hyperparameters(config.hyp)).with_flags_of(config)
-        images = open_images(config, recipe, ranks)
-        model = starting_classifier(config, images.training.dataset.names)
-        state: ClassificationState = RunState(
-            config=config, hyp=recipe, records=(), finished=False, class_ap=(0.0,) * model.class_count
-        )
-        return cls(new_learner(state, model, len(images.training), ranks), images), state
+    def model_fields(self) -> dict[str, object]:
+        return classifier_fields(self.learner.model)
 
-    @classmethod
-    def reopened(cls, model: Classifier, state: ClassificationState, ranks: ProcessRanks) -> ClassificationTask:
-        images = open_images(state.config, state.hyp, ranks)
-        return cls(new_learner(state, model, len(images.training), ranks), images)
-
-    def batches(self, epoch: int, state: ClassificationState) -> ClassificationLoader:
+    def batches(self, epoch: int, class_scores: tuple[float, ...]) -> ClassificationLoader:
         self.images.training.set_epoch(epoch)
         return self.images.training
 
-    def evaluate(self, state: ClassificationState) -> ClassificationReport:
-        return self.judged(self.learner.average.model)
-
-    def judged(self, model: Classifier) -> ClassificationReport:
-        """The figures of ``model`` on the part that the run is judged by, in the run's arithmetic."""
-        learner = self.learner
-        settings = ClassificationSettings(model.names, learner.loss, learner.precision)
-        return evaluate_classifier(model, self.images.evaluation, settings, learner.device, learner.ranks)
-
-    def record(self, epoch: int, outcome: EpochOutcome, report: ClassificationReport | None) -> ClassificationRecord:
-        figures = {} if report is None else {"val_loss": report.loss, "top1": report.top1, "top5": report.top5}
-        part = self.images.evaluation.dataset.part
+    def record(self, epoch: int, outcome: EpochOutcome) -> ClassificationRecord:
         (loss,) = outcome.losses
-        return ClassificationRecord(epoch=epoch, part=part, train_loss=loss, lr0=outcome.rates[0], **figures)
+        part = self.images.evaluation.dataset.part
+        return ClassificationRecord(epoch=epoch, part=part, train_loss=loss, lr0=outcome.rates[0])
 
-    def class_scores(self, report: ClassificationReport) -> tuple[float, ...]:
-        return tuple(0.0 if math.isnan(score) else score for score in report.class_top1.tolist())
+    def evaluate(self, epoch: int, outcome: EpochOutcome) -> tuple[ClassificationRecord, tuple[float, ...]]:
+        report = self.report(self.learner.average.model)
+        record = replace(self.record(epoch, outcome), val_loss=report.loss, top1=report.top1, top5=report.top5)
+        return record, tuple(0.0 if math.isnan(score) else score for score in report.class_top1.tolist())
 
-    def write_beginning(self, folder: Path, state: ClassificationState) -> None:
-        training, judged = self.images.training, self.images.evaluation.dataset
-        write_problems(folder, [*training.dataset.problems, *judged.problems])
-        if not state.config.noplots:
+    def report(self, model: Classifier) -> ClassificationReport:
+        """The figures of ``model`` on the part that is evaluated, in the run's arithmetic."""
+        ranks = self.learner.ranks
+        settings = ClassificationSettings(model.names, self.loss, self.learner.precision)
+        return evaluate_classifier(model, self.images.evaluation, settings, ranks.device, ranks)
+
+    def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
+        training = self.images.training
+        write_problems(folder, [*training.dataset.problems, *self.images.evaluation.dataset.problems])
+        if not self.config.noplots:
             training.set_epoch(0)
             batch = next(training.first(1))
             names = [training.dataset.names[index] for index in batch.classes.tolist()]
             write_class_images(folder / "train_images.jpg", batch.images.permute(0, 2, 3, 1).numpy(), names)
 
-    def judge_best(self, model: Classifier, source: Path, folder: Path, state: ClassificationState) -> None:
-        report = self.judged(model)
-        if not self.learner.ranks.is_writer:
+    def evaluate_best(self, checkpoint: Path, folder: Path) -> None:
+        learner = self.learner
+        model = same_in_every_process(load_classifier, checkpoint, learner.average.model, learner.ranks)
+        give_back_freed_memory()
+        report = self.report(model)
+        if not learner.ranks.is_writer:
             return
-        LOGGER.info("%s:\n%s", source, accuracy_table(report, verbose=state.config.verbose))
-        write_accuracy(folder / "metrics.json", report, source, plain_config(state.config))
-        if not state.config.noplots:
+        LOGGER.info("%s:\n%s", checkpoint, accuracy_table(report, verbose=self.config.verbose))
+        write_accuracy(folder / "metrics.json", report, checkpoint, plain_config(self.config))
+        if not self.config.noplots:
             plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
+
+
+def begun(config: ClassifyTrainConfig, ranks: ProcessRanks) -> ClassificationTask:
+    """A classifier at its beginning.
+
+    Raises:
+        UserError: anything missing or wrong in what the settings name.
+    """
+    recipe = read_recipe(find_hyperparameters(config.hyp)).with_flags_of(config)
+    images = open_images(config, recipe, ranks)
+    return classification_task(
+        config, recipe, starting_classifier(config, images.training.dataset.names), images, ranks
+    )
+
+
+def reopened(
+    checkpoint: Path, config: ClassifyTrainConfig, recipe: ClassificationRecipe, ranks: ProcessRanks
+) -> ClassificationTask:
+    """The classifier of a checkpoint."""
+    model = load_classifier(checkpoint)
+    return classification_task(config, recipe, model, open_images(config, recipe, ranks), ranks)
+
+
+CLASSIFICATION = TaskKind(
+    script="classify/train.py",
+    name="classify",
+    config_type=ClassifyTrainConfig,
+    recipe_type=ClassificationRecipe,
+    record_type=ClassificationRecord,
+    begun=begun,
+    reopened=reopened,
+)
 
 
 def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> Classifier:
@@ -170,31 +184,65 @@ def starting_classifier(config: ClassifyTrainConfig, names: tuple[str, ...]) -> 
     return model
 
 
-def open_images(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ranks: ProcessRanks) -> Images:
-    """Loaders over this process's share of the part to learn from and the part to judge by."""
+def open_images(config: ClassifyTrainConfig, recipe: ClassificationRecipe, ranks: ProcessRanks) -> ClassificationImages:
+    """Loaders over this process's share of the part to learn from and the part to evaluate on."""
     with ranks.first_on_machine():  # a data set may have to be fetched
         parts = open_parts(config.data)
-    train, judged = parts.train, parts.evaluated
+    train, evaluated = parts.train, parts.evaluated
     if config.cache is not None:
-        train, judged = train.kept_in_memory(), judged.kept_in_memory()
+        train, evaluated = train.kept_in_memory(), evaluated.kept_in_memory()
     learn = LoaderSettings.of_run(config, ranks)
-    return Images(
+    return ClassificationImages(
         classification_training_loader(train, config.imgsz, recipe, config.seed, learn),
-        classification_evaluation_loader(judged, config.imgsz, learn.without_gradients()),
+        classification_evaluation_loader(evaluated, config.imgsz, learn.without_gradients()),
     )
 
 
-def new_learner(
-    state: ClassificationState, model: Classifier, steps_per_epoch: int, ranks: ProcessRanks
-) -> ClassificationLearner:
+def classification_task(
+    config: ClassifyTrainConfig,
+    recipe: ClassificationRecipe,
+    model: Classifier,
+    images: ClassificationImages,
+    ranks: ProcessRanks,
+) -> ClassificationTask:
     """The model on its device, with loss, optimizer, schedule and average at their beginning."""
-    recipe = state.hyp
-    model = ready_model(model, ranks.device)
-    if state.config.dropout is not None:
-        set_dropout(model, state.config.dropout)
-    build = partial(build_optimizer, name=recipe.optimizer, lr=recipe.lr0, momentum=recipe.momentum, decay=recipe.decay)
-    return ClassificationLearner(
-        **learner_parts(model, state.config, build, ranks),
-        loss=ClassificationLoss(recipe.label_smoothing),
-        schedule=ClassificationSchedule(recipe, steps_per_epoch),
+    model = placed(model, ranks.device)
+    if config.dropout is not None:
+        set_dropout(model, config.dropout)
+    precision = resolve_precision(config.precision, ranks.device)
+    loss = ClassificationLoss(recipe.label_smoothing)
+    learner = Learner(
+        model=model,
+        average=WeightAverage(model),
+        network=shared_network(model, ranks, sync_bn=config.sync_bn),
+        loss=loss,
+        optimizer=build_optimizer(model, recipe.optimizer, lr=recipe.lr0, momentum=recipe.momentum, decay=recipe.decay),
+        scaler=gradient_scaler(ranks.device, precision),
+        schedule=ClassificationSchedule(recipe, len(images.training)),
+        ranks=ranks,
+        precision=precision,
+        sum_over_images=False,
     )
+    return ClassificationTask(config, recipe, learner, loss, images)
+
+
+@dataclass(frozen=True, slots=True)
+class ClassificationSchedule:
+    """From ``lr0`` along a line to ``lr0 * lrf``, or in steps at the recipe's milestones; after a warm-up from 0."""
+
+    recipe: ClassificationRecipe
+    steps_per_epoch: int
+
+    def factor(self, epoch: int) -> float:
+        """Share of ``lr0`` in ``epoch`` (from 0)."""
+        recipe = self.recipe
+        if recipe.milestones:
+            return recipe.gamma ** sum(epoch >= milestone for milestone in recipe.milestones)
+        return 1 - epoch / max(recipe.epochs, 1) * (1 - recipe.lrf)
+
+    def at(self, epoch: int, step: int) -> StepRates:
+        """Rates of batch ``step`` of ``epoch``, both from 0. Warm-up ends with the full rate in its last step."""
+        warmup = round(self.recipe.warmup_epochs * self.steps_per_epoch)
+        done = epoch * self.steps_per_epoch + step + 1
+        rate = self.recipe.lr0 * self.factor(epoch) * (min(done / warmup, 1.0) if warmup else 1.0)
+        return StepRates((rate, rate, rate), self.recipe.momentum, accumulate=1)

@@ -1,0 +1,106 @@
+"""The batch that a GPU's memory holds, from measurements made by hand: no GPU is asked."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from torch import nn
+
+from utils.training import batch_size
+from utils.training.batch_size import fitting_batch_size, largest_batch, measured_bytes
+from utils.user_error import UserError
+
+GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
+GIB = 2**30
+StepBytes = Callable[[nn.Module, int, int, torch.dtype], int]
+
+
+def test_the_line_through_the_measurements_meets_the_budget() -> None:
+    measured = {1: 110, 2: 120, 4: 140, 8: 180}  # 100 bytes for the model, 10 for each image
+    assert largest_batch(measured, 301) == 20
+    assert largest_batch(measured, 309) == 20  # a batch has whole images
+    assert largest_batch(measured, 311) == 21
+    assert largest_batch(measured, 109) == 0  # not even one image beside the model
+    assert largest_batch(measured, 50) == 0
+
+
+def test_the_line_is_that_of_least_squares() -> None:
+    # Through (1, 12), (2, 18), (3, 30): slope 9, 20 at the mean of 2 images, so 2 for no image.
+    assert largest_batch({1: 12, 2: 18, 3: 30}, 2 + 3 * 9 + 1) == 3
+    assert largest_batch({1: 12, 2: 18, 3: 30}, 2 + 11 * 9 + 1) == 11
+    assert largest_batch({1: 12, 2: 18, 3: 30}, 2 + 11 * 9 - 1) == 10
+
+
+def test_a_single_measurement_is_taken_as_proportional() -> None:
+    assert largest_batch({1: 40}, 100) == 2
+    assert largest_batch({4: 40}, 100) == 10
+
+
+def test_without_a_measurement_nothing_fits() -> None:
+    assert largest_batch({}, 1000) == 0
+
+
+def test_memory_that_does_not_grow_allows_what_was_tried() -> None:
+    assert largest_batch({1: 50, 2: 50, 4: 50}, 1000) == 4
+    assert largest_batch({1: 60, 2: 50}, 1000) == 2
+
+
+def test_measuring_ends_with_the_first_batch_that_does_not_fit() -> None:
+    asked: list[int] = []
+
+    def step(count: int) -> int:
+        asked.append(count)
+        if count > 4:
+            raise torch.OutOfMemoryError
+        return 7 * count
+
+    assert measured_bytes(step) == {1: 7, 2: 14, 4: 28}
+    assert asked == [1, 2, 4, 8]
+
+
+@pytest.fixture
+def gpu_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, StepBytes], None]:
+    """Makes a GPU of so much free memory, in which a step takes what the function says."""
+
+    def make(free: int, step_bytes: StepBytes) -> None:
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
+        monkeypatch.setattr(batch_size, "placed", lambda model, device: model)
+        monkeypatch.setattr(batch_size, "_step_bytes", step_bytes)
+
+    return make
+
+
+def fitting(imgsz: int, multiple_of: int = 1) -> int:
+    model = nn.Identity()
+    return fitting_batch_size(model, imgsz, GPU, torch.float16, multiple_of=multiple_of)  # type: ignore[arg-type]
+
+
+def test_a_batch_fills_most_of_the_free_memory(gpu_of: Callable[[int, StepBytes], None]) -> None:
+    # 1 GiB for the model and an eighth for each image: (0.8 * 10.1 - 1) * 8 = 56.6.
+    gpu_of(101 * GIB // 10, lambda model, imgsz, count, precision: GIB + count * GIB // 8)
+    assert fitting(640) == 56
+    assert fitting(640, multiple_of=10) == 50
+
+
+def test_measured_at_the_runs_size_and_arithmetic(gpu_of: Callable[[int, StepBytes], None]) -> None:
+    def quadratic(model: nn.Module, imgsz: int, count: int, precision: torch.dtype) -> int:
+        assert precision == torch.float16
+        return count * imgsz**2 * 1024
+
+    gpu_of(10 * GIB, quadratic)
+    assert fitting(640) == 20  # 8 GiB / (640 * 640 KiB) = 20.48
+    assert fitting(320) == 81  # and four times that
+
+
+def test_less_than_the_multiple_is_refused(gpu_of: Callable[[int, StepBytes], None]) -> None:
+    gpu_of(GIB, lambda model, imgsz, count, precision: count * GIB // 4)
+    assert fitting(1280) == 3
+    with pytest.raises(UserError, match=r"^--batch-size -1: 1\.0 GiB of free memory are too little at --imgsz 1280$"):
+        fitting(1280, multiple_of=4)
+
+
+def test_the_cpu_takes_16_without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(batch_size, "measured_bytes")
+    assert fitting_batch_size(nn.Identity(), 640, CPU, torch.float32) == 16  # type: ignore[arg-type]
