@@ -13,7 +13,7 @@ from torch.nn import functional
 from models.classifier import USUAL_SIDE, Classifier, load_classifier
 from utils.geometry.colour_scale import normalized
 from utils.geometry.letterbox import middle_square
-from utils.inference.model_backends import open_graph
+from utils.inference.graph_runtimes import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
 from utils.runtime.device import autocast, placed
 from utils.user_error import UsageError, UserError
