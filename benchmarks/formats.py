@@ -35,6 +35,7 @@ from utils.exporting.quantization import Accuracy, Int8Data
 from utils.exporting.verification import size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
 from utils.geometry.records import Predictions
+from utils.inference.detector import OpenedDetector
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.predictor import as_network_input
 from utils.runtime.device import autocast, cpu_has_bf16
@@ -95,7 +96,7 @@ class Exports:
         return self.weights.with_name(f"{precision}{FORMATS[kind].ending}")
 
     def accuracy(self, form: Form) -> Accuracy:
-        return form.judged or self.data.accuracy(form.open(), self.settings, CPU, form.precision)
+        return form.judged or self.data.accuracy(OpenedDetector(form.open(), CPU, form.precision), self.settings)
 
 
 class EagerBackend(TorchBackend):
@@ -197,7 +198,7 @@ def main() -> None:
         forms += files
         print("\n".join(["", f"{flags.cfg or flags.weights}, {flags.img} px, batch 1", *missing]))
         print_layers(choices)
-        images = as_network_input([letterbox(read_image(data.judged.index.paths[0]), frame)[0]], CPU)
+        images = as_network_input([letterbox(read_image(data.evaluated.index.paths[0]), frame)[0]], CPU)
         for threads in flags.threads:
             torch.set_num_threads(threads)
             print_latency(forms, seconds_in_turn(forms, images, flags.rounds), flags.rounds)

@@ -39,7 +39,7 @@ from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import run_verb
 from utils.training.session import train
 from utils.user_error import UsageError
-from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.evaluate import EvaluationSetup
 from utils.verbs.train import DetectionTask
 
 DATA = ("bccd.yaml@160", "demo-scenes.yaml@192:120", "demo-scenes.yaml@256:120")
@@ -126,7 +126,7 @@ class Study:
         )
         weights = folder / "weights" / "last.pt"
         setup = EvaluationSetup.of(ValConfig(data=str(dataset), imgsz=side, workers=0))
-        coco = setup.judge(setup.detector([str(weights)])).coco
+        coco = setup.evaluate(setup.detector([str(weights)])).coco
         shutil.rmtree(folder / "weights")  # a study of many runs would fill the disk
         return RunResult(run, {key: getattr(coco, key) for key in FIGURES}, time.process_time() - start)
 

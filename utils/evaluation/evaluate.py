@@ -21,6 +21,7 @@ from utils.evaluation.evaluation_report import EvaluationReport, LossFigures, Ru
 from utils.evaluation.report_on_images import report_on
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
+from utils.inference.detector import class_names
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
@@ -259,7 +260,7 @@ class _Tally:
         observers: Sequence[EvaluationObserver],
     ) -> None:
         self.dataset = dataset
-        self.names = ("item",) if settings.single_cls else detector.names
+        self.names = class_names(detector.names, single_cls=settings.single_cls)
         self.single_cls = settings.single_cls
         self.observers = observers
         self.images: list[EvaluatedImage] = []

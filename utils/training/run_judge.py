@@ -15,9 +15,9 @@ from utils.evaluation.evaluate import (
 )
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Detections, Predictions
+from utils.inference.detector import OpenedDetector
 from utils.inference.model_backends import TorchBackend
-from utils.inference.predictor import Predictor, PredictorSettings
-from utils.inference.slicing import SlicedPredictor, SliceSettings
+from utils.inference.slicing import SliceSettings
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
 from utils.training.run_images import Images
@@ -52,8 +52,7 @@ def judge(
     loader, device = images.evaluation, ranks.device
     if images.tile is None:
         return evaluate(model, loader, settings, device, loss, (*observers, FrameChanges()), ranks)
-    side = images.side
-    view = PredictorSettings(settings.suppression, FrameSize(side, side), settings.precision)
-    predictor = Predictor(TorchBackend(model, device), view, device)
-    sliced = SlicedPredictor(predictor, SliceSettings(images.tile), TILES_AT_ONCE)
-    return evaluate_predictor(sliced, loader.dataset, settings, device, observers, ranks)
+    detector = OpenedDetector(TorchBackend(model, device), device, settings.precision)
+    frame, tiles = FrameSize(images.side, images.side), SliceSettings(images.tile)
+    predictor = detector.predictor(settings.suppression, frame, tiles, TILES_AT_ONCE)
+    return evaluate_predictor(predictor, loader.dataset, settings, device, observers, ranks)

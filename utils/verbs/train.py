@@ -19,8 +19,9 @@ from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.training_loader import image_weights
 from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
-from utils.geometry.letterbox import multiple_of_stride
+from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch
+from utils.inference.detector import class_names, drawn_names, fitting_frame
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
@@ -91,7 +92,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
     def begun(cls, config: TrainConfig, ranks: ProcessRanks) -> tuple[DetectionTask, DetectionState]:
         hyp = read_hyperparameters(find_hyperparameters(config.hyp))
         dataset = available_dataset(config.data)
-        names = ("item",) if config.single_cls else dataset.names
+        names = class_names(dataset.names, single_cls=config.single_cls)
         model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
         if config.label_smoothing:
             hyp = replace(hyp, label_smoothing=config.label_smoothing)
@@ -153,7 +154,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
     def judge_best(self, model: DetectionModel, source: Path, folder: Path, state: DetectionState) -> None:
         config, ranks, loader = state.config, self.learner.ranks, self.images.evaluation
         # The names of the labels, whatever is learned.
-        names = ("item",) * len(loader.dataset.names) if config.single_cls else loader.dataset.names
+        names = drawn_names(loader.dataset.names, single_cls=config.single_cls)
         images = [BatchImages(folder, names)] if ranks.is_writer and not config.noplots else []
         report = judge(model, self.images, self.evaluation_settings(state), self.learner.loss, ranks, images)
         if not ranks.is_writer:
@@ -166,9 +167,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
 
 def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRanks) -> TrainConfig:
     """The settings with an image size that suits the model's strides and a batch that suits the device."""
-    imgsz = multiple_of_stride(config.imgsz, model.stride)
-    if imgsz != config.imgsz:
-        LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
+    imgsz, _ = fitting_frame(FrameSize(config.imgsz, config.imgsz), model.stride)
     config = replace(config, imgsz=imgsz)
     if config.batch_size == -1:
         precision = resolve_precision(config.precision, ranks.device)
