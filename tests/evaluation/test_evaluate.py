@@ -13,7 +13,7 @@ import torch
 from tests.evaluation.small_cases import labels_of
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import CocoSummary
-from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, evaluate
+from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, class_names, drawn_names, evaluate
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.user_error import UserError
@@ -203,3 +203,9 @@ def test_mistakes_are_named() -> None:
         )
     with pytest.raises(UserError, match="no images"):
         evaluate(RoteDetector(PERFECT), loader_of([]), QUIET, CPU)
+
+
+def test_names_with_classes_as_one() -> None:
+    assert class_names(["a", "b", "c"], single_cls=False) == drawn_names(["a", "b", "c"], single_cls=False)
+    assert class_names(["a", "b", "c"], single_cls=True) == ("item",)
+    assert drawn_names(["a", "b", "c"], single_cls=True) == ("item", "item", "item"), "one for every class id"

@@ -1,4 +1,4 @@
-"""The opened detector: the frame in place of the one asked for, names, whole images and tiles, what is opened."""
+"""The opened detector: the frame in place of the one asked for, whole images and tiles, what is opened."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import torch
 from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint, write_small_torchscript
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.detector import OpenedDetector, class_names, drawn_names, fitting_frame, open_detector
+from utils.inference.detector import OpenedDetector, fitting_frame, open_detector
 from utils.inference.joint_backends import AugmentedBackend, Ensemble
 from utils.inference.model_backends import GraphBackend, TorchBackend
 from utils.inference.nms import NmsSettings
@@ -82,12 +82,6 @@ def test_the_frame_in_place_of_the_one_asked_for(
 
 def test_the_rule_for_a_network_that_is_no_file_yet(caplog: pytest.LogCaptureFixture) -> None:
     assert fitting_frame(FrameSize(65, 64), 8) == (72, 64) and "taking 72x64 px" in caplog.text
-
-
-def test_names_with_classes_as_one() -> None:
-    assert class_names(["a", "b", "c"], single_cls=False) == drawn_names(["a", "b", "c"], single_cls=False)
-    assert class_names(["a", "b", "c"], single_cls=True) == ("item",)
-    assert drawn_names(["a", "b", "c"], single_cls=True) == ("item", "item", "item"), "one for every class id"
 
 
 def test_whole_images_and_tiles() -> None:

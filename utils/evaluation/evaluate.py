@@ -21,7 +21,6 @@ from utils.evaluation.evaluation_report import EvaluationReport, LossFigures, Ru
 from utils.evaluation.report_on_images import report_on
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
-from utils.inference.detector import class_names
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
@@ -47,6 +46,16 @@ class EvaluationSettings:
     @property
     def suppression(self) -> NmsSettings:
         return replace(self.nms, agnostic=True) if self.single_cls else self.nms
+
+
+def class_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
+    """The names that figures are given for: with ``--single-cls`` there is one class, ``item``."""
+    return ("item",) if single_cls else tuple(names)
+
+
+def drawn_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
+    """A name for every class id in ``names``, for images; with ``--single-cls`` all are the same."""
+    return class_names(names, single_cls=True) * len(names) if single_cls else tuple(names)
 
 
 class NamedClasses(Protocol):

@@ -132,13 +132,3 @@ def fitting_frame(asked: FrameSize, stride: int, fixed: FrameSize | None = None)
         reason = f"multiples of the stride {stride}" if fixed is None else "the only size that the model file takes"
         LOGGER.warning("image size %dx%d (height x width): taking %dx%d px, %s", *asked, *frame, reason)
     return frame
-
-
-def class_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
-    """The names that figures are given for: with ``--single-cls`` there is one class, ``item``."""
-    return ("item",) if single_cls else tuple(names)
-
-
-def drawn_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
-    """A name for every class id in ``names``, for images; with ``--single-cls`` all are the same."""
-    return class_names(names, single_cls=True) * len(names) if single_cls else tuple(names)

@@ -24,12 +24,13 @@ from utils.evaluation.evaluate import (
     EvaluationObserver,
     EvaluationReport,
     EvaluationSettings,
+    drawn_names,
     evaluate,
     evaluate_predictor,
 )
 from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import FrameSize
-from utils.inference.detector import OpenedDetector, drawn_names, open_detector
+from utils.inference.detector import OpenedDetector, open_detector
 from utils.inference.model_backends import GraphBackend, TorchBackend
 from utils.inference.nms import NmsSettings
 from utils.inference.slicing import SliceSettings

@@ -18,10 +18,16 @@ from utils.dataset.dataset_download import available_dataset
 from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.training_loader import image_weights
-from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationReport, EvaluationSettings
+from utils.evaluation.evaluate import (
+    VALIDATION_NMS,
+    EvaluationReport,
+    EvaluationSettings,
+    class_names,
+    drawn_names,
+)
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch
-from utils.inference.detector import class_names, drawn_names, fitting_frame
+from utils.inference.detector import fitting_frame
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
