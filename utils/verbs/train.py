@@ -1,8 +1,9 @@
-"""Learning to detect: the model, loss and images of ``train.py``, and how its epochs are judged."""
+"""Learning to detect: the model, loss and images of ``train.py``, and how its epochs are evaluated."""
 
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -20,14 +21,20 @@ from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.training_loader import image_weights
 from utils.evaluation.evaluate import (
     VALIDATION_NMS,
+    DetectionLossFunction,
+    EvaluationObserver,
     EvaluationReport,
     EvaluationSettings,
     class_names,
     drawn_names,
+    evaluate,
+    evaluate_predictor,
 )
 from utils.geometry.letterbox import FrameSize
-from utils.geometry.records import Batch
-from utils.inference.detector import fitting_frame
+from utils.geometry.records import Batch, Detections, Predictions
+from utils.inference.detector import OpenedDetector, fitting_frame
+from utils.inference.model_backends import TorchBackend
+from utils.inference.slicing import SliceSettings
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
@@ -38,6 +45,7 @@ from utils.reporting.evaluation_observers import DRAWN_BATCHES, BatchImages, wri
 from utils.reporting.metrics_file import format_table, write_metrics
 from utils.runtime.device import resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
+from utils.runtime.reused_memory import give_back_freed_memory
 from utils.training.batch_size import fitting_batch_size
 from utils.training.checkpoint import RunState, plain_config
 from utils.training.freezing import freeze_layers
@@ -47,11 +55,11 @@ from utils.training.multi_scale import MultiScale
 from utils.training.one_epoch import EpochOutcome
 from utils.training.optimizer import build_optimizer
 from utils.training.run_images import Images, open_images
-from utils.training.run_judge import judge
 from utils.training.starting_model import ModelSource, fit_anchors, starting_model
 from utils.training.task import Task
 
 LOGGER = logging.getLogger(__name__)
+TILES_AT_ONCE = 16  # through the network, where a run is evaluated in tiles
 DetectionState = RunState[TrainConfig, Hyperparameters, EpochRecord]
 
 
@@ -129,7 +137,9 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
 
     def evaluate(self, state: DetectionState) -> EvaluationReport:
         learner = self.learner
-        return judge(learner.average.model, self.images, self.evaluation_settings(state), learner.loss, learner.ranks)
+        return evaluate_run(
+            learner.average.model, self.images, self.evaluation_settings(state), learner.loss, learner.ranks
+        )
 
     def evaluation_settings(self, state: DetectionState) -> EvaluationSettings:
         """The thresholds of ``val.py``, in the run's arithmetic."""
@@ -162,7 +172,7 @@ class DetectionTask(Task[DetectionModel, DetectionState, EvaluationReport]):
         # The names of the labels, whatever is learned.
         names = drawn_names(loader.dataset.names, single_cls=config.single_cls)
         images = [BatchImages(folder, names)] if ranks.is_writer and not config.noplots else []
-        report = judge(model, self.images, self.evaluation_settings(state), self.learner.loss, ranks, images)
+        report = evaluate_run(model, self.images, self.evaluation_settings(state), self.learner.loss, ranks, images)
         if not ranks.is_writer:
             return
         LOGGER.info("%s:\n%s", source, format_table(report))
@@ -205,3 +215,37 @@ def new_learner(
         multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
         images_per_image=QUAD if config.quad else 1,
     )
+
+
+class _FrameChanges(EvaluationObserver):
+    """After the first batch in a new frame, gives back what those before left: their tensors had other sizes."""
+
+    def __init__(self) -> None:
+        self.size: FrameSize | None = None
+
+    def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
+        if batch.size != self.size:
+            give_back_freed_memory()
+        self.size = batch.size
+
+
+def evaluate_run(
+    model: DetectionModel,
+    images: Images,
+    settings: EvaluationSettings,
+    loss: DetectionLossFunction,
+    ranks: ProcessRanks,
+    observers: Sequence[EvaluationObserver] = (),
+) -> EvaluationReport:
+    """The figures of ``model``, which is in evaluation mode, on the validation part.
+
+    What is learned in tiles is evaluated in tiles; then there is no loss in the report, as there is no whole image at
+    training size to measure it on.
+    """
+    loader, device = images.evaluation, ranks.device
+    if images.tile is None:
+        return evaluate(model, loader, settings, device, loss, (*observers, _FrameChanges()), ranks)
+    detector = OpenedDetector(TorchBackend(model, device), device, settings.precision)
+    frame, tiles = FrameSize(images.side, images.side), SliceSettings(images.tile)
+    predictor = detector.predictor(settings.suppression, frame, tiles, TILES_AT_ONCE)
+    return evaluate_predictor(predictor, loader.dataset, settings, device, observers, ranks)
