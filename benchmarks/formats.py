@@ -26,7 +26,8 @@ from models.fuse import LayerChoice, fused, fused_by_measurement
 from models.transfer import transfer_weights
 from models.weights import checkpoint_fields, load_model, read_weights
 from models.yolo import DetectionModel, load_architecture
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_file import find_dataset_yaml
+from utils.config.dataset_yaml import read_dataset_yaml
 from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import ExportPrecision, ExportSettings

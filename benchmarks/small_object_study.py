@@ -31,7 +31,8 @@ from benchmarks.measuring import REPOSITORY, machine
 from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_wide_model
 from benchmarks.study_report import DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
-from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_file import find_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec, read_dataset_yaml
 from utils.config.train_flags import TrainConfig
 from utils.config.val_flags import ValConfig
 from utils.dataset.demo_scenes import write_demo_scenes

@@ -19,7 +19,7 @@ from typing import Any
 import torch
 
 from models.weights import checkpoint_fields, load_model
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_file import class_names, dataset_content, find_dataset_yaml
 from utils.config.detect_flags import DetectConfig
 from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
@@ -220,7 +220,8 @@ def _log_summary(summary: DetectionSummary) -> None:
 
 
 def _names_of_data(data: str) -> tuple[str, ...]:
-    return read_dataset_yaml(find_dataset_yaml(data), check_files=False).names
+    file = find_dataset_yaml(data)
+    return class_names(file, dataset_content(file))
 
 
 def _check_flags(config: DetectConfig, detector: OpenedDetector) -> None:
