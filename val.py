@@ -16,11 +16,24 @@ from utils.runtime.console_log import run_verb
 
 def main() -> None:
     assert __doc__ is not None
-    config = parse_command_line(ValConfig, sys.argv[1:], prog="val.py", description=__doc__)
-    # After parsing, so that --help and a wrong flag answer at once.
-    from utils.verbs.evaluate import run_evaluation
+    run(parse_command_line(ValConfig, sys.argv[1:], prog="val.py", description=__doc__))
 
-    run_evaluation(config)
+
+def run(config: ValConfig) -> None:
+    """The verb that ``--task`` and ``--compare`` say."""
+    # After parsing, so that --help and a wrong flag answer at once.
+    from utils.verbs.compare import run_comparison
+    from utils.verbs.evaluate import run_evaluation
+    from utils.verbs.study import run_speed, run_study
+
+    if config.task == "speed":
+        run_speed(config)
+    elif config.task == "study":
+        run_study(config)
+    elif config.compare:
+        run_comparison(config)
+    else:
+        run_evaluation(config)
 
 
 if __name__ == "__main__":

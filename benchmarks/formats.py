@@ -21,7 +21,8 @@ from models.fuse import LayerChoice, fused, fused_by_measurement
 from models.transfer import transfer_weights
 from models.weights import checkpoint_fields, load_model, read_weights
 from models.yolo import DetectionModel, load_architecture
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_file import find_dataset_yaml
+from utils.config.dataset_yaml import read_dataset_yaml
 from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import ExportPrecision, ExportSettings
@@ -30,6 +31,7 @@ from utils.exporting.quantization import Accuracy, Int8Data
 from utils.exporting.verification import size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
 from utils.geometry.records import Predictions
+from utils.inference.detector import OpenedDetector
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.predictor import as_network_input
 from utils.runtime.device import autocast, cpu_has_bf16
@@ -122,7 +124,7 @@ class Exports:
 
     def evaluated(self, form: Form) -> tuple[str, str, str]:
         """Its name, AP and AP_S."""
-        found = form.accuracy or self.data.accuracy(form.open(), self.settings, CPU, form.precision)
+        found = form.accuracy or self.data.accuracy(OpenedDetector(form.open(), CPU, form.precision), self.settings)
         return form.name, f"{found.ap:.4f}", f"{found.ap_small:.4f}"
 
 
@@ -195,7 +197,7 @@ def tables(flags: Namespace) -> Iterator[Table]:
         if missing := [(one,) for one in made if isinstance(one, str)]:
             yield Table(("not made",), missing)
         yield from layers_table(choices)
-        images = as_network_input([letterbox(read_image(data.judged.index.paths[0]), frame)[0]], CPU)
+        images = as_network_input([letterbox(read_image(data.evaluated.index.paths[0]), frame)[0]], CPU)
         for threads in flags.threads:
             torch.set_num_threads(threads)
             title = f"{flags.cfg or flags.weights}, {flags.img} px, batch 1, {threads} threads, {flags.rounds} rounds"

@@ -31,7 +31,8 @@ from benchmarks.measuring import REPOSITORY, machine
 from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_wide_model
 from benchmarks.study_report import DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
-from utils.config.dataset_yaml import DatasetSpec, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_file import find_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec, read_dataset_yaml
 from utils.config.train_flags import TrainConfig
 from utils.config.val_flags import ValConfig
 from utils.dataset.demo_scenes import write_demo_scenes
@@ -39,7 +40,7 @@ from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import run_verb
 from utils.user_error import UsageError
-from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.evaluate import EvaluationSetup
 from utils.verbs.train import train_detector
 
 DATA = ("bccd.yaml@160", "demo-scenes.yaml@192:120", "demo-scenes.yaml@256:120")
@@ -127,7 +128,7 @@ class Study:
         )
         weights = folder / "weights" / "last.pt"
         setup = EvaluationSetup.of(ValConfig(data=str(dataset), imgsz=side, workers=0))
-        coco = setup.judge(setup.detector([str(weights)])).coco
+        coco = setup.evaluate(setup.detector([str(weights)])).coco
         shutil.rmtree(folder / "weights")  # a study of many runs would fill the disk
         return RunResult(run, {key: getattr(coco, key) for key in FIGURES}, time.process_time() - start)
 

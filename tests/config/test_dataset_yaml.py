@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils.config.dataset_yaml import REPOSITORY, Download, find_dataset_yaml, read_dataset_yaml
+from utils.config.dataset_file import REPOSITORY, find_dataset_yaml
+from utils.config.dataset_yaml import Download, read_dataset_yaml
 from utils.user_error import UserError
 
 GOOD = {"train": "images/train", "val": "[images/val, list.txt]", "names": "[a, b]"}

@@ -16,7 +16,6 @@ from utils.dataset.classification_loaders import (
     random_crop,
     shifted,
 )
-from utils.geometry.letterbox import middle_square
 from utils.geometry.records import COLOUR_DEVIATION, COLOUR_MEAN
 
 PLAIN = ClassificationRecipe(crop_area=1.0, fliplr=0.0, hsv_s=0.0, hsv_v=0.0)
@@ -26,12 +25,6 @@ def numbered(height: int, width: int) -> np.ndarray:
     """An image whose pixels tell their row (red) and column (green)."""
     rows, columns = np.mgrid[:height, :width]
     return np.stack([rows, columns, np.zeros_like(rows)], axis=-1).astype(np.uint8)
-
-
-def test_the_middle_square() -> None:
-    image = middle_square(numbered(10, 20), 10)
-    assert image[0, 0].tolist() == [0, 5, 0] and image[9, 9].tolist() == [9, 14, 0]
-    assert middle_square(numbered(30, 20), 10).shape == (10, 10, 3)
 
 
 def test_a_shift_leaves_black_behind() -> None:

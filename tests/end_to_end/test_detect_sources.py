@@ -19,8 +19,8 @@ from tests.same_detections import assert_same_label_rows
 from tests.shared_data import SHARED, needs_shared
 from utils.config.command_line import parse_command_line
 from utils.config.detect_flags import DetectConfig
-from utils.inference import live_streams
-from utils.inference.live_streams import StreamPatience
+from utils.inference import live_sources
+from utils.inference.live_sources import StreamPatience
 from utils.reporting import video_output
 from utils.user_error import UserError
 from utils.verbs.detect import DetectionSummary, run_detection
@@ -33,7 +33,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(autouse=True)
 def _short_patience(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(live_streams, "StreamPatience", lambda: StreamPatience(tries=3, first_wait=0.01))
+    monkeypatch.setattr(live_sources, "StreamPatience", lambda: StreamPatience(tries=3, first_wait=0.01))
 
 
 def detect(weights: Path, folder: Path, *flags: object) -> DetectionSummary:

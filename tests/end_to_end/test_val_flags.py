@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import yaml
 
+import val
 from models.fuse import fused
 from models.weights import load_model
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
@@ -23,7 +24,6 @@ from utils.exporting.export_settings import ExportSettings
 from utils.exporting.onnx import write_onnx
 from utils.geometry.letterbox import FrameSize
 from utils.user_error import UsageError, UserError
-from utils.verbs.evaluate import run_evaluation
 
 # YOLOv5's defaults; of --workers, --device, --project and the like too.
 DEFAULTS: dict[str, object] = {
@@ -159,7 +159,7 @@ def plain(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 def run(dataset: Path, folder: Path, *words: object, weights: tuple[Path, ...] = (WEIGHTS,)) -> dict[str, Any]:
     """Run val.py's work at 256 pixels; what metrics.json says, if there is one."""
     common = ("--weights", *weights, "--data", dataset, "--img", 256, "--workers", 0, "--batch", 8)
-    run_evaluation(parse(*common, "--project", folder, "--name", "v", *words))
+    val.run(parse(*common, "--project", folder, "--name", "v", *words))
     file = folder / "v" / "metrics.json"
     return json.loads(file.read_text()) if file.is_file() else {}
 

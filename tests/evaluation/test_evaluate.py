@@ -14,7 +14,15 @@ from tests.dataset.images import small_dataset
 from tests.evaluation.small_cases import labels_of
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import CocoSummary
-from utils.evaluation.evaluate import EvaluationObserver, EvaluationSettings, evaluate, images_of_all, true_labels
+from utils.evaluation.evaluate import (
+    EvaluationObserver,
+    EvaluationSettings,
+    class_names,
+    drawn_names,
+    evaluate,
+    images_of_all,
+    true_labels,
+)
 from utils.evaluation.evaluation_report import EvaluatedImage
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
@@ -228,3 +236,9 @@ def test_a_process_without_images_exchanges_what_one_with_images_does(
         assert len(images_of_all(images, dataset, False, ranks)) == len(images)
         kinds.append([(rows.dtype, rows.shape[1]) for rows in exchanged])
     assert kinds[0] == kinds[1] and len(kinds[0]) == 2
+
+
+def test_names_with_classes_as_one() -> None:
+    assert class_names(["a", "b", "c"], single_cls=False) == drawn_names(["a", "b", "c"], single_cls=False)
+    assert class_names(["a", "b", "c"], single_cls=True) == ("item",)
+    assert drawn_names(["a", "b", "c"], single_cls=True) == ("item", "item", "item"), "one for every class id"

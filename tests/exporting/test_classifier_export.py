@@ -59,7 +59,7 @@ def test_free_sizes(weights: Path, tmp_path: Path) -> None:
     ("flags", "code", "message"),
     [
         (("--nms",), 2, "--nms: classifiers are exported in fp32"),
-        (("--img", 32, 64), 2, "--imgsz 32 64: a classifier looks at squares"),
+        (("--img", 32, 64), 2, "--imgsz 32 64: a classifier takes squares"),
         (("--include", "coreml"), 2, "--include coreml: not written here"),
     ],
 )

@@ -22,8 +22,7 @@ from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.quantization import Int8Data
 from utils.geometry.letterbox import FrameSize
 from utils.inference.model_backends import load_backend
-from utils.verbs.evaluate import evaluate_once
-from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.evaluate import EvaluationSetup, evaluate_once
 from utils.verbs.export import export_model
 
 pytestmark = [pytest.mark.acceptance, needs_shared]

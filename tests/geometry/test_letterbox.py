@@ -7,7 +7,14 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from utils.geometry.letterbox import PAD_VALUE, FrameSize, letterbox, padded_frame, resize_to_long_side
+from utils.geometry.letterbox import (
+    PAD_VALUE,
+    FrameSize,
+    letterbox,
+    middle_square,
+    padded_frame,
+    resize_to_long_side,
+)
 
 SIDES = st.integers(1, 400)
 
@@ -69,3 +76,11 @@ def test_scaled_sizes_are_rounded_up() -> None:
 def test_padded_frame_is_the_smallest_multiple_of_the_stride() -> None:
     assert padded_frame(FrameSize(480, 640), 320, 32) == (256, 320)
     assert padded_frame(FrameSize(1, 640), 320, 32) == (32, 320)
+
+
+def test_the_middle_square() -> None:
+    rows, columns = np.mgrid[0:10, 0:20]
+    image = np.stack((rows, columns, rows * 0), axis=-1).astype(np.uint8)
+    square = middle_square(image, 10)
+    assert square[0, 0].tolist() == [0, 5, 0] and square[9, 9].tolist() == [9, 14, 0]
+    assert middle_square(np.zeros((30, 20, 3), np.uint8), 10).shape == (10, 10, 3)

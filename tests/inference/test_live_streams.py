@@ -14,7 +14,7 @@ from tests.inference.mjpeg_server import Camera, cameras_on_loopback
 from tests.runtime.loopback import closed_port_address
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame, VideoFacts
-from utils.inference.live_streams import (
+from utils.inference.live_sources import (
     LiveSource,
     StreamPatience,
     is_stream_address,

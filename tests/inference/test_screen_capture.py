@@ -10,7 +10,7 @@ import pytest
 
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame
-from utils.inference.screen_capture import ScreenPart, ScreenSource
+from utils.inference.live_sources import ScreenPart, ScreenSource
 from utils.user_error import UserError
 
 

@@ -86,7 +86,7 @@ def test_out_of_memory_in_val(tmp_path: Path, dataset: Path, weights: Path, monk
     def failing(*_: object, **__: object) -> None:
         raise MEMORY["CPU"]
 
-    monkeypatch.setattr("utils.verbs.evaluation_setup.evaluate", failing)
+    monkeypatch.setattr("utils.verbs.evaluate.evaluate", failing)
     outcome = run("val", "--weights", weights, "--data", dataset, "--img", 64, "--workers", 0, folder=tmp_path)
     assert outcome.code == 1 and "out of memory with --batch-size 32 and --imgsz 64;" in outcome.error_lines[-1]
 

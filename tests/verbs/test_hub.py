@@ -243,6 +243,16 @@ def test_settings_of_the_model_count(model: HubDetector) -> None:
         model.half()
 
 
+def test_another_size_is_told_once(model: HubDetector, caplog: pytest.LogCaptureFixture) -> None:
+    for size in ((60, 90), (60, 90), 96, (90, 60), (60, 90)):
+        model(pixels(0), size=size)
+    ending = "px, multiples of the stride 8"
+    assert caplog.messages == [
+        f"image size 60x90 (height x width): taking 64x96 {ending}",
+        f"image size 90x60 (height x width): taking 96x64 {ending}",
+    ]
+
+
 def test_a_copy_has_settings_of_its_own(model: HubDetector) -> None:
     other = copy.deepcopy(model)
     other.max_det = 1

@@ -10,13 +10,11 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import yaml
-
+from utils.config.dataset_file import REPOSITORY, class_names, dataset_content
 from utils.user_error import UserError
 
 log = logging.getLogger(__name__)
 
-REPOSITORY = Path(__file__).resolve().parents[2]
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 TILES = range(32, 8193)  # pixels, as --tile
 SPLITS = ("train", "val", "test")
@@ -57,18 +55,6 @@ class DatasetSpec:
         return len(self.names)
 
 
-def find_dataset_yaml(name: str | Path) -> Path:
-    """``name`` as given, or the file of that name under the repository's ``data/`` (``coco128`` = ``coco128.yaml``)."""
-    given = Path(name)
-    if not given.name:
-        raise UserError(f"{str(name)!r}: no such dataset YAML")
-    file_name = given if given.suffix in (".yaml", ".yml") else given.with_name(given.name + ".yaml")
-    for candidate in (given, REPOSITORY / given, REPOSITORY / "data" / file_name.name):
-        if candidate.is_file():
-            return candidate
-    raise UserError(f"{name}: no such dataset YAML, neither here nor in {REPOSITORY / 'data'}")
-
-
 def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
     """Read a dataset YAML.
 
@@ -78,7 +64,7 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
     Raises:
         UserError: naming file and key, for anything missing, of a wrong type, or in disagreement.
     """
-    content = _load(path)
+    content = dataset_content(path)
     for key in content:
         if key not in KNOWN_KEYS:
             log.warning("%s: the key %r is not known and is ignored", path, key)
@@ -87,7 +73,7 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
             raise UserError(f"{path}: the key '{key}' is missing")
 
     root = _root(path, content.get("path"))
-    names = _names(path, content["names"], content.get("nc"))
+    names = class_names(path, content)
     download = _downloads(path, root, content.get("download"))
     obtain = _text(path, "obtain", content.get("obtain"))
     splits = {key: _split(path, root, key, content.get(key)) for key in SPLITS}
@@ -111,25 +97,6 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
         convert=_text(path, "convert", content.get("convert")) or None,
         obtain=obtain,
     )
-
-
-def _load(path: Path) -> Mapping[str, Any]:
-    try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
-    except yaml.YAMLError as error:
-        mark = getattr(error, "problem_mark", None)
-        line = f" line {mark.line + 1}:" if mark is not None else ""
-        problem = getattr(error, "problem", None) or "it holds characters that YAML does not admit"
-        raise UserError(f"{path}:{line} not valid YAML: {' '.join(str(problem).split())}") from error
-    except RecursionError as error:
-        raise UserError(f"{path}: nested too deeply") from error
-    except ValueError as error:  # PyYAML lets a date such as 2024-99-99 through to datetime
-        raise UserError(f"{path}: not valid YAML: {error}") from error
-    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
-        raise UserError(f"{path}: a dataset YAML is a table of keys (train, val, names, ...)")
-    return content
 
 
 def _root(file: Path, value: object) -> Path:
@@ -184,25 +151,6 @@ def _tile(file: Path, value: object) -> int | None:
     if type(value) is not int or not TILES.start <= value < TILES.stop:
         raise UserError(f"{file}: tile: {value!r} is not a side in pixels, {TILES.start} to {TILES.stop - 1}")
     return value
-
-
-def _names(file: Path, value: object, nc: object) -> tuple[str, ...]:
-    if isinstance(value, dict):
-        if not all(type(key) is int for key in value) or sorted(value) != list(range(len(value))):
-            raise UserError(f"{file}: names: the class numbers have to be 0 to {len(value) - 1}, each once")
-        value = [value[i] for i in range(len(value))]
-    if not isinstance(value, list) or not value:
-        raise UserError(f"{file}: names: has to be a list of names or a table 0: name, not {value!r}")
-    for index, name in enumerate(value):
-        # YAML reads an unquoted no, yes, on, off as a truth value.
-        if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not str(name).strip():
-            raise UserError(f"{file}: names: class {index} is {name!r}, not a name (put it in quotes)")
-    if nc is not None:
-        if type(nc) is not int:
-            raise UserError(f"{file}: nc: {nc!r} is not a number of classes")
-        if nc != len(value):
-            raise UserError(f"{file}: nc is {nc}, but names has {len(value)} entries")
-    return tuple(" ".join(str(name).split()) for name in value)
 
 
 def _text(file: Path, key: str, value: object) -> str:

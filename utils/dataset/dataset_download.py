@@ -11,7 +11,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
-from utils.config.dataset_yaml import DatasetSpec, Download, find_dataset_yaml, is_archive, read_dataset_yaml
+from utils.config.dataset_file import find_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec, Download, is_archive, read_dataset_yaml
 from utils.dataset.converters.formats import FORMATS, convert_in_place
 from utils.dataset.image_files import label_path, list_images
 from utils.runtime.archives import unpack

@@ -53,6 +53,16 @@ class EvaluationSettings:
         return replace(self.nms, agnostic=True) if self.single_cls else self.nms
 
 
+def class_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
+    """The names that figures are given for: with ``--single-cls`` there is one class, ``item``."""
+    return ("item",) if single_cls else tuple(names)
+
+
+def drawn_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
+    """A name for every class id in ``names``, for images; with ``--single-cls`` all are the same."""
+    return class_names(names, single_cls=True) * len(names) if single_cls else tuple(names)
+
+
 class NamedClasses(Protocol):
     """What knows the names of its classes."""
 
@@ -273,7 +283,7 @@ class _Tally:
         observers: Sequence[EvaluationObserver],
     ) -> None:
         self.dataset = dataset
-        self.names = ("item",) if settings.single_cls else detector.names
+        self.names = class_names(detector.names, single_cls=settings.single_cls)
         self.single_cls = settings.single_cls
         self.observers = observers
         self.images: list[EvaluatedImage] = []

@@ -18,9 +18,10 @@ from utils.exporting.formats import check_formats, folder_beside, put_in_place, 
 from utils.exporting.graph_output import ExportableModel
 from utils.exporting.onnx import write_onnx
 from utils.exporting.verification import TOLERANCE, size_in_megabytes
-from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import normalized
 from utils.inference.classifier_backends import load_classifier_backend, torch_classifier
+from utils.inference.detector import fitting_frame
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX
 from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
@@ -62,8 +63,8 @@ def export_classifier(weights: Path, config: ExportConfig) -> list[ExportedClass
     asked = config.imgsz if config.imgsz != type(config)().imgsz else (model.imgsz,)
     height, width = square_or_rectangle(asked)
     if height != width:
-        raise UsageError(f"--imgsz {height} {width}: a classifier looks at squares")
-    side = multiple_of_stride(height, model.stride)
+        raise UsageError(f"--imgsz {height} {width}: a classifier takes squares")
+    side, _ = fitting_frame(FrameSize(height, width), model.stride)
     settings = ExportSettings(
         frame=FrameSize(side, side),
         batch_size=config.batch_size,

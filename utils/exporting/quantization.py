@@ -1,4 +1,4 @@
-"""INT8 files of ONNX and OpenVINO: calibrated on images of the data set and judged by what they cost in AP.
+"""INT8 files of ONNX and OpenVINO: calibrated on images of the data set and held to what they cost in AP.
 
 Convolutions are quantized; the head's decoding stays in float32, because eight bits cannot say where in 640 pixels a
 box begins.
@@ -25,7 +25,7 @@ from utils.exporting.decoding_nodes import decoding_of_openvino, head_convolutio
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import INPUT_NAME
 from utils.geometry.letterbox import letterbox
-from utils.inference.model_backends import DetectionBackend
+from utils.inference.detector import OpenedDetector
 from utils.inference.predictor import as_network_input
 from utils.user_error import UsageError, UserError
 
@@ -43,10 +43,10 @@ class Accuracy:
 
 @dataclass(frozen=True, slots=True)
 class Int8Data:
-    """Images to calibrate on, out of the train part, and the val part to judge by."""
+    """Images to calibrate on, out of the train part, and the val part to measure AP on."""
 
     calibration: tuple[Path, ...]
-    judged: DetectionDataset
+    evaluated: DetectionDataset
 
     @classmethod
     def of(cls, dataset: DatasetSpec) -> Int8Data:
@@ -59,23 +59,23 @@ class Int8Data:
         )
 
     def check(self, class_count: int, batch_size: int) -> None:
-        """Refuse images that cannot calibrate or judge a model of so many classes in batches of that size.
+        """Refuse images that cannot calibrate a model, or give AP for one, of so many classes in batches of that size.
 
         Raises:
-            UsageError: too few of them, other classes, or no labelled object, by which nothing could be judged.
+            UsageError: too few of them, other classes, or no labelled object, without which there is no AP.
         """
         if len(self.calibration) < batch_size:
             raise UsageError(
                 f"--int8 --batch-size {batch_size}: the train part has {len(self.calibration)} images to calibrate "
                 "on, not one batch"
             )
-        if len(self.judged.names) != class_count:
+        if len(self.evaluated.names) != class_count:
             raise UsageError(
-                f"--int8 --data: names {len(self.judged.names)} classes, but the model has {class_count}; INT8 is "
-                "judged on its own data set"
+                f"--int8 --data: names {len(self.evaluated.names)} classes, but the model has {class_count}; INT8 is "
+                "evaluated on its own data set"
             )
-        if self.judged.index.unlabelled == len(self.judged) and self.judged.annotations is None:
-            raise UsageError("--int8 --data: no image of the val part has labels to judge by")
+        if self.evaluated.index.unlabelled == len(self.evaluated) and self.evaluated.annotations is None:
+            raise UsageError("--int8 --data: no image of the val part has labels to measure AP on")
 
     def batches(self, settings: ExportSettings) -> Iterator[np.ndarray]:
         """The calibration images, letterboxed: (B, 3, H, W) float32 0-1, whole batches only."""
@@ -84,22 +84,17 @@ class Int8Data:
             images = [letterbox(read_image(path), frame)[0] for path in self.calibration[start : start + size]]
             yield as_network_input(images, torch.device("cpu")).numpy()
 
-    def accuracy(
-        self,
-        backend: DetectionBackend,
-        settings: ExportSettings,
-        device: torch.device,
-        precision: torch.dtype = torch.float32,
-    ) -> Accuracy:
-        """AP of ``backend`` (a PyTorch one in ``precision``) on the val part, every image in the export's frame."""
+    def accuracy(self, detector: OpenedDetector, settings: ExportSettings) -> Accuracy:
+        """AP of ``detector`` on the val part, every image in the export's frame."""
         loader = evaluation_loader(
-            self.judged,
+            self.evaluated,
             max(settings.frame),
             LoaderSettings(settings.batch_size),
-            stride=backend.stride,
+            stride=detector.backend.stride,
             frame=settings.frame,
         )
-        summary = evaluate(backend, loader, EvaluationSettings(precision=precision), device).coco
+        settled = EvaluationSettings(precision=detector.precision)
+        summary = evaluate(detector.backend, loader, settled, detector.device).coco
         return Accuracy(summary.AP, summary.AP_S)
 
 

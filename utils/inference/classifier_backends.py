@@ -16,7 +16,7 @@ from utils.config.classify_flags import ClassifyPredictConfig, ClassifyValConfig
 from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import middle_square
 from utils.geometry.records import normalized
-from utils.inference.model_backends import open_graph
+from utils.inference.graph_runtimes import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
 from utils.runtime.device import autocast, placed, resolve_precision
 from utils.user_error import UsageError, UserError

@@ -1,7 +1,7 @@
 """Images and videos on the disk: a file, a folder, a glob, a text list, a list on standard input.
 
 ``find_files`` finds the files before any work starts; a list on standard input is read as it comes. A file that cannot
-be read is named in one line and skipped.
+be read is named in one line and skipped; a damaged frame of a video costs that frame only.
 """
 
 from __future__ import annotations
@@ -13,16 +13,20 @@ import select
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 
+import cv2
 import numpy as np
 
 from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, read_image
-from utils.inference.frames import Frame
-from utils.inference.video_files import is_video, read_video, video_length
+from utils.inference.frames import Frame, VideoFacts
 from utils.runtime.threads import POLL, read_ahead
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
+VIDEO_SUFFIXES = frozenset(
+    {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
+)
+MOST_LOST = 30  # frames in a row that cannot be read, after which the rest of the file is given up
 READERS = max(min(4, os.cpu_count() or 1), 2)  # threads that decode images
 
 
@@ -101,7 +105,7 @@ class ListedAsTheyCome(FileSource):
 
 
 def _lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[str]:
-    """Lines that are not blank, until the end of the file or ``stopped``, which is looked at while none comes."""
+    """Lines that are not blank, until the end of the file or ``stopped``, which is asked while none comes."""
     rest = b""
     while not stopped():
         if not select.select([descriptor], [], [], POLL)[0]:
@@ -122,7 +126,7 @@ def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = N
         source: an image or video file, a folder (not its subfolders), a glob (``**`` reaches into subfolders), or a
             ``.txt`` file that lists any of these, one per line, seen from the working folder or from the list's.
         lists_allowed: a ``.txt`` file is a list; lists do not name lists.
-        near: where a relative path is looked for too.
+        near: where a relative path is sought too.
 
     Raises:
         UserError: nothing there, or something that is neither an image nor a video by its name.
@@ -177,3 +181,48 @@ def _listed_files(path: Path) -> list[Path]:
 
 def _known(path: Path) -> bool:
     return is_video(path) or path.suffix.lower() in IMAGE_SUFFIXES
+
+
+def is_video(path: Path) -> bool:
+    """Whether the name of the file is that of a video."""
+    return path.suffix.lower() in VIDEO_SUFFIXES
+
+
+def video_length(path: Path) -> int:
+    """Number of frames by the header, 0 if it does not say or is not readable."""
+    capture = cv2.VideoCapture(str(path))
+    facts = VideoFacts.of(capture)
+    capture.release()
+    return facts.frames
+
+
+def read_video(path: Path, vid_stride: int, skip: Callable[[str], None]) -> Iterator[Frame]:
+    """Every ``vid_stride``-th frame of the video; ``skip`` gets one line for each that cannot be read."""
+    capture = cv2.VideoCapture(str(path))
+    try:
+        if not capture.isOpened():
+            skip(f"{path}: not a readable video")
+            return
+        facts = VideoFacts.of(capture)
+        given, index = 0, -1
+        lost: list[int] = []  # frames since the last good one
+        while len(lost) <= MOST_LOST and (not lost or index + 1 < facts.frames):
+            index += 1
+            readable, image = capture.grab(), None
+            if readable and index % vid_stride == 0:
+                readable, image = capture.retrieve()
+            if not readable:
+                lost.append(index)
+                continue
+            for number in lost:
+                skip(f"{path}: frame {number} is not readable")
+            lost.clear()
+            if image is not None:
+                given += 1
+                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), path, index, facts)
+        if not given:
+            skip(f"{path}: the video has no readable frame")
+        elif len(lost) > MOST_LOST:
+            skip(f"{path}: no readable frame after number {lost[0] - 1} of {facts.frames}")
+    finally:
+        capture.release()

@@ -9,11 +9,9 @@ import urllib.parse
 from pathlib import Path, PurePosixPath
 
 from utils.dataset.image_files import IMAGE_SUFFIXES
-from utils.inference.file_source import FileSource, ListedAsTheyCome, find_files
+from utils.inference.file_source import VIDEO_SUFFIXES, FileSource, ListedAsTheyCome, find_files
 from utils.inference.frames import FrameSource
-from utils.inference.live_streams import LiveSource, is_stream_address, listed_streams
-from utils.inference.screen_capture import ScreenSource
-from utils.inference.video_files import VIDEO_SUFFIXES
+from utils.inference.live_sources import LiveSource, ScreenSource, is_stream_address, listed_streams
 from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 

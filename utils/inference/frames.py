@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+import cv2
 import numpy as np
 
 
@@ -16,6 +17,12 @@ class VideoFacts:
 
     frames_per_second: float  # 0 if unknown
     frames: int  # by the header, 0 if it does not say
+
+    @classmethod
+    def of(cls, capture: cv2.VideoCapture) -> VideoFacts:
+        """What an open video's header says."""
+        rate, frames = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+        return cls(rate if 0 < rate < 1000 else 0.0, max(int(frames), 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +60,7 @@ class FrameSource(Protocol):
     def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
         """Frames in groups: ``size`` of files in order, or one of each stream that has a new one.
 
-        A live source looks at ``stopped`` while it waits. To be gone through once.
+        A live source asks ``stopped`` while it waits. To be gone through once.
         """
 
     def close(self) -> None:

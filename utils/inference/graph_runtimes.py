@@ -1,4 +1,4 @@
-"""TorchScript, ONNX and OpenVINO files opened in their runtimes.
+"""Exported files opened in their runtimes, which the end of the name says: TorchScript, ONNX, OpenVINO, TensorRT.
 
 An ONNX model has its metadata in its properties, a TorchScript archive as JSON in the ``config.txt`` inside, OpenVINO
 in the graph's runtime info or in a YAML file beside it.
@@ -9,7 +9,9 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +19,38 @@ import numpy as np
 import torch
 
 from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
+from utils.inference.tensorrt_runtime import open_tensorrt
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
 OPENVINO_SUFFIX = "_openvino_model"
+READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}"  # .pt files by others than this module
 TORCHSCRIPT_METADATA = "config.txt"
 SUPPRESSED_OUTPUTS = {"boxes", "scores", "classes", "counts"}  # of a graph with suppression in it
+
+
+def open_graph(
+    weights: Path, device: torch.device, *, dnn: bool = False, precision: torch.dtype = torch.float32
+) -> RuntimeGraph:
+    """An exported file in its runtime.
+
+    ``dnn`` and ``precision`` as in ``load_backend``.
+
+    Raises:
+        UserError: an ending that no runtime here reads, or a damaged file.
+    """
+    opener = open_onnx_in_opencv if dnn else _opener(weights, precision)
+    if opener is None:
+        raise UserError(f"{weights}: not a model file that can be run here; known endings are {READABLE}")
+    return opener(weights, device)
+
+
+def _opener(weights: Path, precision: torch.dtype) -> Callable[[Path, torch.device], RuntimeGraph] | None:
+    if weights.is_dir() and weights.name.endswith(OPENVINO_SUFFIX):
+        return partial(open_openvino, precision=precision)
+    by_ending = {".torchscript": open_torchscript, ".onnx": open_onnx, ".engine": open_tensorrt}
+    return by_ending.get(weights.suffix)
 
 
 def open_torchscript(path: Path, device: torch.device) -> RuntimeGraph:

@@ -1,12 +1,8 @@
-"""One face for every file a detector may come in: PyTorch checkpoint, TorchScript, ONNX, OpenVINO, TensorRT.
-
-``load_backend`` picks the runtime by the file's name.
-"""
+"""One face for every file a detector may come in: PyTorch checkpoint, TorchScript, ONNX, OpenVINO, TensorRT."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 from typing import Protocol
 
@@ -18,23 +14,14 @@ from models.yolo import DetectionModel
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.graph_runtimes import (
-    OPENVINO_SUFFIX,
-    open_onnx,
-    open_onnx_in_opencv,
-    open_openvino,
-    open_torchscript,
-)
+from utils.inference.graph_runtimes import open_graph
 from utils.inference.runtime_graph import RuntimeGraph, Tensors
-from utils.inference.tensorrt_runtime import open_tensorrt
 from utils.runtime.device import placed
 from utils.user_error import UsageError, UserError
 
-READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}"
-
 
 class DetectionBackend(Protocol):
-    """A detector in some runtime."""
+    """One model file of a detector, in its runtime."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -71,7 +58,7 @@ def load_backend(
     """The detector in ``weights``, ready to predict.
 
     Args:
-        weights: a file or folder ending in one of ``READABLE``.
+        weights: a .pt file, or one that ``open_graph`` opens.
         device: where to compute; a runtime without this device falls back to the CPU and says so.
         fallback_names: called for the class names if the file has none; without it they are ``class0``, ...
         dnn: run an ONNX file in OpenCV's DNN module instead of ONNX Runtime.
@@ -89,20 +76,6 @@ def load_backend(
     graph = open_graph(weights, device, dnn=dnn, precision=precision)
     names = graph.names or (fallback_names() if fallback_names else ())
     return GraphBackend(weights, graph, names)
-
-
-def open_graph(
-    weights: Path, device: torch.device, *, dnn: bool = False, precision: torch.dtype = torch.float32
-) -> RuntimeGraph:
-    """An exported file in its runtime, see ``load_backend``.
-
-    Raises:
-        UserError: an ending that no runtime here reads, or a damaged file.
-    """
-    opener = open_onnx_in_opencv if dnn else _opener(weights, precision)
-    if opener is None:
-        raise UserError(f"{weights}: not a model file that can be run here; known endings are {READABLE}")
-    return opener(weights, device)
 
 
 class TorchBackend:
@@ -187,10 +160,3 @@ def suppressed_predictions(outputs: Tensors, class_count: int) -> Predictions:
     place = torch.arange(classes.shape[1], device=classes.device)
     filled = place[None, :] < outputs["counts"].reshape(-1, 1)
     return Predictions(outputs["boxes"], outputs["scores"] * filled, certain)
-
-
-def _opener(weights: Path, precision: torch.dtype) -> Callable[[Path, torch.device], RuntimeGraph] | None:
-    if weights.is_dir() and weights.name.endswith(OPENVINO_SUFFIX):
-        return partial(open_openvino, precision=precision)
-    by_ending = {".torchscript": open_torchscript, ".onnx": open_onnx, ".engine": open_tensorrt}
-    return by_ending.get(weights.suffix)

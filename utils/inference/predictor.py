@@ -1,4 +1,4 @@
-"""Images in, detections out: the typed call under ``detect.py``."""
+"""The predictor: a detector with its settings, applied to whole images. Images in, detections out."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from utils.runtime.device import autocast
 Prepared = TypeVar("Prepared")
 
 
-class ImageDetector(Protocol[Prepared]):
-    """A detector of images in two steps, of which the first can be done ahead, in other threads."""
+class ImagePredictor(Protocol[Prepared]):
+    """Detections of images in two steps, of which the first can be done ahead, in other threads."""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -34,10 +34,10 @@ class ImageDetector(Protocol[Prepared]):
 
 @dataclass(frozen=True, slots=True)
 class PredictorSettings:
-    """How a ``Predictor`` looks at images."""
+    """How a ``Predictor`` takes images."""
 
     nms: NmsSettings
-    imgsz: FrameSize  # multiples of the stride, pixels; images are scaled to fit; ignored by a file of fixed size
+    imgsz: FrameSize  # multiples of the stride, pixels; images are scaled to fit; not used by a file of fixed size
     precision: torch.dtype = torch.float32  # arithmetic of the network, where it is a .pt file
 
 

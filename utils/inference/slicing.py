@@ -1,4 +1,4 @@
-"""Sliced inference: a large image looked at in overlapping tiles and as a whole, so that small objects stay large.
+"""Sliced inference: detections of a large image in overlapping tiles and as a whole, so that small objects stay large.
 
 The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning for Small Object Detection" (ICIP
 2022).
@@ -45,7 +45,7 @@ class SlicedImage:
 
 
 class SlicedPredictor:
-    """A predictor that looks at every image in tiles and as a whole. Keeps no state between calls."""
+    """A predictor that takes every image in tiles and as a whole. Keeps no state between calls."""
 
     def __init__(self, predictor: Predictor, settings: SliceSettings, batch_size: int) -> None:
         self.predictor = predictor

@@ -25,13 +25,14 @@ from utils.evaluation.model_comparison import (
     paired_draws,
     resampled_figures,
 )
-from utils.inference.model_backends import DetectionBackend, TorchBackend
+from utils.inference.detector import OpenedDetector
+from utils.inference.model_backends import TorchBackend
 from utils.reporting.curve_plots import plot_comparison
 from utils.reporting.evaluation_files import figure_text, write_metrics
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device
-from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.evaluate import EvaluationSetup
 
 LOGGER = logging.getLogger(__name__)
 
@@ -41,19 +42,19 @@ HEADER = ("parameters", "GFLOPs", "AP", "AP50", "AP_S", "AP_M", "AP_L", "ms")
 def run_comparison(config: ValConfig) -> tuple[ComparedModel, ...]:
     """Evaluate each file of ``--weights``; table, JSON, CSV and image go to the run's folder."""
     setup = EvaluationSetup.of(config)
-    backends = [setup.detector([name]) for name in config.weights]
+    detectors = [setup.detector([name]) for name in config.weights]
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("comparing on the %s part of %s, %s", setup.part, setup.dataset.file, describe_device(setup.device))
     draws = paired_draws(len(setup.images))
     first: ResampledFigures | None = None
     rows: list[ComparedModel] = []
-    for name, label, backend in zip(config.weights, short_names(config.weights), backends, strict=True):
-        report = setup.judge(backend)
+    for name, label, detector in zip(config.weights, short_names(config.weights), detectors, strict=True):
+        report = setup.evaluate(detector)
         write_metrics(folder / f"metrics_{len(rows)}_{Path(name).stem}.json", report, name, asdict(config))
         figures = resampled_figures(report.truth, report.findings, draws, title=f"resampling {label}")
         differences = paired_differences(first, figures) if first is not None else None
         first = first or figures
-        rows.append(_row(label, backend, report, differences, config.imgsz))
+        rows.append(_row(label, detector, report, differences, config.imgsz))
         LOGGER.info("%s: AP %s, AP_S %s", label, figure_text(report.coco.AP), figure_text(report.coco.AP_S))
     LOGGER.info("%s", comparison_table(rows))
     content = {"command": as_command(config, "val.py"), "models": [asdict(row) | _plain(row) for row in rows]}
@@ -97,15 +98,15 @@ def comparison_table(rows: Sequence[ComparedModel]) -> str:
 def _difference_text(key: str, one: Difference | None) -> str:
     if one is None:
         return f"{key} -"
-    judgement = "" if one.is_sure else " (could be chance)"
-    return f"{key} {one.value:+.4f} [{one.low:+.4f}, {one.high:+.4f}]{judgement}"
+    doubt = "" if one.is_sure else " (could be chance)"
+    return f"{key} {one.value:+.4f} [{one.low:+.4f}, {one.high:+.4f}]{doubt}"
 
 
 def _row(
-    name: str, backend: DetectionBackend, report: EvaluationReport, differences: PairedDifferences | None, imgsz: int
+    name: str, detector: OpenedDetector, report: EvaluationReport, differences: PairedDifferences | None, imgsz: int
 ) -> ComparedModel:
     coco, speed = report.coco, report.speed_ms
-    model = backend.model if isinstance(backend, TorchBackend) else None
+    model = detector.backend.model if isinstance(detector.backend, TorchBackend) else None
     summary = summarize(model, imgsz, imgsz) if model is not None else None
     return ComparedModel(
         name,

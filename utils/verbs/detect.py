@@ -16,26 +16,28 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from utils.config.dataset_yaml import find_dataset_yaml, read_dataset_yaml
+import torch
+
+from models.weights import checkpoint_fields, load_model
+from utils.config.dataset_file import class_names, dataset_content, find_dataset_yaml
 from utils.config.detect_flags import DetectConfig
 from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
-from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
-from utils.inference.detector_choice import open_detector, torch_backends
+from utils.inference.detector import OpenedDetector, open_detector
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame, FrameSource
-from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings
-from utils.inference.predictor import ImageDetector, Predictor, PredictorSettings, Prepared
-from utils.inference.slicing import SlicedPredictor, SliceSettings
-from utils.inference.stripped_weights import strip_weights
+from utils.inference.predictor import ImagePredictor, Prepared
+from utils.inference.slicing import SliceSettings
 from utils.reporting.box_drawing import draw_detections
 from utils.reporting.detection_output import DetectionOutput, FoundInFrame, drawing_style
 from utils.reporting.feature_maps import recorded_maps, write_maps
 from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
-from utils.runtime.device import describe_device, requested_precision, select_device
+from utils.runtime.atomic_files import atomic_file
+from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.progress import Progress
 from utils.runtime.reused_memory import reuse_freed_memory
@@ -68,16 +70,15 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         Stopped: a signal ended a run over files; what was found until then is in the folder.
     """
     device = select_device(config.device)
-    precision = requested_precision(config.precision, config.half, device)
     reuse_freed_memory(device)
     with contextlib.closing(open_source(config.source, config.vid_stride)) as source:
-        backend = open_detector(config, device, lambda: _names_of_data(config.data))
-        _check_flags(config, backend)
+        detector = open_detector(config.weights, config, device, lambda: _names_of_data(config.data))
+        _check_flags(config, detector)
         nms = NmsSettings(
             config.conf_thres, config.iou_thres, config.max_det, agnostic=config.agnostic_nms, classes=config.classes
         )
-        settings = PredictorSettings(nms, _network_size(config.imgsz, backend), precision)
-        detector = _in_tiles(Predictor(backend, settings, device), config)
+        frame = detector.frame(FrameSize(*square_or_rectangle(config.imgsz)))
+        predictor = detector.predictor(nms, frame, _tiles(config), config.batch_size)
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
         LOGGER.info("detecting with %s on %s", " ".join(config.weights), describe_device(device))
         with (
@@ -85,9 +86,9 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
             DetectionOutput(folder, config, source.known) as output,
             _stop_requests() as stop,
         ):
-            run = _Run(config, source, detector, output, stop)
+            run = _Run(config, source, predictor, output, stop)
             if config.visualize:
-                run.look = _recording(backend, run)
+                run.recording = _recording(detector, run)
             run.go()
         summary = run.summary()
     if not summary.frames and stop.signal_number is None:
@@ -98,11 +99,11 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         raise Stopped(stop.signal_number, f"stopped after {summary.frames} frames")
     if config.update:
         for name in config.weights:
-            strip_weights(find_weights(name))
+            _strip_weights(find_weights(name))
     return summary
 
 
-Look = Callable[[list[tuple[Frame, Any]]], list[Detections]]
+Detect = Callable[[list[tuple[Frame, Any]]], list[Detections]]
 
 
 @dataclass
@@ -111,10 +112,10 @@ class _Run:
 
     config: DetectConfig
     source: FrameSource
-    detector: ImageDetector[Any]
+    predictor: ImagePredictor[Any]
     output: DetectionOutput
     stop: StopRequest
-    look: Look | None = None  # in place of the plain call of the detector
+    recording: Detect | None = None  # in place of the plain call of the predictor
     window: ImageWindow | None = None
     frames: int = 0
     seconds: float = 0.0
@@ -123,7 +124,7 @@ class _Run:
     def go(self) -> None:
         """Detect in all frames of the source, or until the user stops it."""
         size = 1 if self.config.visualize else self.config.batch_size
-        groups = _prepared(self.source, self.detector, size, self._stopped)
+        groups = _prepared(self.source, self.predictor, size, self._stopped)
         if not self.source.live:  # a live source reads in its own threads; frames that wait here would grow old
             groups = ahead(groups, GROUPS_AHEAD, self._stopped)
         self.window = ImageWindow() if self.config.view_img else None
@@ -134,7 +135,7 @@ class _Run:
         ):
             for group in groups:
                 for frame, detections in zip((frame for frame, _ in group), self._detect(group), strict=True):
-                    item = FoundInFrame(frame, detections, self.detector.names)
+                    item = FoundInFrame(frame, detections, self.predictor.names)
                     self._show(item)
                     writer.submit(item)
                 progress.advance(len(group))
@@ -154,11 +155,11 @@ class _Run:
 
     def _detect(self, group: list[tuple[Frame, Any]]) -> list[Detections]:
         start = time.perf_counter()
-        found = self.look(group) if self.look else self.detector.detect([image for _, image in group])
+        found = self.recording(group) if self.recording else self.predictor.detect([image for _, image in group])
         self.seconds += time.perf_counter() - start
         self.frames += len(group)
         for detections in found:
-            self.found.update(self.detector.names[kind] for kind in detections.classes.tolist())
+            self.found.update(self.predictor.names[kind] for kind in detections.classes.tolist())
         return found
 
     def _show(self, item: FoundInFrame) -> None:
@@ -171,31 +172,29 @@ class _Run:
 
 
 def _prepared(
-    source: FrameSource, detector: ImageDetector[Prepared], size: int, stopped: Callable[[], bool]
+    source: FrameSource, predictor: ImagePredictor[Prepared], size: int, stopped: Callable[[], bool]
 ) -> Generator[list[tuple[Frame, Prepared]]]:
     for group in source.groups(size, stopped):
-        yield [(frame, detector.prepare(frame.image)) for frame in group]
+        yield [(frame, predictor.prepare(frame.image)) for frame in group]
 
 
-def _in_tiles(predictor: Predictor, config: DetectConfig) -> ImageDetector[Any]:
-    if config.slice is None:
-        return predictor
-    tiles = SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
-    return SlicedPredictor(predictor, tiles, config.batch_size)
+def _tiles(config: DetectConfig) -> SliceSettings | None:
+    """How images are cut; None for whole ones."""
+    return None if config.slice is None else SliceSettings(config.slice, config.slice_overlap, config.slice_merge)
 
 
-def _recording(backend: DetectionBackend, run: _Run) -> Look:
+def _recording(detector: OpenedDetector, run: _Run) -> Detect:
     """Detection that writes the feature maps of each image to ``<its name>_features``."""
-    (network,) = torch_backends(backend)
+    (network,) = detector.torch_backends
 
-    def look(group: list[tuple[Frame, Any]]) -> list[Detections]:
+    def detect(group: list[tuple[Frame, Any]]) -> list[Detections]:
         with recorded_maps(network.model) as maps:
-            found = run.detector.detect([image for _, image in group])
+            found = run.predictor.detect([image for _, image in group])
         for frame, _ in group:
             write_maps(run.output.folder / f"{run.output.names.of(frame.path, frame.number)}_features", maps)
         return found
 
-    return look
+    return detect
 
 
 @contextlib.contextmanager
@@ -218,29 +217,32 @@ def _log_summary(summary: DetectionSummary) -> None:
     LOGGER.info("results in %s", summary.folder)
 
 
-def _network_size(imgsz: tuple[int, ...], backend: DetectionBackend) -> FrameSize:
-    """``--imgsz`` as multiples of the stride; a file of fixed size keeps its own and says so if it differs."""
-    asked = FrameSize(*square_or_rectangle(imgsz))
-    if backend.frame is not None:
-        if asked != backend.frame:
-            LOGGER.warning("the model file takes %dx%d px (height x width) only: --imgsz is not used", *backend.frame)
-        return backend.frame
-    size = FrameSize(*(multiple_of_stride(side, backend.stride) for side in asked))
-    if size != asked:
-        LOGGER.warning("--imgsz: taking %dx%d px, multiples of the stride %d", *size, backend.stride)
-    return size
-
-
 def _names_of_data(data: str) -> tuple[str, ...]:
-    return read_dataset_yaml(find_dataset_yaml(data), check_files=False).names
+    file = find_dataset_yaml(data)
+    return class_names(file, dataset_content(file))
 
 
-def _check_flags(config: DetectConfig, backend: DetectionBackend) -> None:
-    wrong = [kind for kind in config.classes or () if backend.names and kind >= len(backend.names)]
+def _check_flags(config: DetectConfig, detector: OpenedDetector) -> None:
+    wrong = [kind for kind in config.classes or () if detector.names and kind >= len(detector.names)]
     if wrong:
-        raise UsageError(f"--classes {wrong[0]}: the model has classes 0 to {len(backend.names) - 1}")
-    networks = torch_backends(backend)
+        raise UsageError(f"--classes {wrong[0]}: the model has classes 0 to {len(detector.names) - 1}")
+    networks = detector.torch_backends
     if config.visualize and not networks:
         raise UsageError(f"--visualize --weights {config.weights[0]}: only .pt files show their layers")
     if config.update and len(networks) != len(config.weights):
         raise UsageError(f"--update --weights {' '.join(config.weights)}: only .pt files can be written anew")
+
+
+def _strip_weights(path: Path) -> None:
+    """Replace the file by this program's checkpoint of its model: the averaged weights, no optimizer, no records.
+
+    Raises:
+        UserError: no readable detector; the file stays as it was.
+        OSError: it cannot be written; the file stays as it was.
+    """
+    before = path.stat().st_size
+    content = checkpoint_fields(load_model(path))
+    with atomic_file(path) as file:
+        torch.save(content, file)
+    after = path.stat().st_size
+    LOGGER.info("%s: written anew, weights only: %.1f MB, was %.1f MB", path, after / 1e6, before / 1e6)

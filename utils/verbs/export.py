@@ -36,7 +36,8 @@ from utils.exporting.verification import (
     size_in_megabytes,
     verification_inputs,
 )
-from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.geometry.letterbox import FrameSize
+from utils.inference.detector import OpenedDetector, fitting_frame
 from utils.inference.model_backends import TorchBackend, load_backend
 from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
@@ -124,10 +125,7 @@ def export_model(
     model = fused(load_model(weights)).eval().to(device)
     if int8_data is not None:
         int8_data.check(len(model.names), settings.batch_size)
-    frame = FrameSize(*(multiple_of_stride(side, model.stride) for side in settings.frame))
-    if frame != settings.frame:
-        LOGGER.warning("--imgsz: taking %dx%d px, multiples of the stride %d", *frame, model.stride)
-        settings = replace(settings, frame=frame)
+    settings = replace(settings, frame=fitting_frame(settings.frame, model.stride))
     files: list[ExportedFile] = []
     for name in check_formats(formats):
         try:
@@ -141,8 +139,8 @@ def export_model(
 
 def format_table(files: Sequence[ExportedFile]) -> str:
     """The exported files as a table, one line each; accuracy on the val part where it was measured."""
-    judged = any(file.accuracy is not None for file in files)
-    accuracy = f"{'AP before':>11}{'after':>8}{'AP_S before':>13}{'after':>8}" if judged else ""
+    with_accuracy = any(file.accuracy is not None for file in files)
+    accuracy = f"{'AP before':>11}{'after':>8}{'AP_S before':>13}{'after':>8}" if with_accuracy else ""
     lines = [f"{'format':<12}{'MB':>8}{'diff px':>11}{'diff prob':>11}{'PyTorch ms':>12}{'file ms':>9}{accuracy}  file"]
     for file in files:
         accuracy = ""
@@ -172,7 +170,7 @@ def _precision(config: ExportConfig) -> ExportPrecision:
     if config.half and config.int8:
         raise UsageError("--half with --int8: take one of the two")
     if config.int8 and not config.data:
-        raise UsageError("--int8 needs --data: a dataset YAML with images to calibrate on and to judge by")
+        raise UsageError("--int8 needs --data: a dataset YAML with images to calibrate on and to measure AP on")
     return "int8" if config.int8 else "fp16" if config.half else "fp32"
 
 
@@ -259,16 +257,15 @@ def _halved(
 def _quantized(
     exported: ExportedFile, reference: TorchBackend, settings: ExportSettings, data: Int8Data
 ) -> ExportedFile:
-    """The INT8 form of a verified file, judged by AP: eight bits change every number, what counts is what is found."""
+    """The INT8 form of a verified file, held to its AP: eight bits change every number, what is found has to stay."""
     quantize = FORMATS[exported.format].quantize
     assert quantize is not None  # export_model has refused the others
     target = _second_place(exported.path)
     quantize(exported.path, target, data.batches(settings))
     backend = load_backend(target, reference.device)
-    before = data.accuracy(reference, settings, reference.device)
-    after = data.accuracy(backend, settings, reference.device)
+    before, after = (data.accuracy(OpenedDetector(one, reference.device), settings) for one in (reference, backend))
     if before.ap < 0:
-        raise UserError("INT8 is judged by AP, and the val part has no object to measure it on")
+        raise UserError("INT8 is held to its AP, and the val part has no object to measure it on")
     if before.ap - after.ap > LARGEST_LOSS:
         raise UserError(f"INT8 lowers AP from {before.ap:.4f} to {after.ap:.4f}, by more than {LARGEST_LOSS}")
     inputs = verification_inputs(settings, reference.stride, [], reference.device)

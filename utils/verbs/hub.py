@@ -19,13 +19,14 @@ from models.yolo import DetectionModel, find_architecture, read_architecture
 from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import xyxy_to_cxcywh
-from utils.geometry.letterbox import FrameSize, multiple_of_stride
+from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
+from utils.inference.detector import OpenedDetector
 from utils.inference.image_inputs import ImageInput, as_images
+from utils.inference.joint_backends import AugmentedBackend
 from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
 from utils.inference.nms import NmsSettings
-from utils.inference.predictor import FittedImage, Predictor, PredictorSettings
-from utils.inference.test_time_augmentation import AugmentedBackend
+from utils.inference.predictor import FittedImage
 from utils.reporting.hub_results import CallTimes, HubResults
 from utils.runtime.device import select_device
 from utils.user_error import UserError
@@ -56,6 +57,7 @@ class HubDetector(torch.nn.Module):
         if isinstance(backend, TorchBackend):
             self.model = backend.model
         self.stride = backend.stride
+        self._frames: dict[FrameSize, FrameSize] = {}  # by the size asked for, so that the log has each once
         self._turn = threading.Lock()  # runtimes other than PyTorch keep state in a call
 
     @property
@@ -75,17 +77,17 @@ class HubDetector(torch.nn.Module):
         Args:
             ims: see ``as_images``; one or a list.
             size: network size, pixels: one side or (height, width).
-            augment: look at every image three times (.pt files).
+            augment: detect in three views of every image (.pt files).
             profile: taken for compatibility; times are measured always.
 
         Raises:
             UserError: an image that cannot be read, or ``augment`` of an exported file.
         """
-        backend = self._looking(augment)
+        detector = self._detector(augment)
         if isinstance(ims, torch.Tensor):
-            return _rows(backend.predict(ims.to(self.device, torch.float32)))
+            return _rows(detector.backend.predict(ims.to(self.device, torch.float32)))
         begin = time.perf_counter()
-        predictor = Predictor(backend, self._settings(size), self.device)
+        predictor = detector.whole_predictor(self._nms(), self._frame(detector, size))
         images = as_images(ims)
         fitted = [predictor.prepare(image.pixels) for image in images]
         ready = time.perf_counter()
@@ -125,17 +127,20 @@ class HubDetector(torch.nn.Module):
             self.device = self.backend.device = next(self.backend.model.parameters()).device
         return self
 
-    def _looking(self, augment: bool) -> DetectionBackend:
-        if isinstance(self.backend, TorchBackend):
-            return AugmentedBackend(self.backend) if augment else self.backend
-        if augment:
+    def _detector(self, augment: bool) -> OpenedDetector:
+        """The detector with the attributes as they are now, for one call."""
+        backend = self.backend
+        if isinstance(backend, TorchBackend):
+            backend = AugmentedBackend(backend) if augment else backend
+        elif augment:
             raise UserError("augment=True: only for .pt files; an exported file is as it is")
-        return _InTurn(self.backend, self._turn)
+        else:
+            backend = _InTurn(backend, self._turn)
+        return OpenedDetector(backend, self.device, torch.float16 if self.amp else torch.float32)
 
-    def _settings(self, size: int | tuple[int, int]) -> PredictorSettings:
+    def _nms(self) -> NmsSettings:
         """The attributes as they are now, for one call."""
-        height, width = square_or_rectangle((size,) if isinstance(size, int) else tuple(size))
-        nms = NmsSettings(
+        return NmsSettings(
             conf_thres=self.conf,
             iou_thres=self.iou,
             max_det=self.max_det,
@@ -143,12 +148,17 @@ class HubDetector(torch.nn.Module):
             agnostic=self.agnostic,
             classes=None if self.classes is None else tuple(self.classes),
         )
-        frame = FrameSize(multiple_of_stride(height, self.stride), multiple_of_stride(width, self.stride))
-        return PredictorSettings(nms, frame, torch.float16 if self.amp else torch.float32)
+
+    def _frame(self, detector: OpenedDetector, size: int | tuple[int, int]) -> FrameSize:
+        """The frame in place of the one asked for; the log says so once."""
+        asked = FrameSize(*square_or_rectangle((size,) if isinstance(size, int) else tuple(size)))
+        if asked not in self._frames:
+            self._frames[asked] = detector.frame(asked)
+        return self._frames[asked]
 
 
 class _InTurn:
-    """A detector that one thread at a time may ask."""
+    """A backend that one thread at a time may ask."""
 
     def __init__(self, backend: DetectionBackend, turn: threading.Lock) -> None:
         self._backend = backend

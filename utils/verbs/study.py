@@ -16,7 +16,7 @@ from utils.reporting.evaluation_files import figure_text, format_table, speed_li
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device
-from utils.verbs.evaluation_setup import EvaluationSetup
+from utils.verbs.evaluate import EvaluationSetup
 
 LOGGER = logging.getLogger(__name__)
 
@@ -26,11 +26,11 @@ SPEED_CONF, SPEED_IOU = 0.25, 0.45  # detect.py's defaults: how long images take
 def run_speed(config: ValConfig) -> None:
     """Times per image with detect.py's thresholds, of each file of ``--weights``."""
     setup = EvaluationSetup.of(replace(config, conf_thres=SPEED_CONF, iou_thres=SPEED_IOU))
-    backends = [setup.detector([name]) for name in config.weights]
+    detectors = [setup.detector([name]) for name in config.weights]
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     LOGGER.info("thresholds of --task speed: --conf-thres %g --iou-thres %g", SPEED_CONF, SPEED_IOU)
-    for name, backend in zip(config.weights, backends, strict=True):
-        report = setup.judge(backend)
+    for name, detector in zip(config.weights, detectors, strict=True):
+        report = setup.evaluate(detector)
         LOGGER.info("%s at %d px on %s\n%s", name, config.imgsz, describe_device(setup.device), format_table(report))
         LOGGER.info("%s", speed_line(report))
         write_metrics(folder / f"speed_{_stem(name)}.json", report, name, asdict(setup.config))
@@ -40,13 +40,13 @@ def run_speed(config: ValConfig) -> None:
 def run_study(config: ValConfig) -> None:
     """Figures and times of each file of ``--weights`` at each of ``--study-sizes``: a table each, and one image."""
     setup = EvaluationSetup.of(config)
-    backends = [setup.detector([name]) for name in config.weights]
+    detectors = [setup.detector([name]) for name in config.weights]
     folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
     studies: dict[str, list[StudyRow]] = {}
-    for name, backend in zip(config.weights, backends, strict=True):
+    for name, detector in zip(config.weights, detectors, strict=True):
         rows = studies.setdefault(name, [])
         for imgsz in config.study_sizes:
-            rows.append(study_row(imgsz, setup.judge(backend, imgsz=imgsz)))
+            rows.append(study_row(imgsz, setup.evaluate(detector, imgsz=imgsz)))
             row = rows[-1]
             figures = [f"{key} {figure_text(getattr(row, key))}" for key in ("map50_95", "AP", "AP_S", "AP_M", "AP_L")]
             LOGGER.info("%s at %d px: %s, %.1f ms", name, imgsz, ", ".join(figures), row.milliseconds)

@@ -20,9 +20,21 @@ from utils.dataset.dataset_download import available_dataset
 from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.training_loader import image_weights
-from utils.evaluation.evaluate import VALIDATION_NMS, EvaluationObserver, EvaluationReport, EvaluationSettings
-from utils.geometry.letterbox import multiple_of_stride
-from utils.geometry.records import Batch
+from utils.evaluation.evaluate import (
+    VALIDATION_NMS,
+    EvaluationObserver,
+    EvaluationReport,
+    EvaluationSettings,
+    class_names,
+    drawn_names,
+    evaluate,
+    evaluate_predictor,
+)
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Batch, Detections, Predictions
+from utils.inference.detector import OpenedDetector, fitting_frame
+from utils.inference.model_backends import TorchBackend
+from utils.inference.slicing import SliceSettings
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
@@ -46,13 +58,13 @@ from utils.training.learning_rate import LearningRateSchedule
 from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
 from utils.training.optimizer import build_optimizer
 from utils.training.run_images import MultiScale, RunImages, open_images
-from utils.training.run_judge import judge
 from utils.training.session import train
 from utils.training.starting_model import ModelSource, fit_anchors, freeze_layers, starting_model
 from utils.training.task import TaskKind
 from utils.training.weight_average import WeightAverage
 
 LOGGER = logging.getLogger(__name__)
+TILES_AT_ONCE = 16  # through the network, where a run is evaluated in tiles
 
 
 def train_detector(config: TrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
@@ -94,11 +106,22 @@ class DetectionTask:
         return epoch_record(epoch, outcome.losses, outcome.rates, report), class_scores
 
     def report(self, model: DetectionModel, observers: Sequence[EvaluationObserver] = ()) -> EvaluationReport:
-        """The figures of ``model`` on the validation part: thresholds of ``val.py``, the run's arithmetic."""
+        """The figures of ``model`` on the validation part: thresholds of ``val.py``, the run's arithmetic.
+
+        What is learned in tiles is evaluated in tiles; then there is no loss in the report, as there is no whole image
+        at training size to measure it on.
+        """
+        ranks, loader = self.learner.ranks, self.images.evaluation
         settings = EvaluationSettings(
             nms=VALIDATION_NMS, single_cls=self.config.single_cls, precision=self.learner.precision
         )
-        return judge(model, self.images, settings, self.loss, self.learner.ranks, observers)
+        if self.images.tile is None:
+            observers = (*observers, _FrameChanges())
+            return evaluate(model, loader, settings, ranks.device, self.loss, observers, ranks)
+        detector = OpenedDetector(TorchBackend(model, ranks.device), ranks.device, settings.precision)
+        frame, tiles = FrameSize(self.images.side, self.images.side), SliceSettings(self.images.tile)
+        predictor = detector.predictor(settings.suppression, frame, tiles, TILES_AT_ONCE)
+        return evaluate_predictor(predictor, loader.dataset, settings, ranks.device, observers, ranks)
 
     def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
         """Problems of the data set, object sizes, and the first batches as the model will see them."""
@@ -121,7 +144,7 @@ class DetectionTask:
         model = same_in_every_process(load_model, checkpoint, learner.average.model, learner.ranks)
         give_back_freed_memory()
         # The names of the labels, whatever is learned.
-        names = ("item",) * len(loader.dataset.names) if config.single_cls else loader.dataset.names
+        names = drawn_names(loader.dataset.names, single_cls=config.single_cls)
         images = [BatchImages(folder, names)] if learner.ranks.is_writer and not config.noplots else []
         report = self.report(model, images)
         if not learner.ranks.is_writer:
@@ -140,7 +163,7 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     """
     hyp = read_hyperparameters(find_hyperparameters(config.hyp))
     dataset = available_dataset(config.data)
-    names = ("item",) if config.single_cls else dataset.names
+    names = class_names(dataset.names, single_cls=config.single_cls)
     model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
     if config.label_smoothing:
         hyp = replace(hyp, label_smoothing=config.label_smoothing)
@@ -171,9 +194,7 @@ DETECTION = TaskKind(
 
 def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRanks) -> TrainConfig:
     """The settings with an image size that suits the model's strides and a batch that suits the device."""
-    imgsz = multiple_of_stride(config.imgsz, model.stride)
-    if imgsz != config.imgsz:
-        LOGGER.warning("--imgsz %d is not a multiple of the stride %d: taking %d", config.imgsz, model.stride, imgsz)
+    imgsz, _ = fitting_frame(FrameSize(config.imgsz, config.imgsz), model.stride)
     config = replace(config, imgsz=imgsz)
     if config.batch_size == -1:
         precision = resolve_precision(config.precision, ranks.device)
@@ -215,3 +236,15 @@ def detection_task(
     if not albumentations_installed():
         LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
     return DetectionTask(config, hyp, learner, loss, images)
+
+
+class _FrameChanges(EvaluationObserver):
+    """After the first batch in a new frame, gives back what those before left: their tensors had other sizes."""
+
+    def __init__(self) -> None:
+        self.size: FrameSize | None = None
+
+    def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
+        if batch.size != self.size:
+            give_back_freed_memory()
+        self.size = batch.size

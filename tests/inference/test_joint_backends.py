@@ -1,4 +1,4 @@
-"""Ensembles, and one detector that looks three times."""
+"""Ensembles, and one detector on three views of an image."""
 
 from __future__ import annotations
 
@@ -8,9 +8,8 @@ import torch
 from models.yolo import DetectionModel, load_architecture
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.ensemble import Ensemble
+from utils.inference.joint_backends import AugmentedBackend, Ensemble
 from utils.inference.model_backends import TorchBackend
-from utils.inference.test_time_augmentation import AugmentedBackend
 from utils.user_error import UserError
 
 

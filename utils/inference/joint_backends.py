@@ -1,17 +1,46 @@
-"""Every image looked at three times: as it is, reduced and mirrored, reduced further (YOLOv5's ``--augment``)."""
+"""Backends that ask others: several model files together, and one .pt file on three views of every image."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.model_backends import TorchBackend
+from utils.inference.model_backends import DetectionBackend, TorchBackend
+from utils.user_error import UserError
 
 PAD = 0.447  # grey of the padding, the mean colour of ImageNet
+
+
+class Ensemble:
+    """Model files of the same classes; their predictions meet in one suppression, where the best-scored box wins.
+
+    Raises:
+        UserError: the files name different classes, or take images of different fixed sizes.
+    """
+
+    def __init__(self, backends: Sequence[DetectionBackend], files: Sequence[str]) -> None:
+        first = backends[0]
+        frames = {backend.frame for backend in backends if backend.frame is not None}
+        for backend, file in zip(backends, files, strict=True):
+            if backend.names != first.names:
+                raise UserError(f"{file}: has other classes than {files[0]}; an ensemble needs the same")
+        if len(frames) > 1:
+            raise UserError(f"{', '.join(files)}: take images of different fixed sizes")
+        self.backends = tuple(backends)
+        self.names = first.names
+        self.stride = max(backend.stride for backend in backends)
+        self.frame: FrameSize | None = next(iter(frames), None)
+        self.batch_size: int | None = None  # each member cuts batches as it needs
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """All predictions of all members; see ``DetectionBackend``."""
+        each = [backend.predict(images) for backend in self.backends]
+        return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*each, strict=True)))
 
 
 class _View(NamedTuple):
@@ -23,9 +52,9 @@ VIEWS = (_View(1.0, False), _View(0.83, True), _View(0.67, False))
 
 
 class AugmentedBackend:
-    """A PyTorch detector whose predictions are those of three views.
+    """YOLOv5's ``--augment``: every image as it is, reduced and mirrored, and reduced further.
 
-    The full view leaves out its coarsest level and the smallest view its finest, whose objects the other views see
+    The full view leaves out its coarsest level and the smallest view its finest, whose objects the other views show
     at a better size.
     """
 
@@ -39,7 +68,7 @@ class AugmentedBackend:
 
     def predict(self, images: torch.Tensor) -> Predictions:
         """Predictions of all views in pixels of ``images``; see ``DetectionBackend``."""
-        each = [self._look(images, view) for view in VIEWS]
+        each = [self._predict_view(images, view) for view in VIEWS]
         head = self.backend.model.head
         shares = [1 / stride**2 for stride in head.strides]  # of the levels in a view's predictions
         coarsest = round(each[0].objectness.shape[1] * shares[-1] / sum(shares))
@@ -48,7 +77,7 @@ class AugmentedBackend:
         each[-1] = Predictions(*(part[:, finest:] for part in each[-1]))
         return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*each, strict=True)))
 
-    def _look(self, images: torch.Tensor, view: _View) -> Predictions:
+    def _predict_view(self, images: torch.Tensor, view: _View) -> Predictions:
         height, width = images.shape[2:]
         small = (int(height * view.scale), int(width * view.scale))
         seen = images.flip(3) if view.mirrored else images

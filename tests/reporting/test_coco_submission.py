@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from tests.end_to_end.test_val_flags import parse
+from utils.reporting.coco_submission import COCO_CATEGORY_IDS, check_results, submission_name, write_zip
 from utils.user_error import UserError
-from utils.verbs.submission import COCO_CATEGORY_IDS, check_results, submission_name, write_zip
 
 GOOD: dict[str, object] = {"image_id": 5, "category_id": 90, "bbox": [1.0, 2.0, 3.0, 4.0], "score": 0.5}
 

@@ -1,7 +1,11 @@
-"""Cameras and network streams, each read in a thread of its own: the newest frame wins, a lost one is sought again."""
+"""What comes by itself: cameras and network streams, and the screen, through mss where it is installed.
+
+Each stream is read in a thread of its own: the newest frame wins, a lost connection is sought again.
+"""
 
 from __future__ import annotations
 
+import importlib
 import logging
 import re
 import threading
@@ -10,11 +14,12 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import cv2
+import numpy as np
 
 from utils.inference.frames import Frame, VideoFacts
-from utils.inference.video_files import video_facts
 from utils.runtime.threads import POLL
 from utils.user_error import UserError
 
@@ -22,6 +27,8 @@ LOGGER = logging.getLogger(__name__)
 
 TIMEOUT = 10_000  # milliseconds that a server may keep silent, when connecting and between frames
 GRABS = 3  # a broken frame is no lost stream: so many have to fail in a row
+SCREEN_FORM = "screen [number] [left top width height]"
+SCREEN_RATE = 30.0  # frames per second of a video made of the screen
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +109,7 @@ class Stream:
         """Read until the connection ends."""
         capture = self._open()
         try:
-            facts = VideoFacts(video_facts(capture).frames_per_second, 0)
+            facts = VideoFacts(VideoFacts.of(capture).frames_per_second, 0)
             failed = 0
             while capture.isOpened() and not self._stopping.is_set() and failed < GRABS:
                 if not capture.grab():
@@ -231,3 +238,82 @@ def file_name_of(address: str) -> str:
     """A name for the stream's files: its address without scheme, password and query, other signs as ``_``."""
     parts = urllib.parse.urlsplit(shown_address(address))
     return re.sub(r"\W+", "_", f"{parts.netloc}{parts.path}").strip("_") or "stream"
+
+
+@dataclass(frozen=True, slots=True)
+class ScreenPart:
+    """Which screen, and which window of it in pixels."""
+
+    number: int = 0  # 0 is all screens as one, 1 the first
+    window: tuple[int, int, int, int] | None = None  # left, top, width, height from the screen's corner
+
+    @classmethod
+    def parse(cls, source: str) -> ScreenPart:
+        """``screen``, ``screen 1``, ``screen 0 0 640 480`` or ``screen 1 0 0 640 480``.
+
+        Raises:
+            UserError: any other form.
+        """
+        words = source.split()[1:]
+        if len(words) not in (0, 1, 4, 5) or not all(word.isdecimal() for word in words):
+            raise UserError(f"{source}: not of the form {SCREEN_FORM}")
+        numbers = [int(word) for word in words]
+        window = tuple(numbers[-4:]) if len(numbers) >= 4 else None
+        if window is not None and 0 in window[2:]:
+            raise UserError(f"{source}: width and height must be at least 1")
+        number = numbers[0] if len(numbers) in (1, 5) else 0
+        return cls(number, (window[0], window[1], window[2], window[3]) if window else None)
+
+
+class ScreenSource:
+    """Images of a screen, as fast as they are asked for, until the run is stopped."""
+
+    live = True
+
+    def __init__(self, source: str) -> None:
+        part = ScreenPart.parse(source)
+        try:
+            mss = importlib.import_module("mss")
+        except ImportError:
+            raise UserError(f"{source}: needs mss (pip install mss)") from None
+        self.skipped: list[str] = []
+        self._path = Path(f"screen{part.number}")
+        self._error: type[Exception] = importlib.import_module("mss.exception").ScreenShotError
+        try:
+            self._capture: Any = (getattr(mss, "MSS", None) or mss.mss)()  # mss until 10.1
+            screens = self._capture.monitors
+        except self._error as error:
+            raise UserError(f"{source}: {error}") from None
+        if part.number >= len(screens):
+            raise UserError(f"{source}: there are screens 0 (all) to {len(screens) - 1}")
+        self._window = _screen_window(screens[part.number], part)
+
+    @property
+    def known(self) -> Mapping[Path, bool]:
+        """See ``FrameSource``."""
+        return {self._path: True}
+
+    def expected_frames(self) -> int | None:
+        """Nobody knows."""
+        return None
+
+    def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
+        """See ``FrameSource``; one image at a time."""
+        index = 0
+        while not stopped():
+            try:
+                pixels = np.asarray(self._capture.grab(self._window))  # BGRA
+            except self._error as error:
+                raise UserError(f"{self._path}: {error}") from None
+            image = cv2.cvtColor(pixels, cv2.COLOR_BGRA2RGB)
+            yield [Frame(image, self._path, index, VideoFacts(SCREEN_RATE, 0), time.monotonic())]
+            index += 1
+
+    def close(self) -> None:
+        """Let go of the screen."""
+        self._capture.close()
+
+
+def _screen_window(screen: dict[str, int], part: ScreenPart) -> dict[str, int]:
+    left, top, width, height = part.window or (0, 0, screen["width"], screen["height"])
+    return {"left": screen["left"] + left, "top": screen["top"] + top, "width": width, "height": height}

@@ -1,0 +1,76 @@
+"""A dataset YAML as a file: where it lies, what it holds, and how its classes are called."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from utils.user_error import UserError
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+
+
+def find_dataset_yaml(name: str | Path) -> Path:
+    """``name`` as given, or the file of that name under the repository's ``data/`` (``coco128`` = ``coco128.yaml``)."""
+    given = Path(name)
+    if not given.name:
+        raise UserError(f"{str(name)!r}: no such dataset YAML")
+    file_name = given if given.suffix in (".yaml", ".yml") else given.with_name(given.name + ".yaml")
+    for candidate in (given, REPOSITORY / given, REPOSITORY / "data" / file_name.name):
+        if candidate.is_file():
+            return candidate
+    raise UserError(f"{name}: no such dataset YAML, neither here nor in {REPOSITORY / 'data'}")
+
+
+def dataset_content(path: Path) -> Mapping[str, Any]:
+    """The table of keys in a dataset YAML.
+
+    Raises:
+        UserError: not readable, or no such table.
+    """
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        line = f" line {mark.line + 1}:" if mark is not None else ""
+        problem = getattr(error, "problem", None) or "it holds characters that YAML does not admit"
+        raise UserError(f"{path}:{line} not valid YAML: {' '.join(str(problem).split())}") from error
+    except RecursionError as error:
+        raise UserError(f"{path}: nested too deeply") from error
+    except ValueError as error:  # PyYAML lets a date such as 2024-99-99 through to datetime
+        raise UserError(f"{path}: not valid YAML: {error}") from error
+    if not isinstance(content, dict) or not all(isinstance(key, str) for key in content):
+        raise UserError(f"{path}: a dataset YAML is a table of keys (train, val, names, ...)")
+    return content
+
+
+def class_names(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
+    """The names of the classes, by class id.
+
+    Raises:
+        UserError: there are none, or something that is no name, or another number of them than ``nc``.
+    """
+    value, nc = content.get("names"), content.get("nc")
+    if value is None:
+        raise UserError(f"{file}: the key 'names' is missing")
+    if isinstance(value, dict):
+        if not all(type(key) is int for key in value) or sorted(value) != list(range(len(value))):
+            raise UserError(f"{file}: names: the class numbers have to be 0 to {len(value) - 1}, each once")
+        value = [value[i] for i in range(len(value))]
+    if not isinstance(value, list) or not value:
+        raise UserError(f"{file}: names: has to be a list of names or a table 0: name, not {value!r}")
+    for index, name in enumerate(value):
+        # YAML reads an unquoted no, yes, on, off as a truth value.
+        if isinstance(name, bool) or not isinstance(name, (str, int, float)) or not str(name).strip():
+            raise UserError(f"{file}: names: class {index} is {name!r}, not a name (put it in quotes)")
+    if nc is not None:
+        if type(nc) is not int:
+            raise UserError(f"{file}: nc: {nc!r} is not a number of classes")
+        if nc != len(value):
+            raise UserError(f"{file}: nc is {nc}, but names has {len(value)} entries")
+    return tuple(" ".join(str(name).split()) for name in value)
