@@ -1,75 +1,55 @@
-"""What every evaluation begins with: the part of a data set, the detector of its classes, whole images or tiles."""
+"""What ``val.py`` writes about images whose file names repeat."""
 
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
-from typing import Any
 
+import numpy as np
 import pytest
 
-import val
-from tests.exporting.small_model import write_small_checkpoint, write_small_torchscript
+from tests.exporting.small_model import write_small_checkpoint
 from tests.small_dataset import write_small_dataset
+from utils.config.command_line import parse_command_line
 from utils.config.val_flags import ValConfig
-from utils.inference.slicing import SliceSettings
-from utils.user_error import UserError
-from utils.verbs.evaluate import EvaluationSetup
+from utils.verbs.evaluate import run_evaluation
+
+PLACES = ("east/frame", "west/frame", "east/1", "east/001")
 
 
-@pytest.fixture
-def dataset(tmp_path: Path) -> Path:
-    return write_small_dataset(tmp_path / "data", train=1, val=3)
+@pytest.fixture(scope="module")
+def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A data set of four images, two of one name and two of one number."""
+    folder = tmp_path_factory.mktemp("data")
+    yaml = write_small_dataset(folder, train=1, val=4)
+    for kind, ending in (("images", "png"), ("labels", "txt")):
+        for number, place in enumerate(PLACES):
+            target = folder / kind / "val" / f"{place}.{ending}"
+            target.parent.mkdir(exist_ok=True)
+            (folder / kind / "val" / f"{number:03d}.{ending}").rename(target)
+    return yaml
 
 
-def config(folder: Path, **settings: Any) -> ValConfig:
-    common: dict[str, Any] = {
-        "data": str(folder / "data" / "small.yaml"),
-        "weights": (str(folder / "small.pt"),),
-        "imgsz": 96,
-    }
-    common |= {"workers": 0, "device": "cpu", "project": str(folder / "runs"), "name": "v"}
-    return ValConfig(**(common | settings))
+def evaluate(data: Path, runs: Path, *flags: object) -> Path:
+    """The folder of a run."""
+    weights = write_small_checkpoint(data.with_name("small.pt"))
+    common = ("--weights", weights, "--data", data, "--img", 96, "--workers", 0, "--project", runs)
+    words = map(str, (*common, "--single-cls", *flags))
+    run_evaluation(parse_command_line(ValConfig, list(words), prog="val.py", description=""))
+    return runs / "exp"
 
 
-def of_one_class(dataset: Path) -> None:
-    """All objects of the data set become one class, the only one that it names."""
-    for labels in (dataset.parent / "labels").glob("*/*.txt"):
-        labels.write_text(re.sub(r"^\d+", "0", labels.read_text(), flags=re.MULTILINE))
-    dataset.write_text(f"{dataset.read_text().partition('names:')[0]}names: [thing]\n")
+@pytest.mark.parametrize("flag", ["--save-txt", "--save-hybrid"])
+def test_each_image_has_its_label_file(data: Path, tmp_path: Path, flag: str, caplog: pytest.LogCaptureFixture) -> None:
+    labels = evaluate(data, tmp_path, flag) / "labels"
+    assert sorted(path.name for path in labels.iterdir()) == ["001.txt", "1.txt", "frame.txt", "frame2.txt"]
+    first, second = (np.loadtxt(labels / name, ndmin=2) for name in ("frame.txt", "frame2.txt"))
+    assert first.shape != second.shape or (first != second).any()
+    (line,) = [line for line in caplog.messages if "have one name" in line]
+    assert "east/frame.png and " in line and "west/frame.png have one name" in line and "frame2" in line
 
 
-def test_classes_as_one_need_not_be_as_many(tmp_path: Path, dataset: Path) -> None:
-    of_one_class(dataset)
-    write_small_checkpoint(tmp_path / "small.pt")
-    with pytest.raises(UserError, match=r"small\.pt: has 3 classes, but .*small\.yaml names 1"):
-        val.run(config(tmp_path))
-    setup = EvaluationSetup.of(config(tmp_path, single_cls=True))
-    assert setup.drawn_names(setup.detector(setup.config.weights)) == ("item", "item", "item")
-    val.run(setup.config)
-    figures = json.loads((tmp_path / "runs" / "v" / "metrics.json").read_text())
-    assert [row["name"] for row in figures["per_class"]] == ["item"]
-    assert (tmp_path / "runs" / "v" / "val_batch0_pred.jpg").is_file(), "boxes of the classes 1 and 2 have a name too"
-
-
-def test_what_is_learned_in_tiles_is_evaluated_in_tiles(tmp_path: Path, dataset: Path) -> None:
-    def tiles(**settings: Any) -> SliceSettings | None:
-        return EvaluationSetup.of(config(tmp_path, **settings)).tiles
-
-    assert tiles() is None
-    assert tiles(slice=48, slice_overlap=0.1, slice_merge="greedy") == SliceSettings(48, 0.1, "greedy")
-    dataset.write_text(f"{dataset.read_text()}tile: 64\n")
-    assert tiles() == SliceSettings(64)
-    assert tiles(slice=48) == SliceSettings(48)
-    assert tiles(save_hybrid=True) is None and tiles(as_yolov5=True) is None
-
-
-@pytest.mark.usefixtures("dataset")
-def test_a_fixed_size_wins_and_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    exported = write_small_torchscript(tmp_path / "small.torchscript", (64, 96))
-    setup = EvaluationSetup.of(config(tmp_path, weights=(str(exported),)))
-    detector = setup.detector(setup.config.weights)
-    assert detector.names == ("red", "green", "blue"), "those of the data set, as the file has none"
-    assert setup.evaluate(detector).images == 3
-    assert "image size 96x96 (height x width): taking 64x96 px, the only size that the model file takes" in caplog.text
+def test_each_image_has_its_id(data: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    entries = json.loads((evaluate(data, tmp_path, "--save-json") / "small_predictions.json").read_text())
+    assert {entry["image_id"] for entry in entries} == {f"{place}.png" for place in PLACES}
+    assert len([line for line in caplog.messages if "image id" in line]) == 1
