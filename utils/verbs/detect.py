@@ -35,9 +35,9 @@ from utils.reporting.detection_output import DetectionOutput, FoundInFrame, draw
 from utils.reporting.feature_maps import recorded_maps, write_maps
 from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
+from utils.runtime.console_log import Progress
 from utils.runtime.device import describe_device, requested_precision, select_device
 from utils.runtime.failures import explained_failures
-from utils.runtime.progress import Progress
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.runtime.threads import Behind, ahead
