@@ -17,7 +17,8 @@ from models.yolo import DetectionModel, load_architecture
 from utils.config.hyperparameters import Hyperparameters, read_hyperparameters
 from utils.dataset.coco_annotations import CocoTruth
 from utils.dataset.detection_dataset import open_dataset
-from utils.dataset.samplers import SampleKey
+from utils.dataset.image_cache import cached_dataset
+from utils.dataset.training_batches import SampleKey
 from utils.dataset.training_loader import AugmentedImages
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 from utils.evaluation.evaluate import VALIDATION_NMS
@@ -142,7 +143,7 @@ def samples_call(folder: Path, names: tuple[str, ...], side: int, count: int, pl
     cv2.setNumThreads(0)
     dataset = open_dataset((folder,), names)
     if place == "memory":
-        dataset = dataset.cached("ram", long_side=side)
+        dataset = cached_dataset(dataset, "ram", long_side=side)
     hyp = read_hyperparameters(REPOSITORY / "data" / "hyps" / "hyp.scratch-low.yaml")
     samples = AugmentedImages(dataset, side, hyp, seed=0)
     return lambda: [samples[SampleKey(0, i, i % len(dataset))] for i in range(count)]

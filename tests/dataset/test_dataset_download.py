@@ -17,8 +17,8 @@ from tests.dataset.images import write_image, write_labels
 from tests.runtime.loopback import Served, Server, loopback_server
 from utils.config.dataset_file import REPOSITORY
 from utils.config.dataset_yaml import read_dataset_yaml
+from utils.dataset.converters import FORMATS
 from utils.dataset.converters.aerial_images import VISDRONE_NAMES
-from utils.dataset.converters.formats import FORMATS
 from utils.dataset.dataset_download import UNFINISHED, available_dataset
 from utils.runtime.downloads import Patience
 from utils.user_error import UserError

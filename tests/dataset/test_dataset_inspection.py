@@ -13,8 +13,8 @@ from models.yolo import load_architecture
 from tests.dataset.images import write_image, write_labels
 from tests.shared_data import SHARED, needs_shared
 from utils.config.dataset_yaml import DatasetSpec, read_dataset_yaml
-from utils.dataset.dataset_inspection import Inspection, InspectionSettings, inspect_dataset
 from utils.dataset.demo_scenes import draw_scene
+from utils.dataset.inspect import Inspection, InspectionSettings, inspect_dataset
 from utils.user_error import UserError
 
 

@@ -18,7 +18,7 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.evaluation_loader import collate, evaluation_batches, evaluation_loader, rectangular_frames
-from utils.dataset.samplers import TrainingSampler
+from utils.dataset.training_batches import TrainingSampler
 from utils.dataset.training_loader import DetectionTrainingLoader, training_loader
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Labels, Sample

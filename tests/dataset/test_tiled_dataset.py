@@ -13,6 +13,7 @@ from tests.dataset.images import NAMES, write_image, write_labels
 from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
+from utils.dataset.image_cache import cached_dataset
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.dataset.tiled_dataset import LEAST_VISIBLE, OVERLAP, TiledDataset, tiled_index
 from utils.dataset.training_loader import training_loader
@@ -133,7 +134,7 @@ def test_what_is_smaller_than_the_overlap_lies_whole_in_a_window(height: int, wi
 
 
 def test_training_batches_of_windows_come_from_one_mapped_file(tmp_path: Path) -> None:
-    tiled = TiledDataset(one_image(tmp_path).cached("disk"), 100)
+    tiled = TiledDataset(cached_dataset(one_image(tmp_path), "disk"), 100)
     assert is_mapped(tiled.source_image(0))
     hyp = Hyperparameters(mosaic=0.0, scale=0.0, translate=0.0, fliplr=0.0, hsv_h=0.0, hsv_s=0.0, hsv_v=0.0)
     loader = training_loader(tiled, 100, hyp, 0, LoaderSettings(6))

@@ -329,7 +329,7 @@ def test_progress_is_logged_where_there_is_no_terminal(
     folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
-    monkeypatch.setattr("utils.runtime.progress.EVERY", 0.0)
+    monkeypatch.setattr("utils.runtime.console_log.EVERY", 0.0)
     detect(folder)
     assert [line.split(",")[0] for line in caplog.messages if " per second" in line] == [
         "1 of 3 frames",

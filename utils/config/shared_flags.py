@@ -12,7 +12,7 @@ IMGSZ_ALIASES = ("--img", "--img-size")
 # Above these a value is a slip of the finger; refused at once rather than by running out of memory hours later.
 LONGEST_SIDE = 8192  # pixels
 LARGEST_BATCH = 65_536
-MOST_DETECTIONS = 30_000  # per image: what suppression looks at
+MOST_DETECTIONS = 30_000  # per image: what suppression takes
 MOST_EPOCHS = 1_000_000
 LARGEST_SEED = 2**31 - 1
 

@@ -1,9 +1,7 @@
-"""Batches out of a data set, whatever is learned: made ahead by threads or processes, and the errors of those."""
+"""Batches out of a data set, whatever is learned: what they are made of, and the threads that make them ahead."""
 
 from __future__ import annotations
 
-import itertools
-import signal
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -11,15 +9,9 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-import cv2
-import numpy as np
-import torch
-from torch.utils.data import DataLoader
-
 from utils.config.shared_flags import RunConfig
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.threads import one_opencv_thread, read_ahead, useful_workers
-from utils.user_error import UserError
 
 Loaded = TypeVar("Loaded")
 
@@ -68,12 +60,6 @@ class BatchOrder(Protocol):
     def __iter__(self) -> Iterator[Sequence[Any]]: ...
 
 
-class EpochOrder(Protocol):
-    """What draws an order for each epoch."""
-
-    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None: ...
-
-
 @dataclass(frozen=True, slots=True)
 class BatchPlan(Generic[BatchType]):
     """What each batch is made of, and how."""
@@ -118,66 +104,3 @@ class BatchLoader(Generic[DatasetType, BatchType]):
 
         with one_opencv_thread() if self.workers else nullcontext():
             yield from read_ahead(make, self._plan.order, threads=self.workers, abandoned=abandoned)
-
-
-class TrainingLoader(BatchLoader[DatasetType, BatchType]):
-    """The same by worker processes, in an order that ``epochs`` draws: augmentation is largely Python's own work."""
-
-    def __init__(
-        self, dataset: DatasetType, plan: BatchPlan[BatchType], settings: LoaderSettings, epochs: EpochOrder
-    ) -> None:
-        super().__init__(dataset, plan, settings)
-        self._epochs = epochs
-        self._batches: DataLoader[Any] = DataLoader(
-            plan.samples,
-            batch_sampler=plan.order,  # type: ignore[arg-type]  # of whatever keys
-            num_workers=self.workers,
-            collate_fn=plan.collate,
-            pin_memory=settings.pin_memory,
-            worker_init_fn=_limit_threads,
-            persistent_workers=self.workers > 0,
-        )
-
-    def first(self, count: int) -> Iterator[BatchType]:
-        """The first batches of the iteration to come, made in this process, for a look at them."""
-        return map(self._plan.batch, itertools.islice(self._plan.order, count))
-
-    def set_epoch(self, epoch: int, weights: np.ndarray | None = None) -> None:
-        """Choose the order and the augmentation of the iterations to come.
-
-        With ``weights`` (F,) images are drawn in proportion to them.
-        """
-        self._epochs.set_epoch(epoch, weights)
-
-    def __iter__(self) -> Iterator[BatchType]:
-        try:
-            yield from _started(self._batches)
-        except UserError as error:
-            # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
-            message = str(error.args[0]).strip().splitlines()[-1]
-            message = message.removeprefix(f"{type(error).__module__}.{type(error).__qualname__}: ")
-            # Its own traceback holds the iterator in a cycle; collected as one, the workers would not hear of the end
-            # and the program would wait five seconds for them.
-            error.__traceback__ = None
-            raise UserError(message) from None
-
-
-def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """The batches of ``loader``, with its workers started and this process's signals as they were.
-
-    torch would have SIGCHLD raise for a lost worker wherever this process stands, be it in the write of a file, whose
-    failure it then seems to be. The wait for the next batch notices the loss too, after five seconds at most.
-    """
-    if threading.current_thread() is not threading.main_thread() or not hasattr(signal, "SIGCHLD"):
-        return iter(loader)  # where torch sets no handler either
-    before = signal.getsignal(signal.SIGCHLD)
-    try:
-        return iter(loader)
-    finally:
-        signal.signal(signal.SIGCHLD, before)
-
-
-def _limit_threads(_: int) -> None:
-    """One thread per worker process: the processes are the parallelism."""
-    cv2.setNumThreads(0)
-    torch.set_num_threads(1)

@@ -10,10 +10,10 @@ import torch
 from torch.utils.data import Dataset
 
 from utils.config.classification_recipe import ClassificationRecipe
-from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings, TrainingLoader
+from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings
 from utils.dataset.classification_dataset import ClassificationDataset
 from utils.dataset.image_changes import draw_jitter, jitter_color
-from utils.dataset.samplers import SampleKey, TrainingSampler
+from utils.dataset.training_batches import SampleKey, TrainingLoader, TrainingSampler
 from utils.geometry.letterbox import middle_square, resized_to_square
 from utils.geometry.records import ClassificationBatch
 

@@ -13,7 +13,7 @@ from urllib.parse import unquote, urlsplit
 
 from utils.config.dataset_file import find_dataset_yaml
 from utils.config.dataset_yaml import DatasetSpec, Download, is_archive, read_dataset_yaml
-from utils.dataset.converters.formats import FORMATS, convert_in_place
+from utils.dataset.converters import FORMATS, convert_in_place
 from utils.dataset.image_files import label_path, list_images
 from utils.runtime.archives import unpack
 from utils.runtime.downloads import Patience, fetch
@@ -22,7 +22,7 @@ from utils.user_error import UserError
 LOGGER = logging.getLogger(__name__)
 
 UNFINISHED = ".unfinished-download"  # folder in the data set's own while it is fetched; has what is fetched so far
-LOOKED_AT = 50  # images of the training part that are looked at for label files
+CHECKED = 50  # images of the training part whose label files are looked for
 
 
 def available_dataset(name: str | Path, *, patience: Patience | None = None) -> DatasetSpec:
@@ -87,7 +87,7 @@ def _needs_labels(spec: DatasetSpec) -> bool:
     made = (*spec.train, *spec.val, *(spec.annotations[part] for part in spec.annotations))
     if not all(path.exists() for path in made):
         return True
-    return not any(label_path(image).exists() for image in list_images(spec.train)[:LOOKED_AT])
+    return not any(label_path(image).exists() for image in list_images(spec.train)[:CHECKED])
 
 
 def _convert(spec: DatasetSpec) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Protocol
 
 import numpy as np
 
@@ -16,12 +17,18 @@ from utils.dataset.coco_annotations import (
     read_coco_annotations,
     truth_with_ignored,
 )
-from utils.dataset.image_cache import CacheKind, ImageCache, cache_images, image_layout
 from utils.dataset.image_files import ImageReadError, read_image
-from utils.dataset.label_cache import cache_folder_of, read_label_index
+from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_index import LabelIndex
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
+
+
+class ImageCache(Protocol):
+    """Where decoded images come from."""
+
+    def image(self, index: int) -> np.ndarray:
+        """Image ``index`` (H, W, 3) uint8 RGB, not to be written to."""
 
 
 class DetectionDataset:
@@ -41,16 +48,6 @@ class DetectionDataset:
         self.names = names
         self.annotations = annotations
         self._cache = cache
-
-    def cached(self, kind: CacheKind, *, long_side: int | None = None, title: str = "") -> DetectionDataset:
-        """The same split with its images decoded once and kept; see `cache_images`."""
-        folder = cache_folder_of(self.index.paths[0])
-        cache = cache_images(self.index, kind, folder, long_side=long_side, title=title)
-        return DetectionDataset(self.index, self.names, cache, self.annotations)
-
-    def decoded_bytes(self, long_side: int) -> int:
-        """What ``cached`` would keep with this ``long_side``."""
-        return image_layout(self.index.sizes, long_side).total
 
     def __len__(self) -> int:
         return len(self.index)

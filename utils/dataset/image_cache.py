@@ -15,13 +15,15 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
 from tqdm import tqdm
 
+from utils.dataset.detection_dataset import DetectionDataset, ImageCache
 from utils.dataset.image_files import read_image
+from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.user_error import UserError
 
@@ -32,13 +34,6 @@ _READERS = 8
 _MIB, _GIB = 2**20, 2**30
 _MEMINFO = Path("/proc/meminfo")
 _GROUP = Path("/sys/fs/cgroup")
-
-
-class ImageCache(Protocol):
-    """Where decoded images come from."""
-
-    def image(self, index: int) -> np.ndarray:
-        """Image ``index`` (H, W, 3) uint8 RGB, not to be written to."""
 
 
 class ImageLayout(NamedTuple):
@@ -94,6 +89,18 @@ class MappedImages:
     def image(self, index: int) -> np.ndarray:
         start, shape = self.layout.place(index)
         return np.asarray(np.memmap(self.file, np.uint8, "r", offset=start, shape=shape))
+
+
+def cached_dataset(
+    dataset: DetectionDataset, kind: CacheKind, *, long_side: int | None = None, title: str = ""
+) -> DetectionDataset:
+    """The same split with its images decoded once and kept; see `cache_images`.
+
+    Windows are cut out of cached images: a `TiledDataset` is made of what this gives, not given to it.
+    """
+    folder = cache_folder_of(dataset.index.paths[0])
+    cache = cache_images(dataset.index, kind, folder, long_side=long_side, title=title)
+    return DetectionDataset(dataset.index, dataset.names, cache, dataset.annotations)
 
 
 def cache_images(

@@ -24,9 +24,8 @@ import numpy as np
 from tqdm import tqdm
 
 from utils.dataset.image_files import ImageReadError, image_size, label_path, list_images, voc_path
-from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file
+from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file, read_voc_file
 from utils.dataset.label_index import LabelIndex, PathList
-from utils.dataset.voc_files import read_voc_file
 from utils.geometry.letterbox import FrameSize
 from utils.user_error import UserError
 

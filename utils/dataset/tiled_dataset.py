@@ -9,7 +9,6 @@ import numpy as np
 
 from utils.dataset.affine_warp import clip_polygon
 from utils.dataset.detection_dataset import DetectionDataset
-from utils.dataset.image_cache import CacheKind
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.geometry.boxes import box_area, xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize, Tile, tiles_of
@@ -31,7 +30,7 @@ class Windows:
 class TiledDataset(DetectionDataset):
     """The windows of a data set's images, cut when they are asked for.
 
-    Images should be cached (`DetectionDataset.cached`), at best in a mapped file, of which a window reads only its
+    Images should be cached (`cached_dataset`), at best in a mapped file, of which a window reads only its
     own part; otherwise every window decodes its whole image.
     """
 
@@ -40,10 +39,6 @@ class TiledDataset(DetectionDataset):
         super().__init__(index, images.names)
         self._images = images
         self._size = size
-
-    def cached(self, kind: CacheKind, *, long_side: int | None = None, title: str = "") -> DetectionDataset:
-        """The same windows of images kept at their size on disk, whatever ``long_side``."""
-        return TiledDataset(self._images.cached(kind, title=title), self._size)
 
     def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
         """Window ``index`` (H, W, 3) uint8 RGB in full size, whatever the scale."""

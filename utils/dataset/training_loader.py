@@ -12,12 +12,12 @@ from torch.utils.data import Dataset, Sampler
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.train_flags import QUAD
 from utils.dataset.augmentation import Augmentation
-from utils.dataset.batch_loader import BatchPlan, LoaderSettings, TrainingLoader
+from utils.dataset.batch_loader import BatchPlan, LoaderSettings
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.evaluation_loader import collate, evaluation_batches, rectangular_frames
 from utils.dataset.label_index import LabelIndex
 from utils.dataset.mosaic import join_labels
-from utils.dataset.samplers import RectangularSampler, SampleKey, TrainingSampler
+from utils.dataset.training_batches import RectangularSampler, SampleKey, TrainingLoader, TrainingSampler
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Labels, Sample
 

@@ -9,9 +9,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.dataset.dataset_inspection import AP_S_BORDER, BORDERS, Inspection, PartInspection
 from utils.dataset.image_checks import ImagePair
 from utils.dataset.image_files import ImageReadError
+from utils.dataset.inspect import AP_S_BORDER, BORDERS, Inspection, PartInspection
 from utils.geometry.records import Labels
 from utils.reporting.box_drawing import captioned_cut, draw_labels
 from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes

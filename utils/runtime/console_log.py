@@ -1,4 +1,4 @@
-"""What a verb says on the console: plain lines on standard error, errors as one line with an exit code."""
+"""What a verb says on the console: plain lines, how far it is, and errors as one line with an exit code."""
 
 from __future__ import annotations
 
@@ -9,12 +9,18 @@ import logging
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable
+from types import TracebackType
+
+from tqdm import tqdm
 
 from utils.user_error import UserError
 
 OWN_PACKAGES = ("models", "utils", "classify")
 COLLECT_AFTER = 100_000  # new objects, of those that can be in a cycle; few of them hold more than some bytes
+LOGGER = logging.getLogger(__name__)
+EVERY = 15.0  # seconds between two lines
 
 
 def start_console_log(level: int = logging.INFO) -> None:
@@ -62,3 +68,40 @@ def run_verb(verb: Callable[[], None]) -> int:
         print("interrupted", file=sys.stderr)
         return 130
     return 0
+
+
+class Progress:
+    """Counts steps of ``unit`` up to ``total`` (None if nobody knows) and tells how long the rest will take."""
+
+    def __init__(self, total: int | None, unit: str, title: str) -> None:
+        self.total = total
+        self.done = 0
+        self._unit = unit
+        self._bar = tqdm(total=total, unit=unit, desc=title, disable=None, leave=False)
+        self._start = self._told = time.monotonic()
+
+    def __enter__(self) -> Progress:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.close()
+
+    def advance(self, steps: int) -> None:
+        """So many more are done."""
+        self.done += steps
+        self._bar.update(steps)
+        now = time.monotonic()
+        if self._bar.disable and now - self._told >= EVERY:
+            self._told = now
+            LOGGER.info("%s", progress_line(self.done, self.total, self._unit, now - self._start))
+
+
+def progress_line(done: int, total: int | None, unit: str, seconds: float) -> str:
+    """``120 of 900 frames, 8.0 per second, 1:37 left``, after ``seconds`` of work."""
+    rate = done / max(seconds, 1e-9)
+    if total is None or not done:
+        return f"{done} {unit}s, {rate:.1f} per second"
+    minutes, rest = divmod(round(max(total - done, 0) / rate), 60)
+    return f"{done} of {total} {unit}s, {rate:.1f} per second, {minutes}:{rest:02d} left"

@@ -13,7 +13,7 @@ from utils.config.train_flags import TrainConfig
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.evaluation_loader import DetectionLoader, evaluation_loader
-from utils.dataset.image_cache import CacheKind
+from utils.dataset.image_cache import CacheKind, cached_dataset, image_layout
 from utils.dataset.tiled_dataset import TiledDataset
 from utils.dataset.training_loader import DetectionTrainingLoader, TrainingShape, training_loader
 from utils.geometry.letterbox import FrameSize
@@ -44,13 +44,13 @@ def open_images(
         train = open_dataset(dataset.train, classes, title="train", annotations=dataset.annotations.get("train"))
         val = open_dataset(dataset.val, classes, title="val", annotations=dataset.annotations.get("val"))
         asked: CacheKind | None = "ram" if config.cache == "ram" else "disk" if config.cache == "disk" else None
-        are_few = config.cache is None and train.decoded_bytes(config.imgsz) <= FEW_BYTES
+        are_few = config.cache is None and image_layout(train.index.sizes, config.imgsz).total <= FEW_BYTES
         if tile is not None:  # always cached: of a file that is decoded, a window costs as much as the whole
-            train = TiledDataset(train.cached(asked or "disk", title="train"), tile)
+            train = TiledDataset(cached_dataset(train, asked or "disk", title="train"), tile)
         elif asked or are_few:
-            train = train.cached(asked or "ram", long_side=config.imgsz, title="train")
+            train = cached_dataset(train, asked or "ram", long_side=config.imgsz, title="train")
         if asked:
-            val = val.cached(asked, title="val")  # as on disk, so that no figure changes
+            val = cached_dataset(val, asked, title="val")  # as on disk, so that no figure changes
     shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
     return RunImages(
         training_loader(train, config.imgsz, hyp, config.seed, learn, shape),

@@ -20,9 +20,9 @@ from utils.reporting.detection_files import write_image
 from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
+from utils.runtime.console_log import Progress
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
-from utils.runtime.progress import Progress
 from utils.runtime.stop_signals import Stopped, stop_requests
 from utils.user_error import UserError
 

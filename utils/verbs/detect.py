@@ -37,9 +37,9 @@ from utils.reporting.feature_maps import recorded_maps, write_maps
 from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import atomic_file
+from utils.runtime.console_log import Progress
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
-from utils.runtime.progress import Progress
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.runtime.threads import Behind, ahead

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from tests.dataset.images import write_image
-from utils.dataset.converters.formats import FORMATS
+from utils.dataset.converters import FORMATS
 from utils.dataset.converters.label_writing import PartSummary, SourceSettings, write_labels
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 

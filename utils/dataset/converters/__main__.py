@@ -19,7 +19,7 @@ from pathlib import Path
 
 from utils.config.dataset_file import find_dataset_yaml
 from utils.config.dataset_yaml import read_dataset_yaml
-from utils.dataset.converters.formats import FORMATS
+from utils.dataset.converters import FORMATS
 from utils.dataset.converters.label_writing import SourceSettings, dataset_yaml, write_labels
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import run_verb

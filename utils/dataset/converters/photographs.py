@@ -20,8 +20,7 @@ from utils.dataset.converters.label_writing import (
     images_by_stem,
     readable_size,
 )
-from utils.dataset.label_files import LabelProblem, plain_name
-from utils.dataset.voc_files import VocFile, parse_voc
+from utils.dataset.label_files import LabelProblem, VocFile, parse_voc, plain_name
 from utils.user_error import UserError
 
 COCO_PREFIX = "instances_"

@@ -14,7 +14,7 @@ import sys
 
 from utils.config.shared_flags import LONGEST_SIDE
 from utils.dataset.dataset_download import available_dataset
-from utils.dataset.dataset_inspection import InspectionSettings, inspect_dataset
+from utils.dataset.inspect import InspectionSettings, inspect_dataset
 from utils.reporting.dataset_page import write_inspection
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.console_log import run_verb
@@ -38,7 +38,7 @@ def main() -> None:
     flags = parser.parse_args()
     if not 32 <= flags.imgsz <= LONGEST_SIDE:
         raise UsageError(f"--imgsz {flags.imgsz}: must be 32 to {LONGEST_SIDE}")
-    settings = InspectionSettings(flags.imgsz, flags.cfg, look_at_images=not flags.labels_only)
+    settings = InspectionSettings(flags.imgsz, flags.cfg, decode_images=not flags.labels_only)
     found = inspect_dataset(available_dataset(flags.data), settings)
     folder = new_run_directory(flags.project, flags.name, exist_ok=flags.exist_ok)
     for line in write_inspection(folder, found):
