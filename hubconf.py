@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 
 from models.yolo import DetectionModel
-from utils.inference.model_backends import DetectionBackend
+from utils.inference.torch_backend import DetectionBackend
 from utils.verbs.hub import HubChoice, HubDetector, open_file, open_named
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "yaml", "pandas", "PIL", "matplotlib", "tqdm"]

@@ -15,9 +15,10 @@ from statistics import median
 
 import torch
 
+from benchmarks.layer_forms import LayerChoice, fused_by_measurement
 from benchmarks.measuring import Table
 from models.common import SPD, Focus, SPDConv
-from models.fuse import LayerChoice, fused, fused_by_measurement
+from models.fuse import fused
 from models.transfer import transfer_weights
 from models.weights import checkpoint_fields, load_model, read_weights
 from models.yolo import DetectionModel, load_architecture
@@ -32,8 +33,9 @@ from utils.exporting.verification import size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
 from utils.geometry.records import Predictions
 from utils.inference.detector import OpenedDetector
-from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
+from utils.inference.model_files import load_backend
 from utils.inference.predictor import as_network_input
+from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.runtime.device import autocast, cpu_has_bf16
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError

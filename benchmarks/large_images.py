@@ -37,7 +37,7 @@ from utils.evaluation.coco_average_precision import coco_figures, findings_from_
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections, Labels
-from utils.inference.model_backends import load_backend
+from utils.inference.model_files import load_backend
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import Predictor, PredictorSettings
 from utils.inference.slicing import SlicedPredictor, SliceSettings

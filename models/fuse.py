@@ -1,17 +1,13 @@
 """A detector rewritten for inference: batch norm folded into convolutions, space-to-depth into strided convolutions.
 
-Both rewrites are exact. A strided form moves no data, and measures as fast or faster in nearly every layer; where
-that matters ``fused_by_measurement`` decides layer by layer on the machine at hand. Not rewritten is space-to-depth
-whose output is joined with another map (neck of the released family): splitting the convolution behind it in two was
-measured to gain nothing.
+Both rewrites are exact. A strided form moves no data, and measures as fast or faster in nearly every layer
+(`benchmarks/formats.py`). Not rewritten is space-to-depth whose output is joined with another map (neck of the released
+family): splitting the convolution behind it in two was measured to gain nothing.
 """
 
 from __future__ import annotations
 
 import copy
-import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -28,8 +24,7 @@ from models.common import (
     plain_convolution,
     released_to_unshuffle_order,
 )
-from models.yolo import DetectionModel, zero_images
-from utils.geometry.letterbox import FrameSize
+from models.yolo import DetectionModel
 
 
 def in_place(act: nn.Module) -> nn.Module:
@@ -72,19 +67,6 @@ class PadToMultiple(nn.Module):
         return pad_to_multiple(x, self.scale)
 
 
-@dataclass(frozen=True, slots=True)
-class LayerChoice:
-    """What measuring said about the space-to-depth of one layer (of two layers for SPD and the C3 behind it)."""
-
-    layers: tuple[int, ...]
-    strided_ms: float
-    kept_ms: float
-
-    @property
-    def is_strided(self) -> bool:
-        return self.strided_ms <= self.kept_ms
-
-
 def fused(model: DetectionModel, *, strided: bool = True) -> DetectionModel:
     """A copy of ``model`` in evaluation mode that computes the same function with fewer operations.
 
@@ -94,30 +76,10 @@ def fused(model: DetectionModel, *, strided: bool = True) -> DetectionModel:
     """
     copied = copy.deepcopy(model).eval()
     if strided:
-        for index in _spd_before_c3(copied):
+        for index in spd_before_c3(copied):
             copied.model[index] = _pull_into(copied.model[index], copied.model[index + 1])
     fold_layers(copied, strided=strided)
     return copied.requires_grad_(False)
-
-
-def fused_by_measurement(
-    model: DetectionModel, size: FrameSize, repeats: int = 20
-) -> tuple[DetectionModel, tuple[LayerChoice, ...]]:
-    """A fused copy in which each layer has the faster form on this machine, and the measurements, in milliseconds.
-
-    Measured on one image of ``size`` on the model's device; the best of ``repeats`` runs counts for each form.
-    """
-    strided, kept = fused(model), fused(model, strided=False)
-    inputs = _recorded_inputs(kept, size)
-    units = [(index,) for index, layer in enumerate(model.model) if isinstance(layer, (SPDConv, Focus))]
-    choices = []
-    for unit in sorted([*units, *((index, index + 1) for index in _spd_before_c3(model))]):
-        forms = [[owner.model[index] for index in unit] for owner in (strided, kept)]
-        choices.append(LayerChoice(unit, *_best_milliseconds(forms, inputs[unit[0]], repeats)))
-        if not choices[-1].is_strided:
-            for index in unit:
-                strided.model[index] = kept.model[index]
-    return strided, tuple(choices)
 
 
 def folded_batch_norm(weight: Tensor, norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
@@ -193,7 +155,7 @@ def _folded(bare: nn.Conv2d, weight: Tensor, layer: Conv | SPDConv) -> nn.Conv2d
     return bare
 
 
-def _spd_before_c3(model: DetectionModel) -> list[int]:
+def spd_before_c3(model: DetectionModel) -> list[int]:
     """Layers SPD whose only reader is the C3 next to it: the released family's backbone."""
     readers = [source for plan in model.plan for source in plan.sources]
     return [
@@ -217,38 +179,3 @@ def _pull_into(spd: nn.Module, stage: nn.Module) -> nn.Module:
         bare.bias = None
         branch.conv = bare
     return PadToMultiple(spd.scale)
-
-
-@torch.no_grad()
-def _recorded_inputs(model: DetectionModel, size: FrameSize) -> dict[int, Tensor]:
-    """The map that each single-input layer reads for one image."""
-    found: dict[int, Tensor] = {}
-
-    def recorder(index: int) -> Callable[[nn.Module, tuple[object, ...]], None]:
-        def record(_: nn.Module, inputs: tuple[object, ...]) -> None:
-            if isinstance(inputs[0], Tensor):
-                found[index] = inputs[0].clone(memory_format=torch.preserve_format)
-
-        return record
-
-    hooks = [layer.register_forward_pre_hook(recorder(index)) for index, layer in enumerate(model.model)]
-    model(zero_images(model, *size).contiguous(memory_format=torch.channels_last))
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-@torch.no_grad()
-def _best_milliseconds(forms: Sequence[Sequence[nn.Module]], x: Tensor, repeats: int) -> list[float]:
-    """Shortest time of each form; the forms take turns, so that a busy moment does not meet only one of them."""
-    best = [float("inf")] * len(forms)
-    for _ in range(repeats + 2):
-        for place, layers in enumerate(forms):
-            start = time.perf_counter()
-            out = x
-            for layer in layers:
-                out = layer(out)
-            if out.is_cuda:
-                torch.cuda.synchronize(out.device)
-            best[place] = min(best[place], 1e3 * (time.perf_counter() - start))
-    return best

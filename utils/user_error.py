@@ -4,7 +4,10 @@ from __future__ import annotations
 
 
 class UserError(Exception):
-    """A mistake in the user's files or a failed run: one line naming file, line and value. Exit code 1."""
+    """A mistake in the user's files or a failed run: one line naming file, line and value. Exit code 1.
+
+    The line is empty where a program that was called has said it already.
+    """
 
     exit_code = 1
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import io
+import re
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -16,10 +17,11 @@ from tests.dataset.converters.test_formats import visdrone_set
 from tests.dataset.images import write_image, write_labels
 from tests.runtime.loopback import Served, Server, loopback_server
 from utils.config.dataset_file import REPOSITORY
-from utils.config.dataset_yaml import read_dataset_yaml
+from utils.config.dataset_yaml import CONVERSIONS, DatasetSpec, read_dataset_yaml
+from utils.dataset.available_dataset import UNFINISHED, available_dataset, lacks_files, lacks_labels
 from utils.dataset.converters import FORMATS
 from utils.dataset.converters.aerial_images import VISDRONE_NAMES
-from utils.dataset.dataset_download import UNFINISHED, available_dataset
+from utils.dataset.dataset_download import make_available
 from utils.runtime.downloads import Patience
 from utils.user_error import UserError
 
@@ -58,10 +60,18 @@ def yaml_of(server: Server, folder: Path, train: str = "", more: str = "") -> Pa
     return file
 
 
+def fetched(file: Path) -> DatasetSpec:
+    """What `available_dataset` does, in this process."""
+    spec = read_dataset_yaml(file, check_files=False)
+    if lacks_files(spec) or lacks_labels(spec):
+        make_available(spec, HASTY)
+    return read_dataset_yaml(file)
+
+
 def test_what_is_missing_is_fetched_once(server: Server, tmp_path: Path) -> None:
     file = yaml_of(server, tmp_path)
     for _ in range(2):
-        spec = available_dataset(file, patience=HASTY)
+        spec = fetched(file)
         assert spec.root == tmp_path / "sets" / "set"
     found = sorted(
         str(path.relative_to(tmp_path / "sets")) for path in (tmp_path / "sets").rglob("*") if path.is_file()
@@ -78,11 +88,11 @@ def test_a_cut_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> 
     file = yaml_of(server, tmp_path)
     server.files["val.zip"].cuts = [50, 0]
     with pytest.raises(UserError, match=r"val\.zip: the connection was cut"):
-        available_dataset(file, patience=HASTY)
+        fetched(file)
     assert (tmp_path / "sets" / "set" / UNFINISHED).is_dir()
     # The training images are there, so that only the mark of the unfinished download tells that more is to come.
     write_image(tmp_path / "sets" / "set" / "images" / "val" / "1.png", np.zeros((20, 30, 3), np.uint8))
-    available_dataset(file, patience=HASTY)
+    fetched(file)
     assert server.files["val.zip"].requests[-1].startswith("bytes=50-")
     assert [len(server.files[name].requests) for name in ("labels.zip", "train.zip")] == [1, 1]
     assert not (tmp_path / "sets" / "set" / UNFINISHED).exists()
@@ -91,7 +101,7 @@ def test_a_cut_download_goes_on_where_it_was(server: Server, tmp_path: Path) -> 
 def test_a_wrong_checksum_is_refused(server: Server, tmp_path: Path) -> None:
     file = yaml_of(server, tmp_path, train="0" * 64)
     with pytest.raises(UserError, match=r"train\.zip: what came has sha256"):
-        available_dataset(file, patience=HASTY)
+        fetched(file)
     assert not list((tmp_path / "sets" / "set").rglob("*.png"))
 
 
@@ -101,7 +111,7 @@ def test_an_archive_that_leaves_its_folder_is_refused(server: Server, tmp_path: 
         archive.writestr("../../evil.txt", "x")
     server.files["train.zip"].changed_to(content.getvalue(), '"evil"')
     with pytest.raises(UserError, match=r"'\.\./\.\./evil\.txt' leads out of the folder"):
-        available_dataset(yaml_of(server, tmp_path), patience=HASTY)
+        fetched(yaml_of(server, tmp_path))
     assert not list(tmp_path.rglob("evil.txt"))
 
 
@@ -109,12 +119,12 @@ def test_a_download_that_has_not_what_the_yaml_names(server: Server, tmp_path: P
     file = yaml_of(server, tmp_path)
     file.write_text(file.read_text().replace("val: images/val", "val: images/other"))
     with pytest.raises(UserError, match=r"val: .*images/other does not exist"):
-        available_dataset(file, patience=HASTY)
+        fetched(file)
 
 
 def test_processes_that_ask_at_once_fetch_once(server: Server, tmp_path: Path) -> None:
     file = yaml_of(server, tmp_path)
-    threads = [threading.Thread(target=available_dataset, args=(file,), kwargs={"patience": HASTY}) for _ in range(4)]
+    threads = [threading.Thread(target=fetched, args=(file,)) for _ in range(4)]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -132,7 +142,7 @@ def test_published_annotations_become_labels(tmp_path: Path) -> None:
             f"path: {tmp_path}/drones\ntrain: {images}\nval: {images}\nnames: [{', '.join(VISDRONE_NAMES)}]\n"
             f"convert: visdrone\nannotations: val.json\ndownload: {{url: {server.url('val.zip')}, to: .}}\n"
         )
-        spec = available_dataset(file, patience=HASTY)
+        spec = fetched(file)
     label = spec.root / "VisDrone2019-DET-val" / "labels" / "0000001_02999_d_0000005.txt"
     assert len(label.read_text().splitlines()) == 3
     assert spec.annotations["val"].is_file()
@@ -154,5 +164,17 @@ def test_every_yaml_can_be_had_or_says_how(file: Path) -> None:
     generated = file.stem in ("demo-scenes", "bccd")
     assert spec.download or spec.obtain or generated
     assert spec.convert is None or spec.convert in FORMATS
+    assert set(FORMATS) == set(CONVERSIONS), "the YAML reader knows what can be converted"
     for item in spec.download:
         assert item.folder == spec.root.parent or item.folder.is_relative_to(spec.root)
+
+
+@pytest.mark.slow
+def test_what_is_missing_is_fetched_by_a_program_of_its_own(
+    server: Server, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    file = yaml_of(server, tmp_path, train="0" * 64)
+    with pytest.raises(UserError, match=r"^$"):
+        available_dataset(file)
+    assert re.fullmatch(r"error: .*train\.zip: what came has sha256 .*", capfd.readouterr().err.splitlines()[-1])
+    assert available_dataset(yaml_of(server, tmp_path)).root == tmp_path / "sets" / "set"

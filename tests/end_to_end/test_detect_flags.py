@@ -93,7 +93,7 @@ EFFECTS = {
     "hide_labels": f"{RUN}::test_what_is_drawn",
     "hide_conf": f"{RUN}::test_what_is_drawn",
     "half": "test_refusals",
-    "dnn": "tests/inference/test_model_backends.py",
+    "dnn": "tests/inference/test_model_files.py",
     "vid_stride": f"{RUN}::test_video_gives_the_boxes_of_its_images",
     "save_json": "test_save_json",
     "save_coco": "test_save_coco",

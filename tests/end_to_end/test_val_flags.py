@@ -85,7 +85,7 @@ EFFECTS = {
     "exist_ok": "test_exist_ok",
     "half": "test_refusals",
     "precision": "test_refusals",
-    "dnn": "tests/inference/test_model_backends.py",
+    "dnn": "tests/inference/test_model_files.py",
     "area_ranges": "test_area_ranges",
     "slice": "test_slice",
     "slice_overlap": "test_slice",

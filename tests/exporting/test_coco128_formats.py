@@ -21,7 +21,7 @@ from utils.evaluation.evaluate import EvaluationReport
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.quantization import Int8Data
 from utils.geometry.letterbox import FrameSize
-from utils.inference.model_backends import load_backend
+from utils.inference.model_files import load_backend
 from utils.verbs.evaluate import EvaluationSetup, evaluate_once
 from utils.verbs.export import export_model
 

@@ -19,7 +19,7 @@ from utils.dataset.detection_dataset import open_dataset
 from utils.exporting.decoding_nodes import decoding_of_onnx, head_convolutions_of_onnx
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.quantization import Int8Data
-from utils.inference.model_backends import load_backend
+from utils.inference.model_files import load_backend
 from utils.user_error import UsageError, UserError
 from utils.verbs import export as export_run
 from utils.verbs.export import export_model, format_table

@@ -12,7 +12,8 @@ import torch
 from utils.exporting.export_settings import EmbeddedSuppression
 from utils.exporting.onnx import embed_suppression
 from utils.exporting.verification import compare_suppressed
-from utils.inference.model_backends import DetectionBackend, load_backend
+from utils.inference.model_files import load_backend
+from utils.inference.torch_backend import DetectionBackend
 
 CPU = torch.device("cpu")
 CLASSES = 3

@@ -16,7 +16,8 @@ from tests.verbs.test_export import CPU, FRAME, run
 from utils.exporting import formats
 from utils.exporting.export_settings import ExportSettings
 from utils.inference import tensorrt_runtime
-from utils.inference.model_backends import TorchBackend, load_backend
+from utils.inference.model_files import load_backend
+from utils.inference.torch_backend import TorchBackend
 from utils.user_error import UsageError, UserError
 from utils.verbs.export import export_model
 

@@ -12,11 +12,12 @@ import torch
 from tests.exporting.small_model import NAMES, small_model, write_small_checkpoint, write_small_torchscript
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.detector import OpenedDetector, fitting_frame, open_detector
+from utils.inference.detector import OpenedDetector, fitting_frame
 from utils.inference.joint_backends import AugmentedBackend, Ensemble
-from utils.inference.model_backends import GraphBackend, TorchBackend
+from utils.inference.model_files import GraphBackend, open_detector
 from utils.inference.nms import NmsSettings
 from utils.inference.slicing import SliceSettings
+from utils.inference.torch_backend import TorchBackend
 from utils.user_error import UsageError, UserError
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import pytest
 import torch
 from onnx import TensorProto, helper
 
-from utils.inference.model_backends import GraphBackend, load_backend
+from utils.inference.model_files import GraphBackend, load_backend
 from utils.user_error import UserError
 
 CPU = torch.device("cpu")

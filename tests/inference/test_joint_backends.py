@@ -9,7 +9,7 @@ from models.yolo import DetectionModel, load_architecture
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
 from utils.inference.joint_backends import AugmentedBackend, Ensemble
-from utils.inference.model_backends import TorchBackend
+from utils.inference.torch_backend import TorchBackend
 from utils.user_error import UserError
 
 

@@ -12,7 +12,7 @@ from tests.same_detections import assert_same_detections
 from tests.shared_data import SHARED, needs_shared
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.model_backends import load_backend
+from utils.inference.model_files import load_backend
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import Predictor, PredictorSettings, as_network_input
 

@@ -25,7 +25,8 @@ from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.formats import ExportFormat, Writer, check_formats, write_torchscript
 from utils.exporting.onnx import opset_of, write_onnx
 from utils.geometry.letterbox import FrameSize
-from utils.inference.model_backends import TorchBackend, load_backend
+from utils.inference.model_files import load_backend
+from utils.inference.torch_backend import TorchBackend
 from utils.runtime.console_log import run_verb
 from utils.user_error import UsageError
 from utils.verbs import export as export_run

@@ -18,6 +18,7 @@ log = logging.getLogger(__name__)
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 TILES = range(32, 8193)  # pixels, as --tile
 SPLITS = ("train", "val", "test")
+CONVERSIONS = ("coco", "dota", "sku110k", "visdrone", "voc", "xview")  # what ``convert:`` may name
 KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain"})
 
 
@@ -94,7 +95,7 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
         download=download,
         annotations=annotations,
         tile=_tile(path, content.get("tile")),
-        convert=_text(path, "convert", content.get("convert")) or None,
+        convert=_conversion(path, content.get("convert")),
         obtain=obtain,
     )
 
@@ -151,6 +152,13 @@ def _tile(file: Path, value: object) -> int | None:
     if type(value) is not int or not TILES.start <= value < TILES.stop:
         raise UserError(f"{file}: tile: {value!r} is not a side in pixels, {TILES.start} to {TILES.stop - 1}")
     return value
+
+
+def _conversion(file: Path, value: object) -> str | None:
+    name = _text(file, "convert", value)
+    if name and name not in CONVERSIONS:
+        raise UserError(f"{file}: convert: {name!r} is not a format; the formats are {', '.join(CONVERSIONS)}")
+    return name or None
 
 
 def _text(file: Path, key: str, value: object) -> str:

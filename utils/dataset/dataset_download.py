@@ -1,10 +1,16 @@
-"""A data set made available: what its YAML says to fetch is fetched, unpacked and converted where it is missing."""
+"""Fetches, unpacks and converts what a dataset YAML names and this machine lacks: a command of its own.
+
+    python -m utils.dataset.dataset_download VisDrone.yaml
+
+``train.py``, ``val.py``, ``export.py`` and ``inspect`` call it where a data set is not complete.
+"""
 
 from __future__ import annotations
 
 import fcntl
 import logging
 import shutil
+import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,45 +19,30 @@ from urllib.parse import unquote, urlsplit
 
 from utils.config.dataset_file import find_dataset_yaml
 from utils.config.dataset_yaml import DatasetSpec, Download, is_archive, read_dataset_yaml
-from utils.dataset.converters import FORMATS, convert_in_place
-from utils.dataset.image_files import label_path, list_images
+from utils.dataset.available_dataset import UNFINISHED, lacks_files, lacks_labels
+from utils.dataset.converters import convert_in_place
 from utils.runtime.archives import unpack
+from utils.runtime.console_log import run_verb
 from utils.runtime.downloads import Patience, fetch
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
-UNFINISHED = ".unfinished-download"  # folder in the data set's own while it is fetched; has what is fetched so far
-CHECKED = 50  # images of the training part whose label files are looked for
 
+def make_available(spec: DatasetSpec, patience: Patience | None = None) -> None:
+    """Fetch what ``download:`` names, resumed after a cut, checked, unpacked within the folder that the YAML names.
 
-def available_dataset(name: str | Path, *, patience: Patience | None = None) -> DatasetSpec:
-    """The data set of a YAML (`find_dataset_yaml`), on this machine.
-
-    Where its training or validation part is missing and the YAML has ``download:``, every file is fetched, resumed
-    after a cut, checked, and unpacked within the folder that the YAML names; then ``convert:`` makes label files.
-    Processes that ask at once wait for the first.
+    Then ``convert:`` makes label files. Processes that ask at once wait for the first.
 
     Raises:
-        UserError: a wrong YAML, a part that is missing after all, a download or conversion that fails.
+        UserError: a download or conversion that fails.
     """
-    file = find_dataset_yaml(name)
-    spec = read_dataset_yaml(file, check_files=False)
-    if spec.convert is not None and spec.convert not in FORMATS:
-        raise UserError(f"{file}: convert: {spec.convert!r} is not a format; the formats are {', '.join(FORMATS)}")
-    if (spec.download and _is_missing(spec)) or _needs_labels(spec):
-        with _alone(spec):
-            if spec.download and _is_missing(spec):
-                fetch_dataset(spec, patience)
-            if _needs_labels(spec):
-                _convert(spec)
-            _finish(spec)
-    return read_dataset_yaml(file)
-
-
-def _is_missing(spec: DatasetSpec) -> bool:
-    parts = (*spec.train, *spec.val)
-    return (spec.root / UNFINISHED / "files").is_dir() or not all(part.exists() for part in parts)
+    with _alone(spec):
+        if spec.download and lacks_files(spec):
+            fetch_dataset(spec, patience)
+        if lacks_labels(spec):
+            _convert(spec)
+        _finish(spec)
 
 
 def fetch_dataset(spec: DatasetSpec, patience: Patience | None = None) -> None:
@@ -78,16 +69,6 @@ def fetch_dataset(spec: DatasetSpec, patience: Patience | None = None) -> None:
 def _file_name(item: Download) -> str:
     name = Path(unquote(urlsplit(item.url).path)).name
     return name.replace("\0", "") or "file"
-
-
-def _needs_labels(spec: DatasetSpec) -> bool:
-    """Whether the format's own annotations are there and the label files, lists or regions made of them are not."""
-    if spec.convert is None or not spec.root.is_dir():
-        return False
-    made = (*spec.train, *spec.val, *(spec.annotations[part] for part in spec.annotations))
-    if not all(path.exists() for path in made):
-        return True
-    return not any(label_path(image).exists() for image in list_images(spec.train)[:CHECKED])
 
 
 def _convert(spec: DatasetSpec) -> None:
@@ -118,3 +99,14 @@ def _finish(spec: DatasetSpec) -> None:
     """Forget what was fetched, once every part is there."""
     if all(part.exists() for part in (*spec.train, *spec.val)):
         shutil.rmtree(spec.root / UNFINISHED, ignore_errors=True)
+
+
+def main() -> None:
+    if len(sys.argv) != 2:
+        raise UsageError("python -m utils.dataset.dataset_download: takes the name of a dataset YAML")
+    spec = read_dataset_yaml(find_dataset_yaml(sys.argv[1]), check_files=False)
+    make_available(spec)
+
+
+if __name__ == "__main__":
+    sys.exit(run_verb(main))

@@ -13,9 +13,9 @@ import torch
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.geometry.letterbox import FrameSize, letterbox
 from utils.geometry.records import Detections, Predictions
-from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.inference.predictor import as_network_input
+from utils.inference.torch_backend import DetectionBackend
 from utils.user_error import UserError
 
 # fp32 runtimes sum in other orders. On the largest models at 1280 px that moves a box by some thousandths of a pixel,

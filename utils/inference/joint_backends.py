@@ -10,7 +10,7 @@ import torch
 
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.model_backends import DetectionBackend, TorchBackend
+from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.user_error import UserError
 
 PAD = 0.447  # grey of the padding, the mean colour of ImageNet

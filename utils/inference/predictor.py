@@ -11,8 +11,8 @@ import torch
 
 from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, padded_frame
 from utils.geometry.records import Detections
-from utils.inference.model_backends import DetectionBackend
 from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.inference.torch_backend import DetectionBackend
 from utils.runtime.device import autocast
 
 Prepared = TypeVar("Prepared")

@@ -57,7 +57,8 @@ def run_verb(verb: Callable[[], None]) -> int:
     try:
         verb()
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
+        if str(error):  # otherwise a program that was called has said why
+            print(f"error: {error}", file=sys.stderr)
         return error.exit_code
     except OSError as error:  # a full disk, no permission, a name too long: whatever the system refuses, in its words
         where = f"{error.filename}: " if error.filename else ""

@@ -26,7 +26,7 @@ from utils.evaluation.model_comparison import (
     resampled_figures,
 )
 from utils.inference.detector import OpenedDetector
-from utils.inference.model_backends import TorchBackend
+from utils.inference.torch_backend import TorchBackend
 from utils.reporting.curve_plots import plot_comparison
 from utils.reporting.evaluation_files import figure_text, write_metrics
 from utils.reporting.run_directory import new_run_directory

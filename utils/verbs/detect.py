@@ -25,9 +25,10 @@ from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
-from utils.inference.detector import OpenedDetector, open_detector
+from utils.inference.detector import OpenedDetector
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame, FrameSource
+from utils.inference.model_files import open_detector
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import ImagePredictor, Prepared
 from utils.inference.slicing import SliceSettings

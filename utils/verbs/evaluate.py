@@ -13,9 +13,9 @@ import torch
 from utils.config.command_line import as_command
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.val_flags import ValConfig
+from utils.dataset.available_dataset import available_dataset
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.coco_annotations import NO_CLASS
-from utils.dataset.dataset_download import available_dataset
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.dataset.evaluation_loader import DetectionLoader, SortKind, evaluation_loader
 from utils.evaluation.coco_average_precision import parse_area_ranges
@@ -31,10 +31,11 @@ from utils.evaluation.evaluate import (
 )
 from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import FrameSize
-from utils.inference.detector import OpenedDetector, open_detector
-from utils.inference.model_backends import GraphBackend, TorchBackend
+from utils.inference.detector import OpenedDetector
+from utils.inference.model_files import GraphBackend, open_detector
 from utils.inference.nms import NmsSettings, labels_and_detections
 from utils.inference.slicing import SliceSettings
+from utils.inference.torch_backend import TorchBackend
 from utils.reporting.coco_submission import (
     BestDetections,
     check_results,

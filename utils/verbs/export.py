@@ -19,7 +19,7 @@ from utils.config.dataset_yaml import DatasetSpec
 from utils.config.export_flags import ExportConfig, flags_without_effect
 from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
-from utils.dataset.dataset_download import available_dataset
+from utils.dataset.available_dataset import available_dataset
 from utils.dataset.image_files import list_images, read_image
 from utils.exporting.classifier_export import export_classifier
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
@@ -38,7 +38,8 @@ from utils.exporting.verification import (
 )
 from utils.geometry.letterbox import FrameSize
 from utils.inference.detector import OpenedDetector, fitting_frame
-from utils.inference.model_backends import TorchBackend, load_backend
+from utils.inference.model_files import load_backend
+from utils.inference.torch_backend import TorchBackend
 from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
 

@@ -24,9 +24,10 @@ from utils.geometry.records import Predictions
 from utils.inference.detector import OpenedDetector
 from utils.inference.image_inputs import ImageInput, as_images
 from utils.inference.joint_backends import AugmentedBackend
-from utils.inference.model_backends import DetectionBackend, TorchBackend, load_backend
+from utils.inference.model_files import load_backend
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import FittedImage
+from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.reporting.hub_results import CallTimes, HubResults
 from utils.runtime.device import select_device
 from utils.user_error import UserError

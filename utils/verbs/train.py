@@ -16,7 +16,7 @@ from models.weights import checkpoint_fields, load_model
 from models.yolo import DetectionModel
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.train_flags import QUAD, TrainConfig
-from utils.dataset.dataset_download import available_dataset
+from utils.dataset.available_dataset import available_dataset
 from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.training_loader import image_weights
@@ -33,8 +33,8 @@ from utils.evaluation.evaluate import (
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Detections, Predictions
 from utils.inference.detector import OpenedDetector, fitting_frame
-from utils.inference.model_backends import TorchBackend
 from utils.inference.slicing import SliceSettings
+from utils.inference.torch_backend import TorchBackend
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes

@@ -13,7 +13,7 @@ import argparse
 import sys
 
 from utils.config.shared_flags import LONGEST_SIDE
-from utils.dataset.dataset_download import available_dataset
+from utils.dataset.available_dataset import available_dataset
 from utils.dataset.inspect import InspectionSettings, inspect_dataset
 from utils.reporting.dataset_page import write_inspection
 from utils.reporting.run_directory import new_run_directory

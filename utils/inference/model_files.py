@@ -1,8 +1,8 @@
-"""One face for every file a detector may come in: PyTorch checkpoint, TorchScript, ONNX, OpenVINO, TensorRT."""
+"""Model files opened: PyTorch checkpoint, TorchScript, ONNX, OpenVINO, TensorRT; one, or several asked together."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -10,41 +10,73 @@ import torch
 
 from models.fuse import fused
 from models.weights import load_model
-from models.yolo import DetectionModel
+from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
-from utils.inference.graph_runtimes import open_graph
+from utils.inference.detector import OpenedDetector
+from utils.inference.graph_runtimes import OPENVINO_SUFFIX, open_graph
+from utils.inference.joint_backends import AugmentedBackend, Ensemble
 from utils.inference.runtime_graph import RuntimeGraph, Tensors
-from utils.runtime.device import placed
+from utils.inference.torch_backend import DetectionBackend, TorchBackend
+from utils.runtime.device import requested_precision
 from utils.user_error import UsageError, UserError
 
 
-class DetectionBackend(Protocol):
-    """One model file of a detector, in its runtime."""
+class DetectorFlags(Protocol):
+    """What ``val.py`` and ``detect.py`` both ask of a model file."""
 
     @property
-    def names(self) -> tuple[str, ...]:
-        """Class names, by class id."""
-
+    def precision(self) -> str: ...
     @property
-    def stride(self) -> int:
-        """Sides of the input are multiples of this many pixels."""
-
+    def half(self) -> bool: ...
     @property
-    def frame(self) -> FrameSize | None:
-        """The only input size that the file takes, or None if any multiple of the stride will do."""
-
+    def augment(self) -> bool: ...
     @property
-    def batch_size(self) -> int | None:
-        """The batch size that the file was made for, or None; ``predict`` takes any, in steps of this one."""
+    def dnn(self) -> bool: ...
 
-    def predict(self, images: torch.Tensor) -> Predictions:
-        """Predictions, on the device of the images, for images (B, 3, H, W) float RGB 0-1.
 
-        Raises:
-            UserError: the file takes images of another size.
-        """
+def open_detector(
+    weights: Sequence[str],
+    flags: DetectorFlags,
+    device: torch.device,
+    fallback_names: Callable[[], tuple[str, ...]],
+    torch_flags: Mapping[str, bool] | None = None,
+) -> OpenedDetector:
+    """The detector in a file, or the ensemble of those in several.
+
+    Args:
+        weights: files, or names of official weights.
+        flags: the arithmetic, the runtime of .onnx files, and whether each image is seen in three views.
+        device: where to compute.
+        fallback_names: see ``load_backend``.
+        torch_flags: further flags that only a .pt file has a use for, by name, with whether they are set.
+
+    Raises:
+        UserError: no such file, or a damaged one; an ensemble of files that do not go together.
+        UsageError: a flag that does not go with the kind of file.
+    """
+    precision = requested_precision(flags.precision, flags.half, device)
+    parts: list[DetectionBackend] = []
+    for file in map(find_weights, weights):
+        parts.append(load_backend(file, device, fallback_names=fallback_names, dnn=flags.dnn, precision=precision))
+        if not isinstance(parts[-1], TorchBackend):
+            _refuse_torch_flags(file, flags, torch_flags or {})
+    views = [AugmentedBackend(one) if flags.augment and isinstance(one, TorchBackend) else one for one in parts]
+    return OpenedDetector(views[0] if len(views) == 1 else Ensemble(views, weights), device, precision, tuple(parts))
+
+
+def _refuse_torch_flags(file: Path, flags: DetectorFlags, further: Mapping[str, bool]) -> None:
+    # OpenVINO leaves the arithmetic to the one who opens the file.
+    free = ("auto", "fp32", "bf16") if file.name.endswith(OPENVINO_SUFFIX) else ("auto", "fp32")
+    for name, wanted in (
+        ("--half", flags.half),
+        (f"--precision {flags.precision}", flags.precision not in free),
+        ("--augment", flags.augment),
+        *further.items(),
+    ):
+        if wanted:
+            raise UsageError(f"{name} --weights {file}: only for .pt files; an exported file is as it is")
 
 
 def load_backend(
@@ -76,26 +108,6 @@ def load_backend(
     graph = open_graph(weights, device, dnn=dnn, precision=precision)
     names = graph.names or (fallback_names() if fallback_names else ())
     return GraphBackend(weights, graph, names)
-
-
-class TorchBackend:
-    """A PyTorch detector in evaluation mode on one device."""
-
-    frame: FrameSize | None = None
-    batch_size: int | None = None
-
-    def __init__(self, model: DetectionModel, device: torch.device) -> None:
-        placed(model.eval(), device)
-        self.model = model
-        self.device = device
-        self.names = model.names
-        self.stride = model.stride
-
-    @torch.inference_mode()
-    def predict(self, images: torch.Tensor) -> Predictions:
-        """See ``DetectionBackend``; computed on the model's device in fp32."""
-        predictions: Predictions = self.model.predict(images.contiguous(memory_format=torch.channels_last))
-        return predictions
 
 
 class GraphBackend:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from utils.geometry.letterbox import FrameSize
-from utils.inference.model_backends import GraphBackend, load_backend, suppressed_predictions
+from utils.inference.model_files import GraphBackend, load_backend, suppressed_predictions
 from utils.inference.runtime_graph import RuntimeGraph
 from utils.user_error import UserError
 
