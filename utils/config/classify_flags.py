@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.config.command_line import flag
-from utils.config.shared_flags import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE, MOST_EPOCHS, RunConfig
+from utils.config.run_flags import MOST_EPOCHS, RunConfig
+from utils.config.shared_flags import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE
 from utils.user_error import UsageError
 
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.config.command_line import flag
-from utils.config.shared_flags import LONGEST_SIDE, RunConfig
+from utils.config.run_flags import RunConfig
+from utils.config.shared_flags import LONGEST_SIDE
 from utils.user_error import UsageError
 
 QUAD = 4  # images that --quad puts into one image

@@ -9,7 +9,7 @@ from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from typing import Any, Generic, Protocol, TypeVar
 
-from utils.config.shared_flags import RunConfig
+from utils.config.run_flags import RunConfig
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.threads import one_opencv_thread, read_ahead, useful_workers
 

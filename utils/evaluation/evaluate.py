@@ -343,3 +343,24 @@ def _image(index: int, rows: torch.Tensor, dataset: LabelledImages, single_cls: 
     labels = true_labels(dataset, index, single_cls)
     boxes, scores, classes = rows[:, 1:5].float(), rows[:, 5].float(), rows[:, 6].long()
     return EvaluatedImage(index, labels, Detections(boxes, scores, classes, labels.size))
+
+
+def labels_and_detections(batch: Batch, predictions: Predictions, settings: NmsSettings) -> list[Detections]:
+    """The true objects of each image and what was found where none of them is, in network pixels.
+
+    Labels enter suppression in front of the predictions (B, K), as boxes that are certain of their class.
+    """
+    images, _, class_count = predictions.class_probs.shape
+    most = int(torch.bincount(batch.image_index, minlength=images).max()) if len(batch.classes) else 0
+    boxes = predictions.boxes.new_zeros(images, most, 4)
+    objectness = predictions.objectness.new_zeros(images, most)
+    class_probs = predictions.class_probs.new_zeros(images, most, class_count)
+    for place in range(images):
+        own = batch.image_index == place
+        count = int(own.sum())
+        boxes[place, :count] = batch.boxes[own].to(boxes.dtype)
+        objectness[place, :count] = 1
+        class_probs[place, torch.arange(count, device=boxes.device), batch.classes[own]] = 1
+    added = (boxes, objectness, class_probs)
+    known = Predictions(*(torch.cat(pair, dim=1) for pair in zip(added, predictions, strict=True)))
+    return non_max_suppression(known, settings, batch.size)

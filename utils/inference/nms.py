@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 
 from utils.geometry.letterbox import FrameSize
-from utils.geometry.records import Batch, Detections, Predictions
+from utils.geometry.records import Detections, Predictions
 from utils.runtime.torchvision_operators import nms
 
 MAX_CANDIDATES = 30_000  # (box, class) pairs of one image that enter suppression, best first
@@ -103,24 +103,3 @@ def _first_survivors(boxes: torch.Tensor, scores: torch.Tensor, iou_thres: float
         if len(kept) >= count or head >= len(boxes):
             return kept[:count]
         head *= 4
-
-
-def labels_and_detections(batch: Batch, predictions: Predictions, settings: NmsSettings) -> list[Detections]:
-    """The true objects of each image and what was found where none of them is, in network pixels.
-
-    Labels enter suppression in front of the predictions (B, K), as boxes that are certain of their class.
-    """
-    images, _, class_count = predictions.class_probs.shape
-    most = int(torch.bincount(batch.image_index, minlength=images).max()) if len(batch.classes) else 0
-    boxes = predictions.boxes.new_zeros(images, most, 4)
-    objectness = predictions.objectness.new_zeros(images, most)
-    class_probs = predictions.class_probs.new_zeros(images, most, class_count)
-    for place in range(images):
-        own = batch.image_index == place
-        count = int(own.sum())
-        boxes[place, :count] = batch.boxes[own].to(boxes.dtype)
-        objectness[place, :count] = 1
-        class_probs[place, torch.arange(count, device=boxes.device), batch.classes[own]] = 1
-    added = (boxes, objectness, class_probs)
-    known = Predictions(*(torch.cat(pair, dim=1) for pair in zip(added, predictions, strict=True)))
-    return non_max_suppression(known, settings, batch.size)

@@ -16,7 +16,8 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
 from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes, write_image
 from utils.dataset.detection_dataset import open_dataset
-from utils.reporting.box_drawing import DrawingStyle, draw_labels
+from utils.reporting.box_drawing import DrawingStyle
+from utils.reporting.labelled_images import draw_labels
 
 SIDE = 416  # pixels
 STYLE = DrawingStyle(line_width=1, names=False)

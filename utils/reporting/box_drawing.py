@@ -5,17 +5,15 @@ from __future__ import annotations
 import importlib.util
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
-import cv2
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from utils.geometry.boxes import intersection
-from utils.geometry.records import Batch, Detections, Labels
-from utils.reporting.image_grid import image_grid
+from utils.geometry.records import Detections
 
 # Okabe and Ito, "Color Universal Design" (2008), without black: told apart with every common kind of colour vision.
 # Bright hues first, as vegetation, asphalt and water are dull.
@@ -60,80 +58,10 @@ def draw_detections(
     for kind, score in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True):
         parts = [names[kind]] if style.names else []
         captions.append(" ".join([*parts, f"{score:.2f}"] if style.scores else parts))
-    return _draw(image, detections.boxes.cpu().numpy(), detections.classes.cpu().numpy(), captions, style)
+    return draw_boxes(image, detections.boxes.cpu().numpy(), detections.classes.cpu().numpy(), captions, style)
 
 
-def draw_labels(
-    image: np.ndarray, labels: Labels, names: Sequence[str], style: DrawingStyle = DEFAULT_STYLE
-) -> np.ndarray:
-    """A copy of ``image`` (H, W, 3) uint8 RGB with ground truth, whose boxes are in its pixels."""
-    captions = [names[kind] if style.names else "" for kind in labels.classes.tolist()]
-    return _draw(image, labels.boxes, labels.classes, captions, style)
-
-
-def captioned_cut(
-    image: np.ndarray, target: np.ndarray, others: Sequence[tuple[np.ndarray, int]], caption: str
-) -> np.ndarray:
-    """A part of an image with one box (4,) framed in white, others in the colours of their class, and a title."""
-    canvas = Image.fromarray(image)
-    pen = ImageDraw.Draw(canvas)
-    for box, kind in others:
-        pen.rectangle(tuple(box), outline=class_color(kind), width=2)
-    x1, y1, x2, y2 = target
-    for grow, color in ((2, DARK), (1, (255, 255, 255))):
-        pen.rectangle((x1 - grow, y1 - grow, x2 + grow, y2 + grow), outline=color)
-    return _with_title(np.array(canvas), caption)
-
-
-def batch_mosaic(
-    batch: Batch,
-    names: Sequence[str],
-    predictions: Sequence[Detections] | None = None,
-    *,
-    most: int = 16,
-    longest_side: int = 1920,
-) -> np.ndarray:
-    """The first images of a batch side by side (H, W, 3) uint8 RGB, with their labels or with ``predictions``.
-
-    Args:
-        batch: images uint8, or float 0-1.
-        names: of the classes.
-        predictions: detections in network pixels, one per image; those below 0.25 are left out.
-        most: images at most.
-        longest_side: of the result, pixels; larger mosaics are scaled down before boxes are drawn.
-    """
-    count = min(len(batch.paths), most)
-    columns = math.ceil(math.sqrt(count))
-    rows = math.ceil(count / columns)
-    scale = min(1.0, longest_side / max(columns * batch.size.width, rows * batch.size.height))
-    height, width = round(batch.size.height * scale), round(batch.size.width * scale)
-    cells = []
-    for place in range(count):
-        image = _pixels(batch, place)
-        if scale < 1:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        if predictions is not None:
-            found = predictions[place]
-            sure = found.scores > 0.25
-            found = replace(found, boxes=found.boxes[sure], scores=found.scores[sure], classes=found.classes[sure])
-            image = draw_detections(image, replace(found, boxes=found.boxes * scale), names)
-        else:
-            own = (batch.image_index == place).cpu()
-            kinds = batch.classes.cpu()[own].numpy()
-            boxes = batch.boxes.cpu()[own].numpy() * scale
-            image = _draw(image, boxes, kinds, [names[kind] for kind in kinds], DEFAULT_STYLE)
-        cells.append(_with_title(image, batch.paths[place].name))
-    return image_grid(cells, columns)
-
-
-def _pixels(batch: Batch, place: int) -> np.ndarray:
-    image = batch.images[place].detach().cpu()
-    if image.is_floating_point():
-        image = (image.float() * 255).round().clamp(0, 255).byte()
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
-
-
-def _draw(
+def draw_boxes(
     image: np.ndarray, boxes: np.ndarray, classes: np.ndarray, captions: Sequence[str], style: DrawingStyle
 ) -> np.ndarray:
     """A copy of the image with boxes (N, 4), the first on top."""
@@ -150,9 +78,9 @@ def _draw(
     for (x1, y1, x2, y2, line), kind, caption in zip(frames, classes.tolist(), captions, strict=True):
         if not caption:
             continue
-        caption = _drawable(caption)
+        caption = drawable(caption)
         font_size = caption_size(min(x2 - x1, y2 - y1), max(height, width))
-        font = _font(font_size)
+        font = font_of(font_size)
         text_width, text_height = math.ceil(font.getlength(caption)) + 4, font_size + 4
         left, top = placer.place((x1 - line, y1 - line, x2 + line, y2 + line), text_width, text_height)
         color = class_color(kind)
@@ -212,7 +140,7 @@ def _overlap(spots: np.ndarray, boxes: np.ndarray) -> np.ndarray:
     return shared
 
 
-def _drawable(text: str) -> str:
+def drawable(text: str) -> str:
     """The text without line breaks, control characters and broken encodings, which no font has."""
     return "".join(letter if letter.isprintable() else "?" for letter in text)
 
@@ -222,21 +150,8 @@ def _text_color(ground: tuple[int, int, int]) -> tuple[int, int, int]:
     return DARK if 0.299 * red + 0.587 * green + 0.114 * blue > 110 else (255, 255, 255)
 
 
-def _with_title(image: np.ndarray, title: str) -> np.ndarray:
-    """The image with its file name in the lower left corner and a thin frame."""
-    canvas = Image.fromarray(image)
-    pen = ImageDraw.Draw(canvas)
-    font = _font(SMALLEST_FONT + 2)
-    title = _drawable(title)
-    height = canvas.height
-    pen.rectangle((0, height - 16, font.getlength(title) + 6, height), fill=DARK)
-    pen.text((3, height - 8), title, fill=(255, 255, 255), font=font, anchor="lm")
-    pen.rectangle((0, 0, canvas.width - 1, height - 1), outline=(255, 255, 255))
-    return np.array(canvas)
-
-
 @lru_cache(maxsize=LARGEST_FONT)
-def _font(size: int) -> ImageFont.FreeTypeFont:
+def font_of(size: int) -> ImageFont.FreeTypeFont:
     """DejaVu Sans, which comes with matplotlib and has Latin, Greek and Cyrillic letters."""
     found = importlib.util.find_spec("matplotlib")  # finds the package without the time of importing it
     assert found is not None and found.origin is not None, "matplotlib is a requirement"

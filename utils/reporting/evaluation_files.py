@@ -21,7 +21,7 @@ from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Batch, Detections, Labels, Predictions
-from utils.reporting.box_drawing import batch_mosaic, draw_detections, draw_labels
+from utils.reporting.box_drawing import draw_detections
 from utils.reporting.curve_plots import (
     plot_confusion_matrix,
     plot_curves,
@@ -36,6 +36,7 @@ from utils.reporting.detection_files import (
     write_label_file,
 )
 from utils.reporting.image_grid import image_grid
+from utils.reporting.labelled_images import batch_mosaic, draw_labels
 from utils.runtime.atomic_files import write_text
 
 DRAWN_BATCHES = 3

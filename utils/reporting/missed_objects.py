@@ -14,9 +14,9 @@ from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.geometry.boxes import pairwise_iou, xyxy_to_cxcywh
-from utils.reporting.box_drawing import captioned_cut
 from utils.reporting.detection_files import write_image
 from utils.reporting.image_grid import image_grid
+from utils.reporting.labelled_images import captioned_cut
 
 COLUMNS = 8  # objects of each range of sizes
 CELL = 180  # pixels

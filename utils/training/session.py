@@ -18,7 +18,7 @@ import yaml
 from torch import nn
 from tqdm import tqdm
 
-from utils.config.shared_flags import RunConfig
+from utils.config.run_flags import RunConfig
 from utils.reporting.curve_plots import plot_results
 from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Generic, Protocol, TypeVar
 
 from torch import nn
 
-from utils.config.shared_flags import RunConfig
+from utils.config.run_flags import RunConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.runtime.process_ranks import ProcessRanks
 from utils.training.one_epoch import BatchType, EpochOutcome, Learner

@@ -28,12 +28,13 @@ from utils.evaluation.evaluate import (
     drawn_names,
     evaluate,
     evaluate_predictor,
+    labels_and_detections,
 )
 from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import FrameSize
 from utils.inference.detector import OpenedDetector
 from utils.inference.model_files import GraphBackend, open_detector
-from utils.inference.nms import NmsSettings, labels_and_detections
+from utils.inference.nms import NmsSettings
 from utils.inference.slicing import SliceSettings
 from utils.inference.torch_backend import TorchBackend
 from utils.reporting.coco_submission import (

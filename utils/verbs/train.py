@@ -36,7 +36,6 @@ from utils.inference.detector import OpenedDetector, fitting_frame
 from utils.inference.slicing import SliceSettings
 from utils.inference.torch_backend import TorchBackend
 from utils.loss.detection_loss import DetectionLoss, LossGains
-from utils.reporting.box_drawing import batch_mosaic
 from utils.reporting.curve_plots import plot_label_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.epoch_log import EpochRecord, epoch_record
@@ -48,6 +47,7 @@ from utils.reporting.evaluation_files import (
     write_evaluation_plots,
     write_metrics,
 )
+from utils.reporting.labelled_images import batch_mosaic
 from utils.reporting.run_directory import write_problems
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
