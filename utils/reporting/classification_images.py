@@ -35,6 +35,8 @@ def captioned_tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> np
         top, left = number // columns * (side + CAPTION), number % columns * side
         tile = cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST)
         grid[top : top + side, left : left + side] = tile
-        place = (left + 2, top + side + CAPTION - 4)
-        cv2.putText(grid, caption[: side // 7], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
+        strip = grid[top + side : top + side + CAPTION, left : left + side]  # wide letters end at its border
+        cv2.putText(
+            strip, caption[: side // 7], (2, CAPTION - 4), cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA
+        )
     return grid
