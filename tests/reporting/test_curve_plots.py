@@ -139,7 +139,7 @@ def test_many_classes_are_thin_lines_without_a_name(drawn: Drawn) -> None:
     assert list(lines(panel)) == ["all classes, mAP50 0.375"]
     (thin,) = panel.collections
     assert len(thin.get_paths()) == 11
-    np.testing.assert_allclose(np.asarray(thin.get_paths()[10].vertices)[0], (0, 1.9))
+    np.testing.assert_allclose(np.asarray(thin.get_paths()[10].vertices)[0], np.array((0.0, 1.9)))
 
 
 def test_curves_without_a_class_are_empty(drawn: Drawn) -> None:
@@ -148,13 +148,14 @@ def test_curves_without_a_class_are_empty(drawn: Drawn) -> None:
 
 
 def test_a_confusion_matrix_shows_parts_of_each_true_class(drawn: Drawn) -> None:
-    # Of four true cats (the first column) three are cats and one is missed; one dog is taken for a cat, no dog else;
-    # one invention is a cat. Shares below 0.005 are not written.
+    # Of four true cats (the first column) three are found and one is missed; the one dog is taken for a cat, and one
+    # cat is an invention. Shares of nothing are not written.
     counts = np.array([[3, 1, 1], [0, 0, 0], [1, 0, 0]])
     plot_confusion_matrix(Path("c.png"), counts, ("cat", "dog"))
     panel = drawn["c.png"].axes[0]
     (image,) = panel.images
-    np.testing.assert_allclose(np.asarray(image.get_array()), [[0.75, 1, 1], [0, 0, 0], [0.25, 0, 0]])
+    parts = np.array([[0.75, 1, 1], [0, 0, 0], [0.25, 0, 0]])
+    np.testing.assert_allclose(np.asarray(image.get_array()), parts)
     assert ticks(panel.get_xticklabels()) == ticks(panel.get_yticklabels()) == ["cat", "dog", "background"]
     written = {text.get_position(): text.get_text() for text in panel.texts}
     assert written == {(0, 0): "0.75", (1, 0): "1.00", (2, 0): "1.00", (0, 2): "0.25"}
@@ -222,11 +223,11 @@ def test_recall_by_size(drawn: Drawn) -> None:
     plot_recall_by_size(Path("r.png"), recall)
     curve, bars = drawn["r.png"].axes
     # Middles are geometric: of 2 (half the first border) to 4, and of 16 to 64; the bin without objects has no point.
-    middles = pytest.approx([8**0.5, 32])
-    assert lines(curve) == {
-        "found at IoU 0.5": (middles, [0.75, 0.9]),
-        "found with a score of 0.25 or more": (middles, [0.25, 0.5]),
-    }
+    drawn_lines = lines(curve)
+    for name, shares in (("found at IoU 0.5", [0.75, 0.9]), ("found with a score of 0.25 or more", [0.25, 0.5])):
+        middles, points = drawn_lines.pop(name)
+        assert middles == pytest.approx([8**0.5, 32]) and points == pytest.approx(shares)
+    assert not drawn_lines
     assert heights(bars) == [4, 0, 10]
     assert bars.get_xlim() == pytest.approx((2 * 0.9, 64 * 1.1))
 

@@ -113,7 +113,7 @@ def test_two_sources_of_one_name_have_two_files(tmp_path: Path) -> None:
 
 def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "labels").write_text("in the way")
-    with pytest.raises(UserError, match="labels.*cannot be written"):
+    with pytest.raises(UserError, match=r"labels.*cannot be written"):
         written(tmp_path, [(image("a.png"), ONE)], save_txt=True)
 
 

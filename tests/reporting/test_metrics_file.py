@@ -55,7 +55,7 @@ def test_the_two_blocks_of_a_report() -> None:
         ["cat", "3", "7", "0.9", "0.8", "0.7", "0.6"],
         ["dog", "3", "9", "0.9", "0.8", "1", "0.6"],
     ]
-    assert rows(coco)[0] == ["Class", *"AP AP50 AP75 AP_S AP_M AP_L AR1 AR10 AR100 AR_S AR_M AR_L".split()]
+    assert rows(coco)[0] == ["Class", *COCO._fields]
     figures = ["0.5", "0.75", "0.25", "0.125", "0.6", "-", "0.1", "0.2", "0.3", "0.4", "0.5", "-"]
     assert rows(coco)[1:] == [[name, *figures] for name in ("all", "cat", "dog")]
     # Columns stand below each other: right edges at 22 + 11 k and, of the twelve of COCO, at 22 + 8 k.

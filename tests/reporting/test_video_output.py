@@ -48,7 +48,7 @@ def grey(value: int) -> np.ndarray:
 
 def opened(rate: float, seconds: float | None = None, vid_stride: int = 1) -> tuple[VideoOutput, Recorder]:
     output = VideoOutput(Path("v.mp4"), Frame(grey(0), Path("v"), 0, VideoFacts(rate, 0), seconds), vid_stride)
-    writer = output._writer
+    writer: object = output._writer
     assert isinstance(writer, Recorder)
     return output, writer
 

@@ -9,7 +9,6 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.runtime import progress
 from utils.runtime.progress import EVERY, Progress, progress_line
 
 
@@ -40,7 +39,7 @@ def test_seconds_never_reach_sixty_and_what_is_left_fits_the_rate(done: int, tot
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clock = iter((100.0, 100.0 + EVERY - 1, 100.0 + EVERY, 100.0 + EVERY + 1, 100.0 + 2 * EVERY))
-    monkeypatch.setattr(progress.time, "monotonic", lambda: next(clock))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
     monkeypatch.setattr("tqdm.std.time", lambda: 0.0)
     with Progress(60, "frame", "reading") as told:
         for _ in range(4):

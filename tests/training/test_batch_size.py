@@ -76,7 +76,7 @@ def test_four_fifths_of_the_free_memory_in_multiples(
     monkeypatch.setattr(batch_size, "_step_bytes", lambda model, imgsz, count, precision: 100 + 50 * count)
     model = small_model()
     assert fitting_batch_size(model, 640, GPU, torch.float16, multiple_of=multiple_of) == expected
-    with pytest.raises(UserError, match="--batch-size -1: .* too little at --imgsz 640"):
+    with pytest.raises(UserError, match=r"--batch-size -1: .* too little at --imgsz 640"):
         fitting_batch_size(model, 640, GPU, torch.float16, multiple_of=15)
 
 
