@@ -39,7 +39,13 @@ def test_the_most_important_are_on_top_and_fifteen_at_most(tmp_path: Path, drawn
     assert [label.get_text() for label in bars.get_yticklabels()][::14] == ["h14", "h0"]
 
 
-def test_the_file_is_written_whole(tmp_path: Path) -> None:
-    plot_search(tmp_path / "s.png", [(0, 0.25)], {"lr0": 1.0})
-    assert (tmp_path / "s.png").read_bytes().startswith(b"\x89PNG")
-    assert [path.name for path in tmp_path.iterdir()] == ["s.png"]
+def test_the_old_image_stays_if_the_new_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(figure: Figure, file: Any, **settings: Any) -> None:
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    (tmp_path / "s.png").write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        plot_search(tmp_path / "s.png", [(0, 0.25)], {"lr0": 1.0})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"s.png": b"old"}
