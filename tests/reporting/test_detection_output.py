@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from tests.evaluation.small_cases import detections_of
-from utils.config.run_config import DetectConfig
+from utils.config.detect_flags import DetectConfig
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
 from utils.inference.frames import Frame, VideoFacts

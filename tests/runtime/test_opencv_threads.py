@@ -8,7 +8,7 @@ from contextlib import ExitStack
 import cv2
 import pytest
 
-from utils.runtime.opencv_threads import one_opencv_thread
+from utils.runtime.threads import one_opencv_thread
 
 
 @pytest.fixture(autouse=True)

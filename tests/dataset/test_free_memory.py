@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.runtime.free_memory import free_memory
+from utils.dataset.image_cache import free_memory
 
 MACHINE = 8_000_000 * 1024  # bytes
 MEMINFO = "MemTotal:       16000000 kB\nMemFree:  1000 kB\nMemAvailable:    8000000 kB\nHugePages_Total:       0\n"
