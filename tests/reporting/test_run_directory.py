@@ -27,6 +27,14 @@ def test_other_names_do_not_count(tmp_path: Path) -> None:
     assert new_run_directory(str(tmp_path), "exp", exist_ok=False).name == "exp"
 
 
+@pytest.mark.parametrize("name", ["my-exp", "v1.0", "two words", "group/exp", "odd[1]", "odd*?"])
+def test_numbers_go_on_whatever_the_name(tmp_path: Path, name: str) -> None:
+    (tmp_path / f"{name}10").mkdir(parents=True)
+    made = [new_run_directory(str(tmp_path), name, exist_ok=False) for _ in range(2)]
+    assert made == [tmp_path / f"{name}11", tmp_path / f"{name}12"]
+    assert new_run_directory(str(tmp_path), name, exist_ok=True) == tmp_path / name
+
+
 def test_a_file_in_the_way_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "runs").write_text("")
     with pytest.raises(UserError, match="cannot make the run's folder"):

@@ -1,0 +1,101 @@
+"""inspection.json, the page's tables and the sheets of images, on a set whose faults are known."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from matplotlib.figure import Figure
+
+from tests.dataset.test_dataset_inspection import faulty_set, inspected
+from tests.reporting.test_html_page import Page
+from utils.dataset.dataset_inspection import Inspection
+from utils.reporting.dataset_page import figures, write_inspection
+
+
+@pytest.fixture(scope="module")
+def found(tmp_path_factory: pytest.TempPathFactory) -> Inspection:
+    """Nine readable images of 128 x 256 with 13 objects, one file that is none; see ``faulty_set``."""
+    return inspected(faulty_set(tmp_path_factory.mktemp("set")))
+
+
+@pytest.fixture(scope="module")
+def folder(found: Inspection, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("page")
+    with pytest.MonkeyPatch.context() as patch:  # to draw would take longer than all the rest
+        patch.setattr(Figure, "savefig", lambda figure, path, **settings: path.write_bytes(b"drawn"))
+        lines = write_inspection(folder, found)
+    assert lines[0].startswith("train: 9 images, 13 objects") and lines[1].startswith("val: 2 images, 2 objects")
+    assert lines[2:-1] == list(found.advice) and lines[-1] == f"page: {folder / 'report.html'}"
+    return folder
+
+
+def test_the_figures(found: Inspection) -> None:
+    content: Any = json.loads(json.dumps(figures(found)))
+    train = content["parts"]["train"]
+    counted = {
+        "images": 9,
+        "objects": 13,
+        "without_labels": 2,
+        "without_objects": 2,
+        "broken_files": 1,
+        "bad_rows": 2,
+        "out_of_range": 1,
+        "repeated_rows": 1,
+        "near_copies": 0,
+        "classes": {"person": 12, "dog": 1, "never": 0},
+        # At 640 the images are two and a half times as large: six objects of 12.8 x 12.8, one of 64 x 32 = 45^2 and
+        # six of 256 x 128 = 181^2.
+        "most_objects_in_an_image": 2,
+        "median_height_width": [128, 256],
+    }
+    assert {key: train[key] for key in counted} == counted
+    assert train["share_under"]["16"] == pytest.approx(6 / 13, abs=1e-4)
+    assert train["small_on_disk"] == 7  # 5.12^2, and 25.6 x 12.8 = 18^2, are under 32^2; 102 x 51 is not
+    assert [Path(path).name for path in train["labels_without_images"]] == ["lost.txt"]
+    assert not content["train_and_val_are_the_same"]
+    ((first, second, distance),) = content["leak"]
+    assert (Path(first).name, Path(second).name) == ("3.png", "a.jpg") and distance >= 0
+
+
+def test_the_tables_of_the_page(folder: Path) -> None:
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert page.cards["train images"] == "9" and page.cards["val images seen in train"] == "1"
+    assert page.cards["under 16 px at 640"] == "46%" and page.cards["classes"] == "3"
+    there, sizes, classes, problems = page.tables
+    assert there[0] == ["", "train", "val"]
+    assert {name: (train, val) for name, train, val in there[1:]} | {
+        "images": ("9", "2"),
+        "objects": ("13", "2"),
+        "images without an object": ("2", "0"),
+        "files that cannot be read": ("1", "0"),
+        "label rows left out": ("2", "0"),
+        "label files without an image": ("1", "0"),
+        "images that look the same as another": ("0", "0"),
+    } == {name: (train, val) for name, train, val in there[1:]}
+    small = {row[0]: row[1:] for row in sizes}
+    assert small["that AP_S counts (under 32² px on disk)"] == ["7 (53.8%)", "2 (100.0%)"]
+    assert classes == [["class", "train", "val"], ["person", "12", "2"], ["dog", "1", "0"], ["never", "0", "0"]]
+    assert [row[0] for row in problems] == ["part", "train", "train", "train"]
+
+
+def test_images_stand_in_sheets_of_four_in_a_row(folder: Path) -> None:
+    shapes = {path.stem: np.asarray(cv2.imread(str(path))).shape[:2] for path in folder.glob("*.jpg")}
+    # Seven images with objects; the eight smallest objects; a pair. Near copies there are none.
+    assert shapes == {"samples": (600, 1200), "smallest": (600, 1200), "leak": (300, 600)}
+
+
+def test_every_image_is_in_the_page(folder: Path) -> None:
+    page = Page((folder / "report.html").read_text(encoding="utf-8"))
+    assert list(page.images) == ["object_sizes.png", "classes.png", "samples.jpg", "smallest.jpg", "leak.jpg"]
+
+
+def test_problems_are_listed(folder: Path) -> None:
+    lines = (folder / "problems.txt").read_text().splitlines()
+    assert (
+        len(lines) == 3 and sum("0.txt:" in line for line in lines) == 2 and sum("7.png" in line for line in lines) == 1
+    )
