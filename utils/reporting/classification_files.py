@@ -122,8 +122,7 @@ def captioned_tiles(images: Sequence[np.ndarray], captions: Sequence[str]) -> np
     for image, caption in zip(images, captions, strict=True):
         cell = np.full((side + CAPTION, side, 3), 255, dtype=np.uint8)
         cell[:side] = cv2.resize(image, (side, side), interpolation=cv2.INTER_NEAREST)
-        # Into the strip alone: wide letters end at its border.
-        size, place = 0.4, (2, CAPTION - 4)
-        cv2.putText(cell[side:], caption[: side // 7], place, cv2.FONT_HERSHEY_SIMPLEX, size, (0, 0, 0), 1, cv2.LINE_AA)
+        place = (2, side + CAPTION - 4)
+        cv2.putText(cell, caption[: side // 7], place, cv2.FONT_HERSHEY_SIMPLEX, 0.4, (0, 0, 0), 1, cv2.LINE_AA)
         cells.append(cell)
     return image_grid(cells)
