@@ -9,7 +9,12 @@ import numpy as np
 
 from tests.evaluation.small_cases import detections_of, labels_of
 from utils.evaluation.average_precision import PrecisionRecall
-from utils.evaluation.coco_average_precision import CocoSummary, findings_from_detections, truth_from_labels
+from utils.evaluation.coco_average_precision import (
+    CocoFigures,
+    CocoSummary,
+    findings_from_detections,
+    truth_from_labels,
+)
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport, SpeedFigures
 
 COCO = CocoSummary(
@@ -25,6 +30,16 @@ COCO = CocoSummary(
     AR_S=0.4,
     AR_M=0.5,
     AR_L=-1,
+)
+
+# Of one image without objects in which nothing was found.
+FIGURES = CocoFigures(
+    summary=COCO,
+    per_class={},
+    by_area=(),
+    truth=truth_from_labels([labels_of()]),
+    findings=findings_from_detections([detections_of()]),
+    evaluator=None,
 )
 
 
@@ -58,16 +73,13 @@ def report_of(*classes: ClassReport, **changes: Any) -> EvaluationReport:
         recall=0.25,
         map50=0.375,
         map50_95=0.3,
-        coco=COCO,
         per_class=classes,
         images=5,
         objects=21,
         loss=None,
         speed_ms=SpeedFigures(1.25, 20.0, 3.5),
         names=names,
-        by_area=(),
-        truth=truth_from_labels([labels_of()]),
-        findings=findings_from_detections([detections_of()]),
+        coco_figures=FIGURES,
         curves=curves_of(len(names)),
         confusion=np.zeros((len(names) + 1, len(names) + 1)),
     )

@@ -9,7 +9,14 @@ import numpy as np
 import pytest
 
 from utils.evaluation.classification import ClassificationReport
-from utils.reporting.classification_files import ClassificationRecord, accuracy_table, captioned_tiles, write_accuracy
+from utils.reporting.classification_files import (
+    CAPTION,
+    SMALLEST_TILE,
+    ClassificationRecord,
+    accuracy_table,
+    captioned_tiles,
+    write_accuracy,
+)
 
 # Of four cats three are found and one is taken for a dog; of one dog none; there is no bird.
 REPORT = ClassificationReport(
@@ -41,12 +48,12 @@ def test_columns_stand_below_each_other_whatever_the_names() -> None:
 def test_metrics_json(tmp_path: Path) -> None:
     returned = write_accuracy(tmp_path / "m.json", REPORT, Path("a.pt"), {"imgsz": 224, "data": Path("x")})
     read = json.loads((tmp_path / "m.json").read_text())
-    assert {key: read[key] for key in ("top1", "top5", "loss", "images", "milliseconds_per_image", "weights")} == {
+    assert {key: read[key] for key in ("top1", "top5", "loss", "images", "milliseconds_per_picture", "weights")} == {
         "top1": 0.6,
         "top5": 1.0,
         "loss": 0.75,
         "images": 5,
-        "milliseconds_per_image": 2.5,
+        "milliseconds_per_picture": 2.5,
         "weights": "a.pt",
     }
     assert read["classes"] == returned["classes"]
@@ -87,3 +94,14 @@ def test_tiles_fill_a_grid_row_by_row(count: int, rows: int, columns: int, side:
 def test_a_long_caption_stays_under_its_own_image() -> None:
     sheet = captioned_tiles([grey(0, 96)] * 2, ["W" * 200, ""])
     assert (sheet[96:, :96] < 100).any() and (sheet[96:, 96:] == 255).all()
+
+
+def test_small_images_are_enlarged_and_named() -> None:
+    images = [np.full((32, 32, 3), value, dtype=np.uint8) for value in (10, 20, 30)]
+    grid = captioned_tiles(images, ["a", "b", ""])
+    side, step = SMALLEST_TILE, SMALLEST_TILE + CAPTION
+    assert grid.shape == (2 * step, 2 * side, 3)
+    cells = (grid[:side, :side], grid[:side, side:], grid[step : step + side, :side])
+    assert [np.unique(cell).tolist() for cell in cells] == [[10], [20], [30]]
+    assert grid[side:step].min() < 100  # letters
+    assert (grid[step + side :] == 255).all() and (grid[step:, side:] == 255).all()  # no caption, no fourth image

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 
 from tests.reporting.hand_made import class_report, curves_of, report_of
 from tests.training.test_early_stopping import records
-from utils.evaluation.area_ranges import COCO_RANGES
+from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import KINDS, ErrorKind, RecallBySize, SizeErrors
 from utils.evaluation.evaluation_report import StudyRow
 from utils.evaluation.model_comparison import ComparedModel, Difference, PairedDifferences
@@ -25,6 +25,7 @@ from utils.reporting.curve_plots import (
     plot_label_sizes,
     plot_recall_by_size,
     plot_results,
+    plot_search,
     plot_study,
     plot_training_sizes,
 )
@@ -38,8 +39,8 @@ def drawn(monkeypatch: pytest.MonkeyPatch) -> Drawn:
     """The figures by the names of the files that they would have been written to."""
     kept: Drawn = {}
 
-    def keep(figure: Figure, path: Path, **settings: Any) -> None:
-        kept[path.name] = figure
+    def keep(figure: Figure, file: Any, **settings: Any) -> None:  # a path or an open file
+        kept[Path(file.name).name] = figure
 
     monkeypatch.setattr(Figure, "savefig", keep)
     return kept
@@ -290,3 +291,37 @@ def test_a_whole_log_is_drawn_in_two_rows(drawn: Drawn) -> None:
     plot_results(Path("r.png"), records(0.1, 0.2))
     panels = drawn["r.png"].axes
     assert len(panels) == 16 and len({round(panel.get_position().y0, 3) for panel in panels}) == 2
+
+
+def test_trials_and_the_best_so_far(tmp_path: Path, drawn: Drawn) -> None:
+    plot_search(tmp_path / "s.png", [(0, 0.25), (2, 0.5), (3, 0.375), (7, 0.75)], {})
+    (figure,) = drawn.values()
+    (panel,) = figure.axes
+    trials, best = panel.lines
+    assert np.asarray(trials.get_xdata()).tolist() == np.asarray(best.get_xdata()).tolist() == [0, 2, 3, 7]
+    assert np.asarray(trials.get_ydata()).tolist() == [0.25, 0.5, 0.375, 0.75]
+    assert np.asarray(best.get_ydata()).tolist() == [0.25, 0.5, 0.5, 0.75]
+    assert best.get_drawstyle() == "steps-post"  # a trial counts from when it is there
+
+
+def test_the_most_important_are_on_top_and_fifteen_at_most(tmp_path: Path, drawn: Drawn) -> None:
+    importance = {f"h{k}": 1 / (k + 2) for k in range(17)}
+    plot_search(tmp_path / "s.png", [(0, 0.25)], importance)
+    (figure,) = drawn.values()
+    _, bars = figure.axes
+    shown: list[Any] = list(bars.patches)
+    assert len(shown) == 15
+    assert shown[-1].get_width() == 0.5  # the highest bar is the first name
+    assert [label.get_text() for label in bars.get_yticklabels()][::14] == ["h14", "h0"]
+
+
+def test_the_old_image_stays_if_the_new_one_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(figure: Figure, file: Any, **settings: Any) -> None:
+        file.write(b"half")
+        raise OSError("No space left on device")
+
+    (tmp_path / "s.png").write_bytes(b"old")
+    monkeypatch.setattr(Figure, "savefig", full)
+    with pytest.raises(OSError, match="No space left"):
+        plot_search(tmp_path / "s.png", [(0, 0.25)], {"lr0": 1.0})
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == {"s.png": b"old"}

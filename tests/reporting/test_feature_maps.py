@@ -50,7 +50,7 @@ def test_the_array_has_all_channels_of_the_first_image(tmp_path: Path) -> None:
     np.testing.assert_array_equal(np.load(written / "stage0_Conv_features.npy"), values[0].numpy())
     # 32 cells of 4 x 3 values in 24-fold size, with 2 pixels between: 8 columns, 4 rows.
     image = colours(written / "stage0_Conv_features.png")
-    assert image.shape == (MOST_CHANNELS // COLUMNS * (CELL * 3 // 4 + 2), COLUMNS * (CELL + 2), 3)
+    assert image.shape == (MOST_CHANNELS // COLUMNS * (CELL * 3 // 4 + 2) - 2, COLUMNS * (CELL + 2) - 2, 3)
 
 
 def test_each_channel_is_drawn_over_its_own_range(tmp_path: Path) -> None:
@@ -74,4 +74,4 @@ def test_each_channel_is_drawn_over_its_own_range(tmp_path: Path) -> None:
 
 def test_maps_larger_than_a_cell_keep_their_size(tmp_path: Path) -> None:
     write_maps(tmp_path, {"a": torch.rand(1, 2, CELL + 4, CELL * 2)})
-    assert colours(tmp_path / "a_features.png").shape == (CELL + 4 + 2, 2 * (CELL * 2 + 2), 3)
+    assert colours(tmp_path / "a_features.png").shape == (CELL + 4, 2 * CELL * 2 + 2, 3)

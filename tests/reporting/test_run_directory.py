@@ -1,7 +1,8 @@
-"""Numbering and holding of run folders."""
+"""Numbering and holding of run folders, and what a run says about files and rows that it leaves out."""
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 from pathlib import Path
@@ -9,7 +10,8 @@ from pathlib import Path
 import pytest
 
 from tests.shared_data import REPOSITORY
-from utils.reporting.run_directory import hold_run_directory, new_run_directory
+from utils.dataset.label_files import LabelProblem
+from utils.reporting.run_directory import hold_run_directory, new_run_directory, write_problems
 from utils.user_error import UserError
 
 
@@ -55,3 +57,24 @@ def test_a_second_process_is_told_who_holds_the_folder(tmp_path: Path) -> None:
         other.kill()
     with hold_run_directory(tmp_path):  # the lock ended with its process
         pass
+
+
+def test_nothing_left_out_leaves_no_file(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    write_problems(tmp_path, ())
+    assert caplog.records == [] and list(tmp_path.iterdir()) == []
+
+
+def test_each_problem_is_one_line_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    bad_row = LabelProblem("a.txt", 3, "1.5 is outside 0 to 1")
+    bad_file = LabelProblem("odd\nname.jpg", 0, "not an image")
+    write_problems(tmp_path, (bad_row, bad_file, bad_row))  # one folder for two parts of the set
+    assert (tmp_path / "problems.txt").read_text().splitlines() == [
+        "a.txt:3: 1.5 is outside 0 to 1",
+        "odd name.jpg: not an image",
+    ]
+    (warning,) = caplog.records
+    assert (warning.levelname, warning.getMessage()) == (
+        "WARNING",
+        f"2 problems in the data set are listed in {tmp_path / 'problems.txt'}",
+    )

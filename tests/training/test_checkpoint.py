@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from utils.training.run_files import keep_previous, previous_of, remove_unfinished, set_aside_older_run
+from utils.training.checkpoint import keep_previous, previous_of, remove_unfinished, set_aside_older_run
 
 
 def contents(folder: Path) -> dict[str, str]:

@@ -6,7 +6,7 @@ import pytest
 
 from models.yolo import DetectionModel
 from tests.exporting.small_model import small_model
-from utils.training.freezing import freeze_layers
+from utils.training.starting_model import freeze_layers
 from utils.user_error import UsageError
 
 

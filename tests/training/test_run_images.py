@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.geometry.letterbox import FrameSize
-from utils.training.multi_scale import MultiScale
+from utils.training.run_images import MultiScale
 
 
 @given(
