@@ -1,12 +1,18 @@
-"""results.csv: YOLOv5's columns, then AP by size."""
+"""results.csv: YOLOv5's columns, then AP by size; an epoch's figures out of an evaluation, its fitness and its line."""
 
 from __future__ import annotations
 
 import csv
+import math
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
+from tests.reporting.hand_made import class_report, report_of
 from tests.training.test_early_stopping import records
-from utils.reporting.epoch_log import write_results_csv
+from utils.evaluation.evaluation_report import LossFigures
+from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
 
 YOLOV5_COLUMNS = [
     "epoch",
@@ -15,6 +21,28 @@ YOLOV5_COLUMNS = [
     *(f"val/{part}_loss" for part in ("box", "obj", "cls")),
     *("x/lr0", "x/lr1", "x/lr2"),
 ]
+
+LOSSES, RATES = (0.5, 0.25, 0.125), (0.1, 0.01, 0.001)
+# Each column has a value of its own, so that no two can change places unseen.
+COLUMNS = {
+    "epoch": 7,
+    "train/box_loss": 0.5,
+    "train/obj_loss": 0.25,
+    "train/cls_loss": 0.125,
+    "metrics/precision": 0.55,
+    "metrics/recall": 0.26,
+    "metrics/mAP_0.5": 0.375,
+    "metrics/mAP_0.5:0.95": 0.3,
+    "val/box_loss": 3.0,
+    "val/obj_loss": 2.0,
+    "val/cls_loss": 1.0,
+    "x/lr0": 0.1,
+    "x/lr1": 0.01,
+    "x/lr2": 0.001,
+    "metrics/AP_S": 0.125,
+    "metrics/AP_M": 0.6,
+    "metrics/AP_L": -1,
+}
 
 
 def test_columns_and_rows(tmp_path: Path) -> None:
@@ -33,3 +61,48 @@ def test_the_table_is_replaced_whole(tmp_path: Path) -> None:
     write_results_csv(path, records(0.1, 0.2))
     assert len(path.read_text().splitlines()) == 3
     assert [file.name for file in tmp_path.iterdir()] == ["results.csv"]
+
+
+def test_every_figure_comes_into_its_column(tmp_path: Path) -> None:
+    report = report_of(class_report("cat", 0), loss=LossFigures(3.0, 2.0, 1.0), precision=0.55, recall=0.26)
+    record = epoch_record(7, LOSSES, RATES, report)
+    assert record.row() == COLUMNS and list(record.row()) == list(COLUMNS)
+    assert record.evaluated
+    # A tenth of mAP50 and nine tenths of mAP50-95: 0.0375 + 0.27.
+    assert record.fitness == pytest.approx(0.3075)
+    write_results_csv(tmp_path / "r.csv", [record])
+    with (tmp_path / "r.csv").open() as file:
+        header, row = csv.reader(file)
+    assert [cell.strip() for cell in header] == list(COLUMNS)
+    assert [float(cell) for cell in row] == list(COLUMNS.values())
+    assert {len(cell) for cell in (*header, *row)} == {20}
+
+
+def test_an_epoch_that_was_not_evaluated_has_losses_and_rates_only(tmp_path: Path) -> None:
+    record = epoch_record(7, LOSSES, RATES, None)
+    known = {name: value for name, value in record.row().items() if not math.isnan(value)}
+    assert list(known) == [name for name in COLUMNS if name == "epoch" or name.startswith(("train/", "x/"))]
+    assert not record.evaluated
+    write_results_csv(tmp_path / "r.csv", [record])
+    assert (tmp_path / "r.csv").read_text().count("nan") == len(COLUMNS) - len(known)
+
+
+def test_without_a_loss_in_the_report_only_the_loss_is_missing() -> None:
+    row = epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0))).row()
+    assert [name for name, value in row.items() if math.isnan(value)] == [
+        f"val/{part}_loss" for part in ("box", "obj", "cls")
+    ]
+
+
+def test_the_line_of_an_epoch() -> None:
+    losses = "epoch 7: box 0.5000  obj 0.2500  cls 0.1250"
+    assert epoch_record(7, LOSSES, RATES, None).line() == losses
+    assert epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0))).line() == (
+        f"{losses} | P 0.500  R 0.250  mAP50 0.375  mAP50-95 0.300  AP_S 0.125  AP_M 0.600  AP_L -1.000"
+    )
+
+
+def test_a_record_comes_back_out_of_a_checkpoint() -> None:
+    record = epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0), loss=LossFigures(3.0, 2.0, 1.0)))
+    read: Callable[..., EpochRecord] = EpochRecord
+    assert read(**record.as_dict()) == record

@@ -1,21 +1,31 @@
-"""The page of missed objects: which are shown, in which order, and how."""
+"""Which objects are shown as missed, in which order, and how."""
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
+from typing import Any, cast
 
 import cv2
 import numpy as np
 import pytest
 
 from tests.dataset.images import NAMES, write_image, write_labels
-from tests.evaluation.small_cases import detections_of
+from tests.evaluation.small_cases import detections_of, labels_of
+from tests.reporting.hand_made import FIGURES, class_report, report_of
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
-from utils.evaluation.error_analysis import analyse_errors
+from utils.dataset.image_files import ImageReadError
+from utils.evaluation.coco_average_precision import findings_from_detections, truth_from_labels
+from utils.evaluation.error_analysis import ErrorAnalysis, RecallBySize, analyse_errors
 from utils.evaluation.evaluation_report import EvaluatedImage, EvaluationReport, RunFigures, SpeedFigures, report_on
+from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
 from utils.reporting import missed_objects
 from utils.reporting.missed_objects import CELL, COLUMNS, write_missed_objects
+
+SIZE = FrameSize(600, 600)  # of the grey images
+WHITE = 255
+Row = tuple[float, float, float, float, float, float]  # of detections_of
 
 
 @pytest.fixture
@@ -32,7 +42,7 @@ def images(tmp_path: Path) -> DetectionDataset:
     return open_dataset((tmp_path / "images",), NAMES, cache_folder=tmp_path)
 
 
-def report_of(images: DetectionDataset, found: Detections) -> EvaluationReport:
+def evaluated(images: DetectionDataset, found: Detections) -> EvaluationReport:
     run = RunFigures(None, SpeedFigures(0.0, 0.0, 0.0))
     return report_on([EvaluatedImage(0, images.source_labels(0), found)], NAMES, None, (), run)
 
@@ -42,7 +52,7 @@ def test_one_row_for_each_range_with_missed_objects(
 ) -> None:
     # The first 10 px object is found; of the second a half; nothing near the others.
     size = images.source_labels(0).size
-    report = report_of(images, detections_of([0, 0.9, 15, 15, 25, 25], [0, 0.2, 60, 15, 70, 25], size=size))
+    report = evaluated(images, detections_of([0, 0.9, 15, 15, 25, 25], [0, 0.2, 60, 15, 70, 25], size=size))
     analysis = analyse_errors(report.coco_figures)
     assert analysis is not None
     captions, sizes = [], []
@@ -65,8 +75,99 @@ def test_one_row_for_each_range_with_missed_objects(
 def test_nothing_missed_nothing_written(tmp_path: Path, images: DetectionDataset) -> None:
     labels = images.source_labels(0)
     rows = [[kind, 0.9, *box] for kind, box in zip(labels.classes.tolist(), labels.boxes.tolist(), strict=True)]
-    report = report_of(images, detections_of(*rows, size=labels.size))
+    report = evaluated(images, detections_of(*rows, size=labels.size))
     analysis = analyse_errors(report.coco_figures)
     assert analysis is not None
     write_missed_objects(tmp_path / "missed.png", images, report, analysis)
     assert not (tmp_path / "missed.png").exists()
+
+
+class GreyImages:
+    """Image i has the grey 20 + 10 i everywhere."""
+
+    def __init__(self, broken: frozenset[int] = frozenset()) -> None:
+        self.broken = broken
+
+    def source_image(self, index: int) -> np.ndarray:
+        if index in self.broken:
+            raise ImageReadError("gone")
+        return np.full((*SIZE, 3), 20 + 10 * index, np.uint8)
+
+
+def sheet(
+    folder: Path,
+    objects: list[tuple[float, float, float, float]],
+    found: dict[int, list[Row]] | None = None,
+    missed: list[int] | None = None,
+    broken: frozenset[int] = frozenset(),
+) -> list[list[int]]:
+    """The numbers of the images shown, row by row, of one object each of class 0; -1 for an empty cell."""
+    found = found or {}
+    truth = truth_from_labels([labels_of((0, *box), size=SIZE) for box in objects])
+    findings = findings_from_detections([detections_of(*found.get(i, []), size=SIZE) for i in range(len(objects))])
+    figures = replace(FIGURES, truth=truth, findings=findings)
+    report = report_of(class_report("cat", 0), class_report("dog", 1), coco_figures=figures)
+    none = np.zeros(1, int)
+    chosen = np.array(range(len(objects)) if missed is None else missed, dtype=int)
+    analysis = ErrorAnalysis((), RecallBySize(np.array([0.0, 4.0]), none, none, none), chosen)
+    path = folder / "missed.png"
+    write_missed_objects(path, cast(DetectionDataset, GreyImages(broken)), report, analysis)
+    if not path.exists():
+        return []
+    image: Any = cv2.imread(str(path))
+    greys = image[CELL // 8 :: CELL, CELL // 2 :: CELL, 0]  # above the object, off frames and title
+    return [[-1 if grey == WHITE else (int(grey) - 20) // 10 for grey in row] for row in greys]
+
+
+def square(side: float) -> tuple[float, float, float, float]:
+    return (300 - side / 2, 300 - side / 2, 300 + side / 2, 300 + side / 2)
+
+
+def test_rows_are_small_medium_and_large_and_of_equals_the_largest_is_first(tmp_path: Path) -> None:
+    # Areas on a border (32 and 96) belong to the smaller range.
+    rows = sheet(tmp_path, [square(side) for side in (10, 33, 32, 100, 96, 20)])
+    empty = [-1] * COLUMNS
+    assert rows == [[2, 5, 0, *empty[3:]], [4, 1, *empty[2:]], [3, *empty[1:]]]
+
+
+def test_an_object_that_nothing_comes_near_is_worse_than_one_almost_found(tmp_path: Path) -> None:
+    x1, y1, x2, y2 = square(20)
+    found: dict[int, list[Row]] = {
+        0: [(0, 0.1, x1 + 4, y1, x2 + 4, y2)],  # IoU 16 / 24 = 0.67
+        1: [(1, 0.1, x1, y1, x2, y2)],  # of another class: nothing
+        2: [(0, 0.9, x1 + 10, y1, x2 + 10, y2), (0, 0.1, 0, 0, 20, 20)],  # IoU 10 / 30 = 0.33, and a stranger
+    }
+    assert sheet(tmp_path, [square(20)] * 3, found) == [[1, 2, 0, *[-1] * (COLUMNS - 3)]]
+
+
+def test_overlaps_that_round_alike_are_equal(tmp_path: Path) -> None:
+    # 6 / 34 = 0.18 and 9 / 39 = 0.23 are both 0.2, so that the larger object is first though more of it was found.
+    def shifted(side: float, by: float) -> Row:
+        x1, y1, x2, y2 = square(side)
+        return (0, 0.1, x1 + by, y1, x2 + by, y2)
+
+    assert sheet(tmp_path, [square(20), square(24)], {0: [shifted(20, 14)], 1: [shifted(24, 15)]})[0][:2] == [1, 0]
+
+
+def test_only_the_missed_and_no_more_than_a_row_of_each(tmp_path: Path) -> None:
+    assert sheet(tmp_path, [square(20)] * 4, missed=[1, 3]) == [[1, 3, *[-1] * (COLUMNS - 2)]]
+    sides = [10 + k for k in range(COLUMNS + 3)]
+    assert sheet(tmp_path, [square(side) for side in sides]) == [[COLUMNS + 2 - k for k in range(COLUMNS)]]
+
+
+def test_nothing_missed_is_no_file_and_an_image_that_is_gone_an_empty_cell(tmp_path: Path) -> None:
+    assert sheet(tmp_path, [square(20)], missed=[]) == []
+    assert sheet(tmp_path, [square(20)] * 2, broken=frozenset({0})) == [[-1, 1, *[-1] * (COLUMNS - 2)]]
+
+
+@pytest.mark.parametrize(
+    ("box", "name"), [((0.0, 0.0, 20.0, 20.0), "corner"), ((560.0, 580.0, 600.0, 600.0), "other corner")]
+)
+def test_a_cut_reaches_over_the_border(tmp_path: Path, box: tuple[float, float, float, float], name: str) -> None:
+    sheet(tmp_path, [box])
+    image: Any = cv2.imread(str(tmp_path / "missed.png"))
+    cell = image[:CELL, :CELL]
+    # The object is in the middle: beyond the border of the image lies the grey of letterboxing.
+    outside = cell[10, 10] if name == "corner" else cell[CELL - 30, CELL - 10]
+    assert outside.tolist() == [114] * 3, name
+    assert cell[CELL // 2, CELL // 2].tolist() == [20] * 3

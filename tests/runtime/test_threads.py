@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Iterator
+from contextlib import ExitStack
 
 import cv2
 import pytest
@@ -139,16 +140,33 @@ def test_whoever_leaves_early_waits_for_no_call_that_looks_whether_it_is_wanted(
     assert abandoned.is_set() and time.monotonic() - start < 30
 
 
-def test_opencv_has_its_threads_back_when_the_last_block_ends() -> None:
+@pytest.fixture
+def three_threads() -> Iterator[None]:
+    """So many of OpenCV's own."""
     before = cv2.getNumThreads()
     cv2.setNumThreads(3)
-    try:
-        first, second = one_opencv_thread(), one_opencv_thread()
-        first.__enter__()
-        second.__enter__()
-        first.__exit__(None, None, None)
+    yield
+    cv2.setNumThreads(before)
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_opencv_has_one_thread_inside_and_as_many_as_before_afterwards() -> None:
+    with pytest.raises(ZeroDivisionError), one_opencv_thread():
         assert cv2.getNumThreads() == 1
-        second.__exit__(None, None, None)
-        assert cv2.getNumThreads() == 3
-    finally:
-        cv2.setNumThreads(before)
+        raise ZeroDivisionError
+    assert cv2.getNumThreads() == 3
+
+
+@pytest.mark.usefixtures("three_threads")
+def test_the_last_of_overlapping_blocks_gives_opencv_its_threads_back() -> None:
+    first, second = ExitStack(), ExitStack()
+    first.enter_context(one_opencv_thread())
+    second.enter_context(one_opencv_thread())
+    first.close()  # as blocks of two threads end, not one within the other
+    assert cv2.getNumThreads() == 1
+    third = ExitStack()
+    third.enter_context(one_opencv_thread())
+    second.close()
+    assert cv2.getNumThreads() == 1
+    third.close()
+    assert cv2.getNumThreads() == 3

@@ -6,10 +6,12 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from torch import nn
 
 from utils.training import batch_size
-from utils.training.batch_size import fitting_batch_size, largest_batch, measured_bytes
+from utils.training.batch_size import TRIED, fitting_batch_size, largest_batch, measured_bytes
 from utils.user_error import UserError
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -31,6 +33,18 @@ def test_the_line_is_that_of_least_squares() -> None:
     assert largest_batch({1: 12, 2: 18, 3: 30}, 2 + 3 * 9 + 1) == 3
     assert largest_batch({1: 12, 2: 18, 3: 30}, 2 + 11 * 9 + 1) == 11
     assert largest_batch({1: 12, 2: 18, 3: 30}, 2 + 11 * 9 - 1) == 10
+
+
+@given(
+    first=st.integers(0, 10**9),
+    each=st.integers(10**4, 10**9),
+    tried=st.integers(2, len(TRIED)),
+    images=st.integers(0, 5000),
+)
+def test_any_line_is_found_and_its_batch_fits(first: int, each: int, tried: int, images: int) -> None:
+    measured = {count: first + each * count for count in TRIED[:tried]}
+    budget = first + each * images + each // 2
+    assert largest_batch(measured, budget) == images
 
 
 def test_a_single_measurement_is_taken_as_proportional() -> None:

@@ -6,6 +6,7 @@ What a run leaves out of its data set is listed there.
 from __future__ import annotations
 
 import fcntl
+import glob
 import logging
 import os
 import re
@@ -25,17 +26,17 @@ def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
     An existing ``name`` is followed by ``name2``, ``name3``, ... unless ``exist_ok``. Two runs that start at once get
     two folders, as making a folder succeeds only once.
     """
-    parent = Path(project)
+    first = Path(project) / name  # a name may hold folders
     try:
-        parent.mkdir(parents=True, exist_ok=True)
         if exist_ok:
-            (parent / name).mkdir(parents=True, exist_ok=True)
-            return parent / name
-        number = _highest_number(parent, name) + 1
+            first.mkdir(parents=True, exist_ok=True)
+            return first
+        first.parent.mkdir(parents=True, exist_ok=True)
+        number = _highest_number(first) + 1
         while True:
-            folder = parent / (name if number == 1 else f"{name}{number}")
+            folder = first if number == 1 else first.parent / f"{first.name}{number}"
             try:
-                folder.mkdir(parents=True)
+                folder.mkdir()
                 return folder
             except FileExistsError:
                 number += 1
@@ -43,10 +44,10 @@ def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
         raise UserError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
 
 
-def _highest_number(parent: Path, name: str) -> int:
+def _highest_number(first: Path) -> int:
     numbers = [0]
-    for folder in parent.glob(f"{re.escape(name)}*" if not any(c in name for c in "*?[") else "*"):
-        match = re.fullmatch(re.escape(name) + r"(\d*)", folder.name)
+    for folder in first.parent.glob(f"{glob.escape(first.name)}*"):
+        match = re.fullmatch(re.escape(first.name) + r"(\d*)", folder.name)
         if match:
             numbers.append(int(match[1] or 1))
     return max(numbers)

@@ -1,0 +1,145 @@
+"""What a verb says, how far it is, and the exit code that it ends with."""
+
+from __future__ import annotations
+
+import atexit
+import errno
+import gc
+import logging
+import re
+import signal
+from collections.abc import Callable, Iterator
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from utils.runtime.console_log import EVERY, OWN_PACKAGES, Progress, progress_line, run_verb, start_console_log
+from utils.runtime.stop_signals import Stopped
+from utils.user_error import UsageError, UserError
+
+
+@pytest.fixture(autouse=True)
+def _restored() -> Iterator[None]:
+    """Loggers, the collector and the handler of SIGINT belong to the process."""
+    loggers = [logging.getLogger(name) for name in OWN_PACKAGES]
+    before = [(logger, logger.handlers[:], logger.level, logger.propagate) for logger in loggers]
+    thresholds, handler = gc.get_threshold(), signal.getsignal(signal.SIGINT)
+    yield
+    for logger, handlers, level, propagate in before:
+        logger.handlers[:] = handlers
+        logger.setLevel(level)
+        logger.propagate = propagate
+    gc.set_threshold(*thresholds)
+    signal.signal(signal.SIGINT, handler)
+    atexit.unregister(gc.freeze)
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    def verb() -> None:
+        raise error
+
+    return verb
+
+
+def test_lines_go_to_standard_output_once_and_warnings_say_so(capsys: pytest.CaptureFixture[str]) -> None:
+    start_console_log()
+    start_console_log()  # a second verb of the process does not double the lines
+    for package in OWN_PACKAGES:
+        logging.getLogger(f"{package}.some.module").info("from %s", package)
+    logging.getLogger("utils.x").warning("look out")
+    logging.getLogger("utils.x").debug("too much")
+    assert capsys.readouterr() == ("from models\nfrom utils\nfrom classify\nWARNING: look out\n", "")
+
+
+def test_libraries_keep_their_own_log(capsys: pytest.CaptureFixture[str]) -> None:
+    root = logging.getLogger()
+    before = (root.level, root.handlers[:])
+    start_console_log()
+    logging.getLogger("some.library").info("chatter")
+    assert capsys.readouterr() == ("", "") and (root.level, root.handlers) == before
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "line"),
+    [
+        (UserError("a.yaml: no such file"), 1, "error: a.yaml: no such file"),
+        (UsageError("--img 7: must be 32 to 8192"), 2, "error: --img 7: must be 32 to 8192"),
+        (Stopped(signal.SIGTERM, "stopped"), 143, "error: stopped"),
+        (UserError("odd\nname.jpg: damaged"), 1, "error: odd name.jpg: damaged"),
+        (OSError(errno.ENOSPC, "No space left on device", "a\nb.pt"), 1, "error: a b.pt: No space left on device"),
+        (OSError("whatever"), 1, "error: whatever"),
+        (KeyboardInterrupt(), 130, "interrupted"),
+    ],
+)
+def test_a_failure_is_one_line_on_standard_error(
+    capsys: pytest.CaptureFixture[str], error: BaseException, code: int, line: str
+) -> None:
+    assert run_verb(failing(error)) == code
+    assert capsys.readouterr() == ("", f"{line}\n")
+
+
+def test_a_verb_that_ends_well_says_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run_verb(lambda: None) == 0
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_fault_of_the_program_is_no_user_error() -> None:
+    with pytest.raises(ZeroDivisionError):
+        run_verb(failing(ZeroDivisionError()))
+
+
+@pytest.mark.parametrize(("rank", "said"), [(None, "told\n"), ("0", "told\n"), ("1", "")])
+def test_of_several_processes_the_first_speaks(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], rank: str | None, said: str
+) -> None:
+    monkeypatch.delenv("RANK", raising=False)
+    if rank is not None:
+        monkeypatch.setenv("RANK", rank)
+
+    def verb() -> None:
+        logging.getLogger("utils.x").info("told")
+        logging.getLogger("utils.x").warning("beware")
+
+    assert run_verb(verb) == 0
+    assert capsys.readouterr().out == f"{said}WARNING: beware\n"
+
+
+@pytest.mark.parametrize(
+    ("done", "total", "seconds", "line"),
+    [
+        (120, 900, 15.0, "120 of 900 frames, 8.0 per second, 1:38 left"),  # 780 / 8 = 97.5
+        (900, 900, 10.0, "900 of 900 frames, 90.0 per second, 0:00 left"),
+        (100, 90, 10.0, "100 of 90 frames, 10.0 per second, 0:00 left"),  # a header that lied
+        (1, 7201, 1.0, "1 of 7201 frames, 1.0 per second, 120:00 left"),
+        (120, None, 15.0, "120 frames, 8.0 per second"),
+        (0, 900, 15.0, "0 frames, 0.0 per second"),
+    ],
+)
+def test_the_line(done: int, total: int | None, seconds: float, line: str) -> None:
+    assert progress_line(done, total, "frame", seconds) == line
+
+
+@given(st.integers(1, 10**6), st.integers(1, 10**6), st.floats(0, 10**5))
+def test_seconds_never_reach_sixty_and_what_is_left_fits_the_rate(done: int, total: int, seconds: float) -> None:
+    found = re.search(r"(\d+):(\d\d) left$", progress_line(done, total, "image", seconds))
+    assert found is not None
+    minutes, rest = int(found[1]), int(found[2])
+    assert rest < 60
+    assert 60 * minutes + rest == pytest.approx(max(total - done, 0) * seconds / done, abs=0.51, rel=1e-6)
+
+
+def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    clock = iter((100.0, 100.0 + EVERY - 1, 100.0 + EVERY, 100.0 + EVERY + 1, 100.0 + 2 * EVERY))
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    monkeypatch.setattr("tqdm.std.time", lambda: 0.0)
+    with Progress(60, "frame", "reading") as told:
+        for _ in range(4):
+            told.advance(15)
+    assert told.done == 60
+    # After 14, 15, 16 and 30 seconds: the second and the fourth are due.
+    assert [record.getMessage() for record in caplog.records] == [
+        "30 of 60 frames, 2.0 per second, 0:15 left",
+        "60 of 60 frames, 2.0 per second, 0:00 left",
+    ]
