@@ -24,10 +24,11 @@ from tests.reporting.hand_made import COCO, FIGURES, class_report, report_of
 from utils.dataset.coco_annotations import ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.coco_average_precision import WITHOUT_END, AreaFigures, truth_from_labels
+from utils.evaluation.evaluate import labels_and_detections
 from utils.evaluation.evaluation_report import LossFigures
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Predictions
-from utils.inference.nms import NmsSettings, labels_and_detections
+from utils.inference.nms import NmsSettings
 from utils.reporting.evaluation_files import (
     BatchImages,
     CocoResults,
