@@ -154,7 +154,7 @@ def _torchvision_network(name: str, class_count: int) -> nn.Module:
 
 @torch.no_grad()
 def check_takes(model: Classifier, side: int) -> None:
-    """UserError if the model cannot look at images of ``side`` pixels: too small, or another size than its own."""
+    """UserError if the model cannot take images of ``side`` pixels: too small, or another size than its own."""
     was_training = model.training
     parameter = next(model.parameters())
     try:

@@ -125,7 +125,7 @@ class ResidualBlock(nn.Module):
 
 
 def _shortcut(entering: int, leaving: int, downsampling: Downsampling, form: ShortcutForm) -> nn.Sequential:
-    """Nothing where map and channels stay, else a 1x1 projection, which looks at every pixel only in the SPD form."""
+    """Nothing where map and channels stay, else a 1x1 projection, which reads every pixel only in the SPD form."""
     if downsampling == "none":
         return nn.Sequential(*(_pointwise(entering, leaving) if entering != leaving else ()))
     if form == "spd":

@@ -19,10 +19,10 @@ def coloured_square(colour: str, rng: np.random.Generator, side: int = 32) -> np
     return image
 
 
-def write_small_classes(folder: Path, *, train: int = 8, judged: int = 4, part: str = "val", seed: int = 0) -> Path:
-    """Write ``train`` images per class to learn from and ``judged`` to be judged by; the folder."""
+def write_small_classes(folder: Path, *, train: int = 8, evaluated: int = 4, part: str = "val", seed: int = 0) -> Path:
+    """Write ``train`` images per class to learn from and ``evaluated`` to evaluate on; the folder."""
     rng = np.random.default_rng(seed)
-    for name, count in (("train", train), (part, judged)):
+    for name, count in (("train", train), (part, evaluated)):
         for colour in COLOURS:
             (folder / name / colour).mkdir(parents=True)
             for number in range(count):

@@ -52,7 +52,7 @@ TINY = {  # in the folder of `inputs`
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("benchmarks")
     write_small_dataset(folder / "data", train=8, val=2)
-    write_small_classes(folder / "classes", train=1, judged=1)
+    write_small_classes(folder / "classes", train=1, evaluated=1)
     torch.save(checkpoint_fields(DetectionModel(load_architecture("yolov5n"), names=NAMES)), folder / "nano.pt")
     return folder
 

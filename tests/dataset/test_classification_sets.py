@@ -173,7 +173,7 @@ def test_a_wrong_line_of_the_annotations_is_named(tmp_path: Path, monkeypatch: p
 
 
 def test_a_folder_of_folders(tmp_path: Path) -> None:
-    parts = open_parts(str(write_small_classes(tmp_path, train=3, judged=2)))
+    parts = open_parts(str(write_small_classes(tmp_path, train=3, evaluated=2)))
     assert parts.train.names == parts.evaluated.names == ("blue", "green", "red")
     assert parts.train.classes.tolist() == [0, 0, 0, 1, 1, 1, 2, 2, 2]
     assert parts.evaluated.part == "val"
@@ -183,7 +183,7 @@ def test_a_folder_of_folders(tmp_path: Path) -> None:
 
 
 def test_test_goes_before_val_as_in_yolov5(tmp_path: Path) -> None:
-    write_small_classes(tmp_path, train=1, judged=1)
+    write_small_classes(tmp_path, train=1, evaluated=1)
     (tmp_path / "val").rename(tmp_path / "test")
     assert open_part(str(tmp_path), "evaluated").part == "test"
     (tmp_path / "val" / "blue").mkdir(parents=True)
@@ -191,7 +191,7 @@ def test_test_goes_before_val_as_in_yolov5(tmp_path: Path) -> None:
 
 
 def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
-    write_small_classes(tmp_path, train=2, judged=1)
+    write_small_classes(tmp_path, train=2, evaluated=1)
     bad = tmp_path / "train" / "green" / "000.png"
     bad.write_bytes(bad.read_bytes()[:60])
     part = open_part(str(tmp_path), "train")
@@ -208,7 +208,7 @@ def test_unreadable_images_are_left_out_and_named(tmp_path: Path) -> None:
     ],
 )
 def test_what_a_folder_may_lack(change: Any, message: str, tmp_path: Path) -> None:
-    change(write_small_classes(tmp_path, train=1, judged=1))
+    change(write_small_classes(tmp_path, train=1, evaluated=1))
     with pytest.raises(UserError, match=message) as caught:
         open_parts(str(tmp_path))
     assert "\n" not in str(caught.value)

@@ -23,7 +23,7 @@ def inspected(spec: DatasetSpec, imgsz: int = 640) -> Inspection:
 
 
 def faulty_set(root: Path) -> DatasetSpec:
-    """Ten images to learn from, two to judge by; one of each kind of fault."""
+    """Ten images to learn from, two to evaluate on; one of each kind of fault."""
 
     scenes = [draw_scene(np.random.default_rng(seed), (128, 256))[0] for seed in range(11)]
     for i in range(10):

@@ -117,8 +117,8 @@ def test_the_number_of_workers_changes_nothing(tmp_path: Path) -> None:
             pairs = list(zip(alone, loader, strict=True))
             assert len(pairs) == 3
             assert all(_equal(first, second) for first, second in pairs)
-        judged = evaluation_loader(dataset, 64, LoaderSettings(3, workers=workers))
-        pairs = list(zip(evaluation_loader(dataset, 64, LoaderSettings(3)), judged, strict=True))
+        evaluated = evaluation_loader(dataset, 64, LoaderSettings(3, workers=workers))
+        pairs = list(zip(evaluation_loader(dataset, 64, LoaderSettings(3)), evaluated, strict=True))
         assert all(_equal(first, second) for first, second in pairs)
         assert all(first.letterboxes == second.letterboxes for first, second in pairs)
 

@@ -75,7 +75,7 @@ def fill(folder: Path) -> None:
     run_export(ExportConfig(weights=str(folder / NANO), include=MADE_FORMATS, imgsz=(SIDE,)))
     with contextlib.suppress(Interruption):
         train_detector(TrainConfig(**tiny, epochs=2, name="cut-off"), (InterruptAfterAnEpoch(),))  # type: ignore[arg-type]
-    write_small_classes(folder / CLASSES, train=2, judged=1)
+    write_small_classes(folder / CLASSES, train=2, evaluated=1)
     small: dict[str, Any] = {name: tiny[name] for name in ("imgsz", "batch_size", "workers", "noplots", "loggers")}
     small |= {"model": "yolov5n-spd-cls", "cutoff": 4, "data": str(folder / CLASSES), "project": tiny["project"]}
     train_classifier(ClassifyTrainConfig(**small, epochs=0, name="classifier"))

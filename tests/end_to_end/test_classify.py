@@ -27,7 +27,7 @@ TORCHRUN = (sys.executable, "-m", "torch.distributed.run", "--standalone", "--np
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return write_small_classes(tmp_path_factory.mktemp("classes"), train=12, judged=5)
+    return write_small_classes(tmp_path_factory.mktemp("classes"), train=12, evaluated=5)
 
 
 @pytest.fixture(scope="module")

@@ -108,7 +108,7 @@ def losses(data: Path, folder: Path) -> list[float]:
     return [float(row[f"{part}/{kind}_loss"]) for part in ("train", "val") for kind in ("box", "obj", "cls")]
 
 
-def judged(weights: Path, data: Path, folder: Path, **more: Any) -> dict[str, Any]:
+def evaluated(weights: Path, data: Path, folder: Path, **more: Any) -> dict[str, Any]:
     """metrics.json of val.py."""
     flags: dict[str, Any] = {"weights": (str(weights),), "data": str(data), "imgsz": 64, "workers": 0, "device": "cpu"}
     run_evaluation(ValConfig(**(flags | more), project=str(folder), name="val", exist_ok=True))
@@ -134,7 +134,7 @@ def test_a_data_set_is_fetched_by_train_and_val(labelled: Path, tmp_path: Path) 
             f"download: {server.url('small.zip')}\n"
         )
         run = train_detector(settings(tmp_path / "fetched.yaml", tmp_path / "runs"))
-        metrics = judged(run / "weights" / "last.pt", tmp_path / "fetched.yaml", tmp_path / "runs")
+        metrics = evaluated(run / "weights" / "last.pt", tmp_path / "fetched.yaml", tmp_path / "runs")
         assert len(server.files["small.zip"].requests) == 1
     assert metrics["images"] == 4
 
@@ -157,15 +157,15 @@ def test_training_and_validation_in_tiles(tmp_path: Path) -> None:
     tiled = replace(settings(tmp_path / "large.yaml", tmp_path / "runs"), imgsz=96, noplots=False, batch_size=8)
     run = train_detector(tiled)
     (row,) = rows_of(run)
-    # Whole images are judged in tiles: there is no loss, and all objects of the image count, not those of windows.
+    # Whole images are evaluated in tiles: there is no loss, and all objects of the image count, not those of windows.
     assert row["val/box_loss"] == "nan" and row["metrics/mAP_0.5"] != "nan"
     metrics = json.loads((run / "metrics.json").read_text())
     assert (metrics["images"], metrics["objects"]) == (1, 12)
     assert (run / "train_batch0.jpg").is_file()
     assert len(list((tmp_path / "labels").glob("*.cache.bin"))) == 1  # what windows are read from
-    judge = partial(judged, run / "weights" / "last.pt", tmp_path / "large.yaml", tmp_path / "runs", imgsz=96)
-    assert judge()["map50_95"] == judge(slice=96)["map50_95"]
-    assert judge()["settings"]["slice"] is None
+    evaluate_it = partial(evaluated, run / "weights" / "last.pt", tmp_path / "large.yaml", tmp_path / "runs", imgsz=96)
+    assert evaluate_it()["map50_95"] == evaluate_it(slice=96)["map50_95"]
+    assert evaluate_it()["settings"]["slice"] is None
     # --tile 0 takes whole images, whatever the YAML says.
     (row,) = rows_of(train_detector(replace(tiled, tile=0, noplots=True)))
     assert row["val/box_loss"] != "nan"

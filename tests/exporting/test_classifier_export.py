@@ -33,7 +33,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_every_format_evaluates_as_the_model_does(weights: Path, tmp_path: Path) -> None:
     said = succeeds("export", "--weights", weights, "--include", "torchscript", "onnx", "openvino", folder=tmp_path)
     assert said.output.count("32 px, probabilities within") == 3
-    data = write_small_classes(tmp_path / "classes", train=1, judged=4)
+    data = write_small_classes(tmp_path / "classes", train=1, evaluated=4)
     found = []
     for name in ("best.pt", *EXPORTED):
         flags = ("--weights", weights.with_name(name), "--data", data, "--workers", 0, "--batch-size", 5)
@@ -69,6 +69,6 @@ def test_what_is_refused(flags: tuple[object, ...], code: int, message: str, wei
 
 
 def test_a_detectors_script_says_that_it_is_a_classifier(weights: Path, tmp_path: Path) -> None:
-    source = write_small_classes(tmp_path / "classes", train=1, judged=1) / "val" / "red"
+    source = write_small_classes(tmp_path / "classes", train=1, evaluated=1) / "val" / "red"
     outcome = run("detect", "--weights", weights, "--source", source, folder=tmp_path)
     assert outcome.code == 1 and "holds a classifier, not a detector" in outcome.error_lines[0]

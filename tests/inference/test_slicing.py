@@ -131,7 +131,7 @@ class BrightSpots:
         return Predictions(boxes, objectness, torch.ones(len(images), most, 1))
 
 
-def look(image: np.ndarray, detector: BrightSpots, merge: str = "nms", batch_size: int = 4) -> Detections:
+def found_in(image: np.ndarray, detector: BrightSpots, merge: str = "nms", batch_size: int = 4) -> Detections:
     settings = PredictorSettings(NmsSettings(0.25, 0.45, 100), FrameSize(128, 128))
     predictor = Predictor(detector, settings, torch.device("cpu"))
     sliced = SlicedPredictor(predictor, SliceSettings(128, 0.2, merge), batch_size)
@@ -150,7 +150,7 @@ def spots(places: Sequence[tuple[int, int, int]]) -> np.ndarray:
 @pytest.mark.parametrize("merge", ["nms", "greedy"])
 def test_small_objects_are_found_where_they_are(merge: str) -> None:
     places = [(10, 10, 10), (120, 100, 12), (300, 200, 9), (200, 60, 100)]
-    found = look(spots(places), BrightSpots(), merge)
+    found = found_in(spots(places), BrightSpots(), merge)
     expected = sorted([x, y, x + side, y + side] for x, y, side in places)
     assert sorted(box for box in found.boxes.round().tolist()) == expected
     whole = Predictor(
@@ -161,12 +161,12 @@ def test_small_objects_are_found_where_they_are(merge: str) -> None:
 
 def test_tiles_go_through_in_batches() -> None:
     detector = BrightSpots()
-    look(spots([(10, 10, 10)]), detector, batch_size=4)
+    found_in(spots([(10, 10, 10)]), detector, batch_size=4)
     # 256 x 512 in tiles of 128: 3 x 5 tiles and the whole, whose frame is another one.
     assert sum(detector.batches) == 16 and max(detector.batches) == 4
 
 
 def test_an_image_that_fits_has_no_tiles() -> None:
     detector = BrightSpots()
-    look(spots([(10, 10, 10)])[:100, :128], detector)
+    found_in(spots([(10, 10, 10)])[:100, :128], detector)
     assert detector.batches == [1]

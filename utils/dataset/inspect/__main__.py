@@ -1,4 +1,4 @@
-"""Looks at every image and label of a data set and writes a page about it.
+"""Reads every image and label of a data set and writes a page about it.
 
     python -m utils.dataset.inspect --data my.yaml
     python -m utils.dataset.inspect --data VisDrone.yaml --img 1280 --cfg yolov5s-spd-p2.yaml
