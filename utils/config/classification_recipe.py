@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import Field, dataclass, fields, replace
+from dataclasses import Field, asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
 from utils.config.classify_flags import OPTIMIZERS, ClassifyTrainConfig
 from utils.config.command_line import parse_command_line
-from utils.config.hyperparameters import as_number, find_hyperparameters, number, number_problem, read_hyp_table
+from utils.config.hyperparameters import (
+    as_number,
+    find_hyperparameters,
+    number,
+    number_problem,
+    read_hyp_table,
+    say_defaults,
+)
 from utils.user_error import UserError
 
 # Keys that are flags too: the flag wins, whose default is then the recipe's value.
@@ -55,11 +62,19 @@ class ClassificationRecipe:
 
 
 def read_recipe(path: Path) -> ClassificationRecipe:
-    """Read a recipe YAML; keys that it leaves out keep their default.
+    """Read a recipe YAML; keys that it leaves out keep their default, which is said.
 
     Raises:
         UserError: naming file, key and value; for an unknown key also the nearest one that exists.
     """
+    values = _values(path)
+    recipe = ClassificationRecipe(**values)
+    left_out = [name for name in asdict(recipe) if name not in (*values, *FLAGS, "milestones", "gamma")]
+    say_defaults(path, {name: getattr(recipe, name) for name in left_out})
+    return recipe
+
+
+def _values(path: Path) -> dict[str, Any]:
     entries = {entry.name: entry for entry in fields(ClassificationRecipe)}
     values: dict[str, Any] = {}
     for key, value in read_hyp_table(path, list(entries)).items():
@@ -67,7 +82,7 @@ def read_recipe(path: Path) -> ClassificationRecipe:
         values[key] = as_number(value) if is_text else tuple(value) if isinstance(value, list) else value
         if problem := _value_problem(entries[key], values[key]):
             raise UserError(f"{path}: {problem}")
-    return ClassificationRecipe(**values)
+    return values
 
 
 def _value_problem(entry: Field[Any], value: object) -> str | None:
@@ -90,5 +105,5 @@ def parse_with_recipe(argv: Sequence[str], *, prog: str, description: str) -> Cl
     given = parse_command_line(ClassifyTrainConfig, argv, prog=prog, description=description)
     if given.resume:  # the settings of the run that goes on are in its checkpoint
         return given
-    defaults = read_recipe(find_hyperparameters(given.hyp)).flag_defaults()
+    defaults = ClassificationRecipe(**_values(find_hyperparameters(given.hyp))).flag_defaults()
     return parse_command_line(ClassifyTrainConfig, argv, prog=prog, description=description, defaults=defaults)

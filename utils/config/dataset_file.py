@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,8 @@ import yaml
 from utils.user_error import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]
+SPLITS = ("train", "val", "test")
+KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain")
 
 
 def find_dataset_yaml(name: str | Path) -> Path:
@@ -49,15 +52,26 @@ def dataset_content(path: Path) -> Mapping[str, Any]:
     return content
 
 
+def required(file: Path, content: Mapping[str, Any], key: str) -> Any:
+    """The value of a key that a dataset YAML has to have.
+
+    Raises:
+        UserError: it is missing; an unknown key that is spelled much like it is named.
+    """
+    if content.get(key) is None:
+        spelled = difflib.get_close_matches(key, [other for other in content if other not in KNOWN_KEYS], 1, 0.5)
+        hint = f"; is {spelled[0]!r} meant for it?" if spelled else ""
+        raise UserError(f"{file}: the key '{key}' is missing{hint}")
+    return content[key]
+
+
 def class_names(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
     """The names of the classes, by class id.
 
     Raises:
         UserError: there are none, or something that is no name, or another number of them than ``nc``.
     """
-    value, nc = content.get("names"), content.get("nc")
-    if value is None:
-        raise UserError(f"{file}: the key 'names' is missing")
+    value, nc = required(file, content, "names"), content.get("nc")
     if isinstance(value, dict):
         if not all(type(key) is int for key in value) or sorted(value) != list(range(len(value))):
             raise UserError(f"{file}: names: the class numbers have to be 0 to {len(value) - 1}, each once")

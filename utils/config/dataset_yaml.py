@@ -10,16 +10,15 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from utils.config.dataset_file import REPOSITORY, class_names, dataset_content
+from utils.config.command_line import nearest_name
+from utils.config.dataset_file import KNOWN_KEYS, REPOSITORY, SPLITS, class_names, dataset_content, required
 from utils.user_error import UserError
 
 log = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 TILES = range(32, 8193)  # pixels, as --tile
-SPLITS = ("train", "val", "test")
 CONVERSIONS = ("coco", "dota", "sku110k", "visdrone", "voc", "xview")  # what ``convert:`` may name
-KNOWN_KEYS = frozenset({"path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,12 +65,12 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
         UserError: naming file and key, for anything missing, of a wrong type, or in disagreement.
     """
     content = dataset_content(path)
+    for key in ("train", "val", "names"):
+        required(path, content, key)
     for key in content:
         if key not in KNOWN_KEYS:
-            log.warning("%s: the key %r is not known and is ignored", path, key)
-    for key in ("train", "val", "names"):
-        if content.get(key) is None:
-            raise UserError(f"{path}: the key '{key}' is missing")
+            near = nearest_name(key.lower(), KNOWN_KEYS)
+            log.warning("%s: the key %r is not known and is ignored%s", path, key, near)
 
     root = _root(path, content.get("path"))
     names = class_names(path, content)

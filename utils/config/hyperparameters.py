@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import difflib
+import logging
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import Field, asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Any
@@ -13,8 +14,11 @@ import yaml
 
 from utils.user_error import UserError
 
+LOGGER = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
 HYPS = REPOSITORY / "data" / "hyps"
+# Keys that YOLOv5's own files leave out. Without them nothing is done that YOLOv5 would not do.
+OPTIONAL = frozenset({"mosaic9", "label_smoothing", "anchors", "nominal_batch"})
 
 
 def number(default: float, low: float, high: float, meaning: str) -> Any:
@@ -83,7 +87,7 @@ def number_problem(entry: Field[Any], value: object) -> str | None:
 
 
 def read_hyperparameters(path: Path) -> Hyperparameters:
-    """Read a hyp YAML; keys that it leaves out keep their default.
+    """Read a hyp YAML; keys that it leaves out keep their default, which is said.
 
     Raises:
         UserError: naming file, key and value; for an unknown key also the nearest one that exists.
@@ -96,7 +100,16 @@ def read_hyperparameters(path: Path) -> Hyperparameters:
         problem = number_problem(known[key], values[key])
         if problem:
             raise UserError(f"{path}: {problem}")
-    return Hyperparameters(**values)
+    hyp = Hyperparameters(**values)
+    say_defaults(path, {key: value for key, value in hyp.to_dict().items() if key not in (*values, *OPTIONAL)})
+    return hyp
+
+
+def say_defaults(path: Path, defaults: Mapping[str, object]) -> None:
+    """One line about the keys that a hyp YAML leaves out."""
+    if defaults:
+        shown = ", ".join(f"{key} {value}" for key, value in defaults.items())
+        LOGGER.warning("%s: what it leaves out takes its default: %s", path, shown)
 
 
 def read_hyp_table(path: Path, known: Sequence[str]) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def read_hyp_table(path: Path, known: Sequence[str]) -> dict[str, Any]:
         raise UserError(f"{path}: a hyp YAML is a table of keys (lr0, momentum, ...)")
     for key in content:
         if key not in known:
-            near = difflib.get_close_matches(str(key), known, n=1, cutoff=0.0)
+            near = difflib.get_close_matches(str(key).lower(), known, n=1, cutoff=0.0)
             raise UserError(f"{path}: unknown hyperparameter {key!r}; the nearest one is '{near[0]}'")
     return content
 

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 
 from models.yolo import load_architecture
-from utils.config.dataset_yaml import SPLITS, DatasetSpec
+from utils.config.dataset_file import SPLITS
+from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.anchor_fitting import AnchorFit, anchor_fit, object_sizes
 from utils.dataset.detection_dataset import DetectionDataset, open_dataset
 from utils.dataset.image_checks import ImageChecks, ImagePair, alike, check_images, labels_without_images
