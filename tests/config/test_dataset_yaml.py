@@ -104,7 +104,7 @@ def test_unknown_keys_are_warned_about(tmp_path: Path, caplog: pytest.LogCapture
 def test_mistakes_are_one_line_with_file_and_key(tmp_path: Path, changes: dict[str, str | None], text: str) -> None:
     file = _write(tmp_path, **changes)
     with pytest.raises(UserError) as caught:
-        read_dataset_yaml(file)
+        read_dataset_yaml(file).having("train", "val")
     message = str(caught.value)
     assert message.startswith(f"{file}:")
     assert text in message
@@ -113,9 +113,10 @@ def test_mistakes_are_one_line_with_file_and_key(tmp_path: Path, changes: dict[s
 
 def test_a_missing_split_can_wait_for_its_download(tmp_path: Path) -> None:
     file = _write(tmp_path, val="images/later", download="https://example.org/a.zip")
-    assert read_dataset_yaml(file, check_files=False).val[0].name == "later"
+    spec = read_dataset_yaml(file).having("train")
+    assert spec.val[0].name == "later"
     with pytest.raises(UserError, match=r"does not exist; download https://example\.org/a\.zip"):
-        read_dataset_yaml(file)
+        spec.having("val")
 
 
 def test_downloads_with_a_place_and_a_checksum(tmp_path: Path) -> None:
@@ -133,7 +134,7 @@ def test_downloads_with_a_place_and_a_checksum(tmp_path: Path) -> None:
 def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path) -> None:
     file = _write(tmp_path, val="images/later", obtain="'register at https://example.org'")
     with pytest.raises(UserError, match=r"does not exist; register at https://example\.org"):
-        read_dataset_yaml(file)
+        read_dataset_yaml(file).having("val")
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

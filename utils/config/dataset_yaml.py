@@ -42,6 +42,7 @@ class DatasetSpec:
     names: tuple[str, ...]  # names[i] is class i
     download: tuple[Download, ...]
     annotations: Mapping[str, Path]  # COCO annotation file of a split, where one is named; it need not exist
+    lone_annotations: bool  # one name for all splits: val's, and of others that have no labels of their own
     tile: int | None  # side of the windows that images are cut into for training, pixels
     convert: str | None  # format of the annotations as published, of which label files have to be made
     obtain: str  # where to get what cannot be fetched, '' for nothing
@@ -49,6 +50,20 @@ class DatasetSpec:
     def split(self, name: str) -> tuple[Path, ...]:
         """Folders and lists of ``train``, ``val`` or ``test``."""
         return {"train": self.train, "val": self.val, "test": self.test}[name]
+
+    def having(self, *parts: str) -> DatasetSpec:
+        """The same, for who needs these parts to be there.
+
+        Raises:
+            UserError: a folder or list of them does not exist.
+        """
+        for part in parts:
+            missing = next((source for source in self.split(part) if not source.exists()), None)
+            if missing is not None:
+                fetch = f"; download {' '.join(item.url for item in self.download)}" if self.download else ""
+                hint = f"; {self.obtain}" if self.obtain else fetch
+                raise UserError(f"{self.file}: {part}: {missing} does not exist{hint}")
+        return self
 
     @property
     def class_count(self) -> int:
@@ -68,22 +83,14 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
     for key in ("train", "val", "names"):
         required(path, content, key)
     for key in content:
-        if key not in KNOWN_KEYS:
+        if key not in KNOWN_KEYS and check_files:
             near = nearest_name(key.lower(), KNOWN_KEYS)
             log.warning("%s: the key %r is not known and is ignored%s", path, key, near)
 
     root = _root(path, content.get("path"))
     names = class_names(path, content)
-    download = _downloads(path, root, content.get("download"))
-    obtain = _text(path, "obtain", content.get("obtain"))
     splits = {key: _split(path, root, key, content.get(key)) for key in SPLITS}
-    if check_files:
-        for key, sources in splits.items():
-            for source in sources:
-                if not source.exists():
-                    hint = f"; download {' '.join(item.url for item in download)}" if download else ""
-                    raise UserError(f"{path}: {key}: {source} does not exist{f'; {obtain}' if obtain else hint}")
-    annotations = _annotations(path, root, content.get("annotations"))
+    annotations = content.get("annotations")
     return DatasetSpec(
         file=path,
         root=root,
@@ -91,11 +98,12 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
         val=splits["val"],
         test=splits["test"],
         names=names,
-        download=download,
-        annotations=annotations,
+        download=_downloads(path, root, content.get("download")),
+        annotations=_annotations(path, root, annotations),
+        lone_annotations=isinstance(annotations, str),
         tile=_tile(path, content.get("tile")),
         convert=_conversion(path, content.get("convert")),
-        obtain=obtain,
+        obtain=_text(path, "obtain", content.get("obtain")),
     )
 
 
@@ -131,8 +139,7 @@ def _split(file: Path, root: Path, key: str, value: object) -> tuple[Path, ...]:
 
 
 def _annotations(file: Path, root: Path, value: object) -> dict[str, Path]:
-    """A lone name is the file of ``val``."""
-    named = {"val": value} if isinstance(value, str) else value
+    named = dict.fromkeys(SPLITS, value) if isinstance(value, str) else value
     if named is None:
         return {}
     if not isinstance(named, dict):

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Protocol
 
 import numpy as np
 
+from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.coco_annotations import (
+    CocoAnnotations,
     CocoTruth,
     ImageAnnotations,
     fit_to_images,
@@ -17,11 +19,12 @@ from utils.dataset.coco_annotations import (
     read_coco_annotations,
     truth_with_ignored,
 )
-from utils.dataset.image_files import ImageReadError, read_image
+from utils.dataset.image_files import ImageReadError, label_path, read_image
 from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_index import LabelIndex
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
+from utils.user_error import UserError
 
 
 class ImageCache(Protocol):
@@ -56,6 +59,22 @@ class DetectionDataset:
     def coco_truth(self) -> CocoTruth | None:
         """What COCO's figures are computed against where that is more than the labels, images numbered as images."""
         return truth_with_ignored(self.index) if self.annotations is None else self.annotations.truth
+
+    def why_empty(self) -> str:
+        """Where the objects have gone of a split that has none, for its owner."""
+        index = self.index
+        of_rows = [problem for problem in index.problems if problem.line or problem.text.startswith("annotations[")]
+        of_files = [problem for problem in index.problems if problem not in of_rows]
+        regions = 0 if self.coco_truth is None else int(self.coco_truth.crowd.sum())
+        example = "" if self.annotations else f" (for {index.paths[0]} there is no {label_path(index.paths[0])})"
+        reasons = (
+            (index.unlabelled, f"{index.unlabelled} without labels{example if index.unlabelled == len(self) else ''}"),
+            (of_rows, f"label rows left out: {len(of_rows)}, the first {of_rows[0] if of_rows else ''}"),
+            (of_files, f"files left out: {len(of_files)}, the first {of_files[0] if of_files else ''}"),
+            (regions, f"regions to ignore: {regions}"),
+        )
+        said = "; ".join(reason for holds, reason in reasons if holds) or "every label file is empty"
+        return f"{len(self)} images and no object: {said}"
 
     def source_size(self, index: int) -> FrameSize:
         """Size of image ``index`` on disk, pixels."""
@@ -101,7 +120,32 @@ def open_dataset(
     index = read_label_index(sources, names, title=title, cache_folder=cache_folder)
     if annotations is None:
         return DetectionDataset(index, names)
-    content = read_coco_annotations(annotations)
+    return _annotated(index, names, read_coco_annotations(annotations))
+
+
+def open_part(spec: DatasetSpec, part: str, *, title: str = "") -> DetectionDataset:
+    """``train``, ``val`` or ``test`` of a data set, as `open_dataset`.
+
+    A lone name under ``annotations:`` is the file of val, and of another part where that has no label files.
+
+    Raises:
+        UserError: the part is missing, or has no label files and no image in the lone annotation file.
+    """
+    sources, file = spec.having(part).split(part), spec.annotations.get(part)
+    index = read_label_index(sources, spec.names, title=title, root=spec.root)
+    may_lack = spec.lone_annotations and part != "val"
+    if file is None or (may_lack and index.unlabelled < len(index)):
+        return DetectionDataset(index, spec.names)
+    content = read_coco_annotations(file)
+    listed = {PurePosixPath(name).name for name in content.image_names}
+    if may_lack and not any(index.paths[place].name in listed for place in range(len(index))):
+        if part == "train":
+            raise UserError(f"{spec.file}: annotations: {file} names no image of train, and train has no labels")
+        return DetectionDataset(index, spec.names)
+    return _annotated(index, spec.names, content)
+
+
+def _annotated(index: LabelIndex, names: tuple[str, ...], content: CocoAnnotations) -> DetectionDataset:
     if index.unlabelled == len(index) and content.has_objects:
         index = index_from_annotations(index, content, names)
     fitted = fit_to_images(content, [index.paths[place] for place in range(len(index))], names)

@@ -32,21 +32,22 @@ class ImageReadError(UserError):
     """An image that is missing, cut short, or no image: one line naming the file."""
 
 
-def list_images(sources: Sequence[Path]) -> list[Path]:
+def list_images(sources: Sequence[Path], root: Path | None = None) -> list[Path]:
     """Images of folders (recursive) and ``.txt`` lists, sorted, each once.
 
-    A list holds one path per line, relative to the list's folder when it is not absolute. A list in a folder of
-    Pascal VOC's ``ImageSets`` may hold names without a suffix, of images in ``JPEGImages``.
+    A list holds one path per line. One that starts with ``./`` is relative to the list's folder; another is looked
+    for there, then in the working folder (YOLOv5's rule), then in ``root``, the data set's own. A list in a folder
+    of Pascal VOC's ``ImageSets`` may hold names without a suffix, of images in ``JPEGImages``.
 
     Raises:
-        UserError: a source that does not exist or sources without any image.
+        UserError: a source that does not exist, a list of which no image does, or sources without any image.
     """
     found: set[str] = set()
     for source in sources:
         if source.is_dir():
             found.update(_walk(source))
         elif source.is_file() and source.suffix.lower() == ".txt":
-            found.update(_listed(source))
+            found.update(_listed(source, root))
         elif source.is_file() and source.suffix.lower() in IMAGE_SUFFIXES:
             found.add(str(source))
         else:
@@ -69,18 +70,29 @@ def _walk(folder: Path) -> Iterator[str]:
                 yield os.path.join(here, name)  # noqa: PTH118  (Path costs 5 times as much on large sets)
 
 
-def _listed(source: Path) -> Iterator[str]:
+def _listed(source: Path, root: Path | None) -> Iterator[str]:
     try:
         lines = source.read_text(encoding="utf-8-sig").splitlines()
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{source}: cannot be read as a list of images: {error}") from error
     is_voc = source.parent.parent.name == "ImageSets"
-    for line in lines:
+    bases = list(dict.fromkeys((source.parent.absolute(), Path.cwd(), *([root] if root else []))))
+    lost, kept = "", False
+    for number, line in enumerate(lines, 1):
         name = line.strip()
         if name and is_voc and Path(name).suffix.lower() not in IMAGE_SUFFIXES:
             yield _voc_image(source.parents[2] / "JPEGImages" / name)
-        elif name:
+        elif name and (name.startswith("./") or Path(name).is_absolute()):
+            kept = True
             yield os.path.normpath(source.parent / name)
+        elif name:
+            tried = [os.path.normpath(base / name) for base in bases]
+            found = next((file for file in tried if os.path.isfile(file)), None)  # noqa: PTH113  (refuses no name)
+            kept |= found is not None
+            lost = lost or ("" if found else f"line {number}: {name[:200]}")
+            yield found or tried[0]
+    if lost and not kept:
+        raise UserError(f"{source}: {lost} is in none of the folders {', '.join(map(str, bases))}")
 
 
 def _voc_image(without_suffix: Path) -> str:

@@ -65,7 +65,12 @@ class _Records:
 
 
 def read_label_index(
-    sources: Sequence[Path], names: Sequence[str], *, title: str = "", cache_folder: Path | None = None
+    sources: Sequence[Path],
+    names: Sequence[str],
+    *,
+    title: str = "",
+    cache_folder: Path | None = None,
+    root: Path | None = None,
 ) -> LabelIndex:
     """Index of all images and labels of ``sources`` (folders or ``.txt`` lists).
 
@@ -75,11 +80,12 @@ def read_label_index(
         names: of the classes; a row of another class is a problem.
         title: text of the progress bar; without it there is none.
         cache_folder: where the cache lies; beside the labels folder, or the user's cache where that is read-only.
+        root: see `list_images`.
 
     Raises:
         UserError: a source that does not exist, no image in it, or none that can be read.
     """
-    images = [str(path) for path in list_images(sources)]
+    images = [str(path) for path in list_images(sources, root)]
     cache = _cache_file(sources, Path(images[0]), cache_folder)
     labels, signatures = _label_files(images, names)
 

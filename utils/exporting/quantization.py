@@ -17,7 +17,7 @@ import torch
 
 from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.batch_loader import LoaderSettings
-from utils.dataset.detection_dataset import DetectionDataset, open_dataset
+from utils.dataset.detection_dataset import DetectionDataset, open_part
 from utils.dataset.evaluation_loader import evaluation_loader
 from utils.dataset.image_files import list_images, read_image
 from utils.evaluation.evaluate import EvaluationSettings, evaluate
@@ -51,12 +51,9 @@ class Int8Data:
     @classmethod
     def of(cls, dataset: DatasetSpec) -> Int8Data:
         """At most ``CALIBRATION_IMAGES`` images, spread over the train part."""
-        paths = list_images(dataset.train)
+        paths = list_images(dataset.having("train").train, dataset.root)
         chosen = paths[:: -(-len(paths) // CALIBRATION_IMAGES)]
-        return cls(
-            tuple(chosen),
-            open_dataset(dataset.val, dataset.names, title="val", annotations=dataset.annotations.get("val")),
-        )
+        return cls(tuple(chosen), open_part(dataset, "val", title="val"))
 
     def check(self, class_count: int, batch_size: int) -> None:
         """Refuse images that cannot calibrate a model, or give AP for one, of so many classes in batches of that size.

@@ -11,7 +11,7 @@ from utils.config.dataset_yaml import DatasetSpec
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.train_flags import TrainConfig
 from utils.dataset.batch_loader import LoaderSettings
-from utils.dataset.detection_dataset import open_dataset
+from utils.dataset.detection_dataset import open_part
 from utils.dataset.evaluation_loader import DetectionLoader, evaluation_loader
 from utils.dataset.image_cache import CacheKind, cached_dataset, image_layout
 from utils.dataset.tiled_dataset import TiledDataset
@@ -19,6 +19,7 @@ from utils.dataset.training_loader import DetectionTrainingLoader, TrainingShape
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch
 from utils.runtime.process_ranks import ProcessRanks
+from utils.user_error import UserError
 
 FEW_BYTES = 64 * 2**20  # of decoded training images that are kept without --cache: little beside torch itself
 
@@ -36,13 +37,17 @@ class RunImages:
 def open_images(
     dataset: DatasetSpec, config: TrainConfig, hyp: Hyperparameters, stride: int, ranks: ProcessRanks
 ) -> RunImages:
-    """Loaders over this process's share of the training and the validation part of a data set."""
+    """Loaders over this process's share of the training and the validation part of a data set.
+
+    Raises:
+        UserError: a part is missing or cannot be read, or there is no object to learn from.
+    """
     learn = LoaderSettings.of_run(config, ranks)
-    classes = dataset.names
     tile = dataset.tile if config.tile is None else config.tile or None
     with ranks.first_on_machine():  # the scan is cached
-        train = open_dataset(dataset.train, classes, title="train", annotations=dataset.annotations.get("train"))
-        val = open_dataset(dataset.val, classes, title="val", annotations=dataset.annotations.get("val"))
+        train, val = open_part(dataset, "train", title="train"), open_part(dataset, "val", title="val")
+        if not len(train.index.rows):
+            raise UserError(f"{dataset.file}: train: nothing to learn from: {train.why_empty()}")
         asked: CacheKind | None = "ram" if config.cache == "ram" else "disk" if config.cache == "disk" else None
         are_few = config.cache is None and image_layout(train.index.sizes, config.imgsz).total <= FEW_BYTES
         if tile is not None:  # always cached: of a file that is decoded, a window costs as much as the whole

@@ -16,7 +16,7 @@ from utils.config.val_flags import ValConfig
 from utils.dataset.available_dataset import available_dataset
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.coco_annotations import NO_CLASS
-from utils.dataset.detection_dataset import DetectionDataset, open_dataset
+from utils.dataset.detection_dataset import DetectionDataset, open_part
 from utils.dataset.evaluation_loader import DetectionLoader, SortKind, evaluation_loader
 from utils.evaluation.coco_average_precision import parse_area_ranges
 from utils.evaluation.error_analysis import advice, analyse_errors
@@ -94,8 +94,8 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     )
     LOGGER.info("%s: %s", setup.part, setup.images.index.summary())
     write_problems(folder, setup.images.index.problems)
-    if setup.images.index.unlabelled == len(setup.images):
-        LOGGER.warning("no image of the %s part has labels: there is nothing to hold the detections to", setup.part)
+    if not len(setup.images.index.rows):
+        LOGGER.warning("%s: nothing to evaluate on: %s", setup.part, setup.images.why_empty())
 
     written = config.save_json or config.save_txt or config.save_hybrid
     outputs = OutputNames(dict.fromkeys(setup.images.index.paths, False) if written else {})
@@ -201,12 +201,9 @@ class EvaluationSetup:
         )
         dataset = available_dataset(config.data)
         part = config.task if config.task in ("train", "test") else "val"
-        sources = dataset.split(part)
-        if not sources:
+        if not dataset.split(part):
             raise UserError(f"{dataset.file}: --task {config.task}: the data set has no '{part}:' part")
-        annotations = dataset.annotations.get(part)
-        images = open_dataset(sources, dataset.names, title=part, annotations=annotations)
-        return cls(config, device, dataset, part, images, settings)
+        return cls(config, device, dataset, part, open_part(dataset, part, title=part), settings)
 
     @property
     def is_submission(self) -> bool:

@@ -177,7 +177,7 @@ def _precision(config: ExportConfig) -> ExportPrecision:
 
 def _images(dataset: DatasetSpec) -> list[np.ndarray]:
     """Some images of the data set's val part, spread over it."""
-    paths = list_images(dataset.val)
+    paths = list_images(dataset.having("val").val, dataset.root)
     return [read_image(path) for path in paths[:: max(len(paths) // CHECKED_IMAGES, 1)][:CHECKED_IMAGES]]
 
 

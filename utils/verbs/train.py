@@ -130,6 +130,8 @@ class DetectionTask:
         parts = {"train": dataset.index, "val": self.images.evaluation.dataset.index}
         for part, index in parts.items():
             LOGGER.info("%s: %s", part, index.summary())
+        if not len(parts["val"].rows):
+            LOGGER.warning("val: nothing to evaluate on: %s", self.images.evaluation.dataset.why_empty())
         write_problems(folder, [problem for index in parts.values() for problem in index.problems])
         if self.config.noplots:
             return
@@ -162,7 +164,7 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
         UserError: anything missing or wrong in what the settings name.
     """
     hyp = read_hyperparameters(find_hyperparameters(config.hyp))
-    dataset = available_dataset(config.data)
+    dataset = available_dataset(config.data).having("train", "val")
     names = class_names(dataset.names, single_cls=config.single_cls)
     model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
     if config.label_smoothing:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +13,14 @@ from models.yolo import load_architecture
 from utils.config.dataset_file import SPLITS
 from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.anchor_fitting import AnchorFit, anchor_fit, object_sizes
-from utils.dataset.detection_dataset import DetectionDataset, open_dataset
+from utils.dataset.detection_dataset import DetectionDataset, open_part
 from utils.dataset.image_checks import ImageChecks, ImagePair, alike, check_images, labels_without_images
 from utils.dataset.image_files import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
 from utils.user_error import UserError
 
+LOGGER = logging.getLogger(__name__)
 AP_S_BORDER = 32  # pixels on disk: COCO's small objects have less area than its square
 BORDERS = (8, 16, 32)  # pixels at the training size: one, two and four cells of the P3 grid
 ANCHOR_THRESHOLD = 4.0  # the hyperparameter anchor_t
@@ -106,7 +108,7 @@ def inspect_dataset(spec: DatasetSpec, settings: InspectionSettings, *, progress
     parts = {
         name: _inspect_part(spec, name, settings, anchors, progress)
         for name in SPLITS
-        if spec.split(name) and (name != "test" or all(source.exists() for source in spec.test))
+        if spec.split(name) and _is_there(spec, name)
     }
     train, val = parts["train"], parts["val"]
     same = set(map(str, train.index.paths)) == set(map(str, val.index.paths))
@@ -115,6 +117,14 @@ def inspect_dataset(spec: DatasetSpec, settings: InspectionSettings, *, progress
         leak = alike(train.checks, val.checks)
     found = Inspection(spec, settings, parts, tuple(leak), same)
     return Inspection(spec, settings, parts, tuple(leak), same, tuple(_advice(found)))
+
+
+def _is_there(spec: DatasetSpec, part: str) -> bool:
+    """Whether a part can be inspected: exports often name a test part that they lack."""
+    missing = [source for source in spec.test if not source.exists()] if part == "test" else []
+    if missing:
+        LOGGER.warning("%s: test: %s does not exist; the part is left out", spec.file, missing[0])
+    return not missing
 
 
 def _anchors(name: str) -> np.ndarray:
@@ -128,7 +138,7 @@ def _inspect_part(
     spec: DatasetSpec, name: str, settings: InspectionSettings, anchors: np.ndarray, progress: bool
 ) -> PartInspection:
     title = f"{name}: labels" if progress else ""
-    dataset = open_dataset(spec.split(name), spec.names, title=title, annotations=spec.annotations.get(name))
+    dataset = open_part(spec, name, title=title)
     index = dataset.index
     checks = check_images(index, title=f"{name}: images" if progress else "") if settings.decode_images else None
     sizes = object_sizes(index, settings.imgsz)
