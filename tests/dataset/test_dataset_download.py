@@ -119,7 +119,7 @@ def test_a_download_that_has_not_what_the_yaml_names(server: Server, tmp_path: P
     file = yaml_of(server, tmp_path)
     file.write_text(file.read_text().replace("val: images/val", "val: images/other"))
     with pytest.raises(UserError, match=r"val: .*images/other does not exist"):
-        fetched(file)
+        fetched(file).having("val")
 
 
 def test_processes_that_ask_at_once_fetch_once(server: Server, tmp_path: Path) -> None:
