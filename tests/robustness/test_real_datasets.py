@@ -265,3 +265,29 @@ def test_training_with_nothing_to_evaluate_on(tmp_path: Path, weights: Path) -> 
     outcome = train(tmp_path, weights)
     assert outcome.code == 0, outcome.errors
     assert "WARNING: val: nothing to evaluate on: 1 images and no object: 1 without labels (for " in outcome.output
+
+
+@pytest.mark.case(
+    AREA, "labels beside the images in a folder called images", "used: “labels beside the images: 2, ...”"
+)
+def test_labels_beside_images(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = read_dataset_yaml(a_set(tmp_path, "a/images/0.png", "a/images/1.png", yaml="train: a\nval: a\nnames: [a]\n"))
+    text(tmp_path / "a" / "images" / "0.txt", GOOD)
+    text(tmp_path / "a" / "images" / "1.txt", "0 0.5 0.5 0.2 0.2\n")
+    with caplog.at_level(logging.INFO):
+        index = open_part(spec, "val").index
+    assert (index.unlabelled, index.rows[:, 0].tolist()) == (0, [0])
+    first = tmp_path / "a" / "images" / "0.txt"
+    assert list(map(str, index.problems)) == [f"{first}:1: class 1, but the classes are 0 to 0"]
+    assert caplog.messages == [f"labels beside the images: 2, such as {first}; in labels folders: 0"]
+
+
+@pytest.mark.case(AREA, "labels beside some images, in labels/ for others", "both are used; a warning counts them")
+def test_labels_in_two_places(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    spec = read_dataset_yaml(a_set(tmp_path))
+    text(tmp_path / "images" / "0.txt", GOOD)
+    text(tmp_path / "labels" / "0.txt", 2 * GOOD.replace("0.5", "0.4", 1) + GOOD)  # which counts
+    text(tmp_path / "images" / "1.txt", GOOD)
+    assert open_part(spec, "val").index.row_ends.tolist() == [2, 3]
+    said = f"labels beside the images: 1, such as {tmp_path / 'images' / '1.txt'}; in labels folders: 1"
+    assert warnings(caplog) == [said]

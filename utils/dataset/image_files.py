@@ -110,8 +110,18 @@ def label_path(image: Path) -> Path:
     return Path(*parts).with_suffix(".txt")
 
 
-def voc_path(image: Path) -> Path | None:
-    """The Pascal VOC file of an image, where there is one: in the place of its label file, or in ``Annotations``."""
+def label_file(image: Path) -> Path:
+    """The file with the labels of an image; `label_path` where there is none."""
+    own = label_path(image)
+    return own if own.is_file() else other_label_file(image) or own
+
+
+def other_label_file(image: Path) -> Path | None:
+    """What labels an image that has no file at `label_path`, if anything does.
+
+    A Pascal VOC file, in the place of the label file or in ``Annotations``; else the label file beside the image, also
+    where the folder is called ``images``, as annotation tools leave it.
+    """
     candidates = [label_path(image).with_suffix(".xml"), image.with_suffix(".xml")]
     parts = list(image.parts)
     for i in range(len(parts) - 2, -1, -1):
@@ -119,6 +129,7 @@ def voc_path(image: Path) -> Path | None:
             for folder in ("Annotations", "annotations"):
                 candidates.append(Path(*parts[:i], folder, *parts[i + 1 :]).with_suffix(".xml"))
             break
+    candidates.append(image.with_suffix(".txt"))
     return next((file for file in candidates if file.is_file()), None)
 
 

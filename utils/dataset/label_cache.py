@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 from tqdm import tqdm
 
-from utils.dataset.image_files import ImageReadError, image_size, label_path, list_images, voc_path
+from utils.dataset.image_files import ImageReadError, image_size, label_file, label_path, list_images, other_label_file
 from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file, read_voc_file
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.geometry.letterbox import FrameSize
@@ -74,7 +74,7 @@ def read_label_index(
 ) -> LabelIndex:
     """Index of all images and labels of ``sources`` (folders or ``.txt`` lists).
 
-    The labels of an image are a YOLO label file or, where there is none, a Pascal VOC file.
+    The labels of an image are a YOLO label file or, where there is none, `other_label_file`.
 
     Args:
         names: of the classes; a row of another class is a problem.
@@ -114,17 +114,27 @@ def _label_files(images: Sequence[str], names: Sequence[str]) -> tuple[list[str]
     """The label file of each image, '' for none, and the signatures (F, 9) of both."""
     of_names = zlib.crc32(json.dumps(list(names)).encode())
     labels: list[str] = []
+    beside: list[str] = []
     signatures = np.zeros((len(images), 9), dtype=np.int64)
     for place, image in enumerate(images):
         label = str(label_path(Path(image)))
         own = _signature(label)
         if own == _NOWHERE:
-            found = voc_path(Path(image))
+            found = other_label_file(Path(image))
             label = str(found or "")
             own = _signature(label) if found else own
-            signatures[place, 8] = of_names if found else 0
+            if found and found.suffix == ".xml":
+                signatures[place, 8] = of_names
+            elif found:
+                beside.append(label)
         labels.append(label)
         signatures[place, :8] = _signature(image) + own
+    if beside:
+        in_place = sum(label.endswith(".txt") for label in labels) - len(beside)
+        level = logging.WARNING if in_place else logging.INFO  # two places at once are hardly meant
+        log.log(
+            level, "labels beside the images: %d, such as %s; in labels folders: %d", len(beside), beside[0], in_place
+        )
     return labels, signatures
 
 
@@ -207,7 +217,7 @@ def _index(records: _Records, class_count: int, sources: Sequence[Path]) -> Labe
     problems = [problem for group in records.problems for problem in group]
     unknown = records.rows[:, 0] >= class_count
     for row in np.flatnonzero(unknown):
-        file = str(label_path(Path(records.images[file_of_row[row]])))
+        file = str(label_file(Path(records.images[file_of_row[row]])))
         text = f"class {int(records.rows[row, 0])}, but the classes are 0 to {class_count - 1}"
         problems.append(LabelProblem(file, int(records.lines[row]), text))
     if not readable.any():
