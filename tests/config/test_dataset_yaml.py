@@ -144,7 +144,7 @@ def test_any_text_is_read_or_refused_in_one_line(tmp_path: Path, text: str, with
     head = "train: x\nval: x\nnames: " if with_keys else ""
     file.write_bytes((head + text).encode("utf-8", "surrogatepass"))
     try:
-        read_dataset_yaml(file, check_files=False)
+        read_dataset_yaml(file)
     except UserError as error:
         assert str(error).startswith(f"{file}:")
         assert "\n" not in str(error)
@@ -161,6 +161,6 @@ def test_find_by_name(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "data").glob("*.yaml")), ids=lambda file: file.stem)
 def test_the_yamls_of_the_repository_are_sound(file: Path, caplog: pytest.LogCaptureFixture) -> None:
-    spec = read_dataset_yaml(file, check_files=False)
+    spec = read_dataset_yaml(file)
     assert len(set(spec.names)) == spec.class_count
     assert caplog.text == ""

@@ -62,7 +62,7 @@ def yaml_of(server: Server, folder: Path, train: str = "", more: str = "") -> Pa
 
 def fetched(file: Path) -> DatasetSpec:
     """What `available_dataset` does, in this process."""
-    spec = read_dataset_yaml(file, check_files=False)
+    spec = read_dataset_yaml(file)
     if lacks_files(spec) or lacks_labels(spec):
         make_available(spec, HASTY)
     return read_dataset_yaml(file)
@@ -160,7 +160,7 @@ def test_an_unknown_format_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "data").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_yaml_can_be_had_or_says_how(file: Path) -> None:
-    spec = read_dataset_yaml(file, check_files=False)
+    spec = read_dataset_yaml(file)
     generated = file.stem in ("demo-scenes", "bccd")
     assert spec.download or spec.obtain or generated
     assert spec.convert is None or spec.convert in FORMATS

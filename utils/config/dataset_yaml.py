@@ -70,11 +70,12 @@ class DatasetSpec:
         return len(self.names)
 
 
-def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
+def read_dataset_yaml(path: Path, *, quiet: bool = False) -> DatasetSpec:
     """Read a dataset YAML.
 
     A relative ``path:`` is looked for from the YAML's folder, the working folder and the repository, in that order;
-    splits are relative to it. ``check_files=False`` leaves out the test that the splits exist (before a download).
+    splits are relative to it and need not exist (`DatasetSpec.having`). ``quiet``: without the warnings, which the
+    reading after a download gives.
 
     Raises:
         UserError: naming file and key, for anything missing, of a wrong type, or in disagreement.
@@ -83,7 +84,7 @@ def read_dataset_yaml(path: Path, *, check_files: bool = True) -> DatasetSpec:
     for key in ("train", "val", "names"):
         required(path, content, key)
     for key in content:
-        if key not in KNOWN_KEYS and check_files:
+        if key not in KNOWN_KEYS and not quiet:
             near = nearest_name(key.lower(), KNOWN_KEYS)
             log.warning("%s: the key %r is not known and is ignored%s", path, key, near)
 

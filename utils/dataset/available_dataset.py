@@ -23,11 +23,13 @@ def available_dataset(name: str | Path) -> DatasetSpec:
     has ``convert:``, `utils.dataset.dataset_download` runs first, as a program of its own: neither downloads nor other
     data sets' formats belong to a program that trains or evaluates.
 
+    Parts may be missing after all: `DatasetSpec.having` those that are needed.
+
     Raises:
-        UserError: a wrong YAML, a part that is missing after all, a download or conversion that fails.
+        UserError: a wrong YAML, a download or conversion that fails.
     """
     file = find_dataset_yaml(name)
-    spec = read_dataset_yaml(file, check_files=False)
+    spec = read_dataset_yaml(file, quiet=True)
     if (spec.download and lacks_files(spec)) or lacks_labels(spec):
         paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-m", "utils.dataset.dataset_download", str(file)]
@@ -49,4 +51,4 @@ def lacks_labels(spec: DatasetSpec) -> bool:
     made = (*spec.train, *spec.val, *(spec.annotations[part] for part in spec.annotations))
     if not all(path.exists() for path in made):
         return True
-    return not any(label_path(image).exists() for image in list_images(spec.train)[:CHECKED])
+    return not any(label_path(image).exists() for image in list_images(spec.train, spec.root)[:CHECKED])

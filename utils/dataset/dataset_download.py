@@ -104,7 +104,7 @@ def _finish(spec: DatasetSpec) -> None:
 def main() -> None:
     if len(sys.argv) != 2:
         raise UsageError("python -m utils.dataset.dataset_download: takes the name of a dataset YAML")
-    spec = read_dataset_yaml(find_dataset_yaml(sys.argv[1]), check_files=False)
+    spec = read_dataset_yaml(find_dataset_yaml(sys.argv[1]), quiet=True)
     make_available(spec)
 
 

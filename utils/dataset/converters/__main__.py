@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--data", help="dataset YAML whose names give the classes and their order")
     parser.add_argument("--outlines", action="store_true", help="write outlines where the format has them (coco)")
     flags = parser.parse_args()
-    names = read_dataset_yaml(find_dataset_yaml(flags.data), check_files=False).names if flags.data else None
+    names = read_dataset_yaml(find_dataset_yaml(flags.data), quiet=True).names if flags.data else None
     settings = SourceSettings(flags.source, names, flags.images, flags.outlines)
     source = FORMATS[flags.format](settings)
     summaries = write_labels(source, flags.to)
