@@ -16,6 +16,7 @@ from utils.dataset.coco_annotations import (
     index_from_annotations,
     read_coco_annotations,
     truth_with_ignored,
+    usable_annotations,
 )
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_cache import read_label_index
@@ -101,8 +102,8 @@ def open_dataset(
     index = read_label_index(sources, names, title=title, cache_folder=cache_folder)
     if annotations is None:
         return DetectionDataset(index, names)
-    content = read_coco_annotations(annotations)
+    content, index = usable_annotations(read_coco_annotations(annotations), index)
     if index.unlabelled == len(index) and content.has_objects:
         index = index_from_annotations(index, content, names)
-    fitted = fit_to_images(content, [index.paths[place] for place in range(len(index))], names)
+    fitted = fit_to_images(content, index.paths, names)
     return DetectionDataset(index, names, annotations=fitted)

@@ -129,7 +129,16 @@ def image_size(path: Path) -> FrameSize:
                 image.verify()  # check sums; OpenCV refuses a file in which one is wrong, in the middle of a run
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise _as_read_error(path, error) from error
-    return FrameSize(width, height) if _swaps_sides(exif) else FrameSize(height, width)
+    return FrameSize(width, height) if _orientation(exif) > 4 else FrameSize(height, width)
+
+
+def image_orientation(path: Path) -> int:
+    """The orientation tag, 1 (none) to 8; from 5 on it turns the image by 90 or 270 degrees."""
+    try:
+        with Image.open(path) as image:
+            return _orientation(image.info.get("exif"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise _as_read_error(path, error) from error
 
 
 def _as_read_error(path: Path, error: Exception) -> ImageReadError:
@@ -141,16 +150,16 @@ def _as_read_error(path: Path, error: Exception) -> ImageReadError:
     return ImageReadError(f"{path}: cannot be read: {' '.join(reason.split()) or type(error).__name__}")
 
 
-def _swaps_sides(exif: bytes | None) -> bool:
-    """Whether the orientation tag turns the image by 90 or 270 degrees."""
+def _orientation(exif: bytes | None) -> int:
     if not exif:
-        return False
+        return 1
     tags = Image.Exif()
     try:
         tags.load(exif)
-        return tags.get(_ORIENTATION_TAG) in (5, 6, 7, 8)
+        tag = tags.get(_ORIENTATION_TAG)
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError):
-        return False  # a broken tag block; OpenCV ignores it too
+        return 1  # a broken tag block; OpenCV ignores it too
+    return tag if type(tag) is int and 1 <= tag <= 8 else 1
 
 
 def _require_ending(path: Path, ending: bytes, *, after_scan: bool) -> None:
