@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import logging
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import yaml
 
 from utils.user_error import UserError
 
+LOGGER = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
 SPLITS = ("train", "val", "test")
 KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain")
@@ -87,4 +89,10 @@ def class_names(file: Path, content: Mapping[str, Any]) -> tuple[str, ...]:
             raise UserError(f"{file}: nc: {nc!r} is not a number of classes")
         if nc != len(value):
             raise UserError(f"{file}: nc is {nc}, but names has {len(value)} entries")
-    return tuple(" ".join(str(name).split()) for name in value)
+    names = tuple(" ".join(str(name).split()) for name in value)
+    first: dict[str, int] = {}
+    for index, name in enumerate(names):
+        same = first.setdefault(name.lower(), index)
+        if same != index:
+            LOGGER.warning("%s: names: the classes %d and %d are both called %r", file, same, index, name)
+    return names

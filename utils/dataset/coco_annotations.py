@@ -11,10 +11,11 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeGuard
 
 import numpy as np
 
+from utils.dataset.image_files import image_orientation
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.label_index import LabelIndex
 from utils.geometry.boxes import box_area, cxcywh_to_xyxy
@@ -24,6 +25,7 @@ LOGGER = logging.getLogger(__name__)
 
 NO_CLASS = -1
 MISSPELLED = 0.1  # part of the categories that may be named unlike any class
+FAR_BEYOND = 1.1  # times a side of the image: boxes that reach further are not of an image of that size
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,9 @@ class CocoAnnotations:
     """What a COCO annotation file says, in the file's order."""
 
     file: Path
-    image_ids: np.ndarray  # (I,) int64
+    image_ids: tuple[int | str, ...]  # I
     image_names: tuple[str, ...]  # I file names, with folders where the file gives them
+    image_sizes: np.ndarray  # (I, 2) float64 height, width, pixels; 0 where the file does not say it
     category_ids: np.ndarray  # (K,) int64
     category_names: tuple[str, ...]
     images: np.ndarray  # (M,) int64, place of each object's image in ``image_ids``
@@ -56,10 +59,17 @@ class CocoAnnotations:
     areas: np.ndarray  # (M,) float64, square pixels
     crowd: np.ndarray  # (M,) bool
     outlines: tuple[np.ndarray | None, ...]  # M polygons (P, 2) float32 x y, pixels; None without exactly one
+    places: np.ndarray  # (M,) int64, place of each object in the file's list
+    has_objects: bool  # whether that list has any
 
-    @property
-    def has_objects(self) -> bool:
-        return len(self.images) > 0
+    def part(self, rows: np.ndarray) -> CocoAnnotations:
+        """The same with some of the objects."""
+        columns = ("images", "categories", "boxes", "areas", "crowd", "places")
+        return replace(
+            self,
+            outlines=tuple(self.outlines[row] for row in rows.tolist()),
+            **{name: getattr(self, name)[rows] for name in columns},
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,12 +78,18 @@ class ImageAnnotations:
 
     file: Path
     truth: CocoTruth  # a category that is no class of the data set is numbered after the last class
-    image_ids: tuple[int, ...]  # of each image; its place as a negative number (-1, -2, ...) if the file lacks it
+    image_ids: tuple[int | str, ...]  # of each image; a negative number (-1, -2, ... by place) if the file lacks it
     category_ids: tuple[int, ...]  # of each class; -1 if the file lacks it
+    has_objects: bool = True  # whether the file has any, of whatever images
+
+    def lists(self, place: int) -> bool:
+        """Whether the file has this image."""
+        number = self.image_ids[place]
+        return isinstance(number, str) or number >= 0
 
     def listed(self) -> np.ndarray:
         """Places (F',) of the images that the file has."""
-        return np.flatnonzero(np.array(self.image_ids, dtype=np.int64) >= 0)
+        return np.flatnonzero([self.lists(place) for place in range(len(self.image_ids))])
 
 
 def read_coco_annotations(file: Path) -> CocoAnnotations:
@@ -89,8 +105,8 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
     rows = content.get("annotations") or []
     if not isinstance(categories, list) or not isinstance(rows, list):
         raise UserError(f"{file}: not a COCO annotation file: 'annotations' and 'categories' have to be lists")
-    image_ids = _numbers(file, "images", "id", images)
-    category_ids = _numbers(file, "categories", "id", categories)
+    image_ids = _ids(file, "images", images)
+    category_ids = _category_ids(file, categories)
     given = [_box(file, place, row) for place, row in enumerate(rows)]
     given_areas = [row.get("area") for row in rows]
     areas = [w * h if area is None else area for (_, _, w, h), area in zip(given, given_areas, strict=True)]
@@ -101,7 +117,8 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
         file=file,
         image_ids=image_ids,
         image_names=_image_names(file, images, content.get("seq_dirs")),
-        category_ids=category_ids,
+        image_sizes=np.array([_stated_size(image) for image in images], dtype=np.float64).reshape(-1, 2),
+        category_ids=np.array(category_ids, dtype=np.int64),
         category_names=_texts(file, "categories", "name", categories),
         images=_places(file, "image_id", rows, image_ids),
         categories=_places(file, "category_id", rows, category_ids),
@@ -109,6 +126,8 @@ def read_coco_annotations(file: Path) -> CocoAnnotations:
         areas=np.array(areas, dtype=np.float64),
         crowd=np.array([bool(row.get("iscrowd", 0) or row.get("ignore", 0)) for row in rows], dtype=bool),
         outlines=tuple(_outline(row.get("segmentation")) for row in rows),
+        places=np.arange(len(rows)),
+        has_objects=len(rows) > 0,
     )
 
 
@@ -120,6 +139,130 @@ def read_json(file: Path) -> Any:
         raise UserError(f"{file}: cannot be read: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
         raise UserError(f"{file}: not JSON: {error}") from error
+
+
+def usable_annotations(annotations: CocoAnnotations, index: LabelIndex) -> tuple[CocoAnnotations, LabelIndex]:
+    """The objects of the index's images, in pixels of these images as they are read.
+
+    Boxes of a file that was made for images of another size are scaled, with the sides swapped also turned. An object
+    without area or beside its image is left out and is a problem in the index that is given back. An area that the
+    object cannot have becomes that of the box.
+
+    Raises:
+        UserError: an image of another shape than the file says, whose boxes cannot be scaled.
+    """
+    image_of = _images_of(annotations, index.paths)
+    row_of = np.full(len(annotations.image_ids), -1)
+    row_of[image_of[image_of >= 0]] = np.flatnonzero(image_of >= 0)
+    own = annotations.part(np.flatnonzero(row_of[annotations.images] >= 0))
+
+    sides = own.boxes[:, 2:] - own.boxes[:, :2]
+    flat = (sides <= 0).any(axis=1)
+    problems = [
+        _problem(own, row, f"width {sides[row, 0]:g} and height {sides[row, 1]:g}: the object has no area")
+        for row in np.flatnonzero(flat).tolist()
+    ]
+    own, sides = own.part(np.flatnonzero(~flat)), sides[~flat]
+    said = own.areas
+    # A box and an area that were rounded apart differ by a pixel on each side at most.
+    strange = (said <= 0) | (said > (sides + 1).prod(axis=1))
+    own = _at_sizes_of(own, index, row_of)
+
+    limits = index.sizes[row_of[own.images]][:, ::-1]
+    inside = own.boxes.clip(0, np.tile(limits, 2))
+    areas = (inside[:, 2:] - inside[:, :2]).prod(axis=1)
+    beside = areas <= 0
+    for row in np.flatnonzero(beside).tolist():
+        x1, y1, x2, y2 = own.boxes[row].tolist()
+        text = f"the box from {x1:g} {y1:g} to {x2:g} {y2:g} lies beside its image of {_size(limits[row, ::-1])}"
+        problems.append(_problem(own, row, text))
+    far = np.maximum(-own.boxes[:, :2], own.boxes[:, 2:] - limits).max(axis=1, initial=0) * ~beside
+    if (far > 1).any():
+        row = int((far > 1).argmax())
+        LOGGER.warning(
+            "%s: annotations[%d]: the box reaches %.0f pixels beyond its image; %d such labels are clipped to it",
+            *(own.file, own.places[row], far[row], (far > 1).sum()),
+        )
+    strange = ~beside & (strange | (own.areas > (limits + 1).prod(axis=1)))
+    if strange.any():
+        row = int(strange.argmax())
+        LOGGER.warning(
+            "%s: annotations[%d]: area %g, but its box has %g square pixels; %d such areas are taken from the boxes",
+            *(own.file, own.places[row], said[row], areas[row], strange.sum()),
+        )
+        own = replace(own, areas=np.where(strange, areas, own.areas))
+    return own.part(np.flatnonzero(~beside)), replace(index, problems=(*index.problems, *problems))
+
+
+def _at_sizes_of(annotations: CocoAnnotations, index: LabelIndex, row_of: np.ndarray) -> CocoAnnotations:
+    """The objects in pixels of the index's images where the file gives other sizes; ``row_of`` (I,): place in it."""
+    stated, images, boxes = annotations.image_sizes, annotations.images, annotations.boxes.copy()
+    sizes, reach = index.sizes[row_of].astype(np.float64), np.zeros_like(stated)
+    np.maximum.at(reach, images, boxes[:, [3, 2]])
+    counts = np.bincount(images, minlength=len(sizes))
+    other = np.flatnonzero((counts > 0) & (stated > 0).all(axis=1) & (stated != sizes).any(axis=1)).tolist()
+    if not other:
+        return annotations
+    beyond = (reach > FAR_BEYOND * stated + 1).any(axis=1) & (reach <= sizes + 1).all(axis=1)
+    swapped = {i for i in other if not _alike(stated[i], sizes[i]) and _alike(stated[i][::-1], sizes[i])}
+    # The sizes were read without regard to the orientation tag, the boxes drawn in the upright image.
+    upright = any(beyond[image] for image in swapped)
+    areas, outlines = annotations.areas.copy(), list(annotations.outlines)
+    order, ends = np.argsort(images, kind="stable"), np.cumsum(counts)
+    ways: dict[str, list[int]] = {}
+    for image in other:
+        size, frame = sizes[image], stated[image]
+        orientation = image_orientation(index.paths[int(row_of[image])]) if image in swapped and not upright else 1
+        if image in swapped:
+            refusal = "" if upright or orientation > 4 else "the sides are swapped and no orientation tag says how"
+        elif beyond[image]:
+            refusal = f"its boxes reach to {reach[image, 1]:g} x {reach[image, 0]:g}"
+        else:
+            refusal = "" if _alike(frame, size) else "that is another shape"
+        if refusal:
+            raise UserError(
+                f"{annotations.file}: images[{image}]: {annotations.image_names[image]} is {_size(size)}, but the file "
+                f"says {_size(frame)}; {refusal}: correct width and height, or leave them out if the boxes fit"
+            )
+        way = "scaled" if image not in swapped else "turned as its orientation tag says" if not upright else "kept"
+        ways.setdefault(way, []).append(image)
+
+        rows = order[ends[image] - counts[image] : ends[image]]
+        final = frame[::-1] if image in swapped else frame
+        scale = (size / final)[::-1]
+        corners = _turned(boxes[rows].reshape(-1, 2, 2), orientation, frame) * scale
+        boxes[rows] = np.concatenate((corners.min(axis=1), corners.max(axis=1)), axis=1)
+        areas[rows] *= scale.prod()
+        for row in rows.tolist():
+            outline = outlines[row]
+            if outline is not None:
+                outlines[row] = (_turned(outline, orientation, frame) * scale).astype(np.float32)
+    for way, changed in ways.items():
+        name, size, frame = annotations.image_names[changed[0]], sizes[changed[0]], stated[changed[0]]
+        LOGGER.warning(
+            "%s: says %s for %s, which is %s: the boxes of %d such images are %s",
+            *(annotations.file, _size(frame), name, _size(size), len(changed), way),
+        )
+    return replace(annotations, boxes=boxes, areas=areas, outlines=tuple(outlines))
+
+
+def _alike(one: np.ndarray, other: np.ndarray) -> bool:
+    """Whether two sizes are of one shape, up to a pixel."""
+    (height, width), (other_height, other_width) = one.tolist(), other.tolist()
+    return bool(abs(height * other_width - width * other_height) <= max(height, width, other_height, other_width))
+
+
+def _turned(points: np.ndarray, orientation: int, size: np.ndarray) -> np.ndarray:
+    """Points (..., 2) of an image of that height and width as it is stored, in the image as its tag turns it."""
+    if orientation <= 4:
+        return points
+    (height, width), x, y = size.tolist(), points[..., 0], points[..., 1]
+    return np.stack((height - y if orientation in (6, 7) else y, width - x if orientation in (7, 8) else x), axis=-1)
+
+
+def _size(size: np.ndarray) -> str:
+    height, width = size.tolist()
+    return f"{width:g} x {height:g}"
 
 
 def fit_to_images(annotations: CocoAnnotations, paths: Sequence[Path], names: Sequence[str]) -> ImageAnnotations:
@@ -151,24 +294,24 @@ def fit_to_images(annotations: CocoAnnotations, paths: Sequence[Path], names: Se
         areas=annotations.areas[kept],
         crowd=annotations.crowd[kept],
     )
-    ids = annotations.image_ids.tolist()
+    ids = annotations.image_ids
     category_of = {int(index): int(annotations.category_ids[place]) for place, index in enumerate(class_of)}
     return ImageAnnotations(
         file=annotations.file,
         truth=truth,
         image_ids=tuple(ids[image] if image >= 0 else -1 - place for place, image in enumerate(image_of.tolist())),
         category_ids=tuple(category_of.get(index, NO_CLASS) for index in range(len(names))),
+        has_objects=annotations.has_objects,
     )
 
 
 def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, names: Sequence[str]) -> LabelIndex:
-    """The index of the same images with the file's objects as their labels.
+    """The index of the same images with the objects, which have to be usable, as their labels.
 
-    Crowd regions are no objects and are left out, as COCO's own tools do for training. A box without area or
-    outside its image, and a category that is no class, is a problem in the result.
+    Crowd regions are no objects and are left out, as COCO's own tools do for training. A category that is no class
+    is a problem in the result.
     """
-    paths = [index.paths[place] for place in range(len(index))]
-    image_of, class_of = _images_of(annotations, paths), classes_of(annotations, names)
+    image_of, class_of = _images_of(annotations, index.paths), classes_of(annotations, names)
     rows_of: dict[int, list[int]] = {}
     for row in np.flatnonzero(~annotations.crowd).tolist():
         rows_of.setdefault(int(annotations.images[row]), []).append(row)
@@ -182,11 +325,9 @@ def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, name
             x1, y1, x2, y2 = annotations.boxes[row].tolist()
             left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
             kind = int(class_of[annotations.categories[row]])
-            problem = "the box lies outside its image or has no area" if right <= left or bottom <= top else ""
             if kind >= len(names):
-                problem = f"{annotations.category_names[annotations.categories[row]]!r} is no class of the data set"
-            if problem:
-                problems.append(LabelProblem(str(annotations.file), 0, f"annotations[{row}]: {problem}"))
+                name = annotations.category_names[annotations.categories[row]]
+                problems.append(_problem(annotations, row, f"{name!r} is no class of the data set"))
                 continue
             box = ((left + right) / 2 / width, (top + bottom) / 2 / height)
             rows.append((kind, *box, (right - left) / width, (bottom - top) / height))
@@ -281,14 +422,36 @@ def classes_of(annotations: CocoAnnotations, names: Sequence[str]) -> np.ndarray
     return np.array(classes, dtype=np.int64)
 
 
-def _numbers(file: Path, part: str, key: str, rows: list[Any]) -> np.ndarray:
-    for place, row in enumerate(rows):
-        if not isinstance(row, dict) or type(row.get(key)) is not int or row[key] < 0:
-            raise UserError(f"{file}: {part}[{place}]: '{key}' has to be a whole number of 0 or more")
-    numbers = np.array([row[key] for row in rows], dtype=np.int64)
-    if len(np.unique(numbers)) != len(numbers):
-        raise UserError(f"{file}: {part}: an '{key}' occurs twice")
-    return numbers
+def _plain_id(value: object) -> int | str | None:
+    """A whole number of 0 or more or a text, None for anything else; some tools write 7.0 for 7."""
+    if isinstance(value, float) and value.is_integer():
+        value = int(value)
+    is_id = (type(value) is int and value >= 0) or (isinstance(value, str) and value)
+    return value if is_id else None  # type: ignore[return-value]
+
+
+def _ids(file: Path, part: str, rows: list[Any]) -> tuple[int | str, ...]:
+    ids = [_plain_id(row.get("id")) if isinstance(row, dict) else None for row in rows]
+    kept = tuple(number for number in ids if number is not None)
+    if len(kept) < len(ids):
+        place = ids.index(None)
+        raise UserError(f"{file}: {part}[{place}]: 'id' has to be a whole number of 0 or more, or a text")
+    if len(set(map(str, kept))) < len(kept):
+        raise UserError(f"{file}: {part}: an 'id' occurs twice")
+    return kept
+
+
+def _category_ids(file: Path, rows: list[Any]) -> list[int]:
+    ids = _ids(file, "categories", rows)
+    for place, number in enumerate(ids):
+        if not str(number).isdecimal() or int(number) >= 2**63:
+            raise UserError(f"{file}: categories[{place}]: 'id' {number!r} is not a whole number of 0 or more")
+    return [int(number) for number in ids]
+
+
+def _stated_size(image: dict[str, Any]) -> tuple[float, float]:
+    height, width = (float(side) if _is_number(side := image.get(key)) else 0.0 for key in ("height", "width"))
+    return (height, width) if min(height, width) > 0 else (0.0, 0.0)
 
 
 def _image_names(file: Path, images: list[Any], folders: object) -> tuple[str, ...]:
@@ -311,15 +474,19 @@ def _texts(file: Path, part: str, key: str, rows: list[Any]) -> tuple[str, ...]:
     return tuple(row[key] for row in rows)
 
 
-def _places(file: Path, key: str, rows: list[Any], ids: np.ndarray) -> np.ndarray:
-    place_of = {number: place for place, number in enumerate(ids.tolist())}
+def _places(file: Path, key: str, rows: list[Any], ids: Sequence[int | str]) -> np.ndarray:
+    place_of = {str(number): place for place, number in enumerate(ids)}
     places = []
     for place, row in enumerate(rows):
-        number = row.get(key)
-        if type(number) is not int or number not in place_of:
-            raise UserError(f"{file}: annotations[{place}]: {key} {number!r} is not in the file")
-        places.append(place_of[number])
+        found = place_of.get(str(_plain_id(row.get(key))))
+        if found is None:
+            raise UserError(f"{file}: annotations[{place}]: {key} {row.get(key)!r} is not in the file")
+        places.append(found)
     return np.array(places, dtype=np.int64)
+
+
+def _problem(annotations: CocoAnnotations, row: int, text: str) -> LabelProblem:
+    return LabelProblem(str(annotations.file), 0, f"annotations[{annotations.places[row]}]: {text}")
 
 
 def _box(file: Path, place: int, row: Any) -> list[float]:
@@ -330,8 +497,11 @@ def _box(file: Path, place: int, row: Any) -> list[float]:
     return [float(side) for side in box]
 
 
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+def _is_number(value: object) -> TypeGuard[float]:
+    """Whether a JSON value is a number that a float holds; a whole number can have any number of digits."""
+    if isinstance(value, int):
+        return not isinstance(value, bool) and abs(value) < 10**300
+    return isinstance(value, float) and math.isfinite(value)
 
 
 def _outline(segmentation: object) -> np.ndarray | None:

@@ -18,6 +18,7 @@ from utils.dataset.coco_annotations import (
     index_from_annotations,
     read_coco_annotations,
     truth_with_ignored,
+    usable_annotations,
 )
 from utils.dataset.image_files import ImageReadError, label_path, read_image
 from utils.dataset.label_cache import read_label_index
@@ -146,7 +147,8 @@ def open_part(spec: DatasetSpec, part: str, *, title: str = "") -> DetectionData
 
 
 def _annotated(index: LabelIndex, names: tuple[str, ...], content: CocoAnnotations) -> DetectionDataset:
+    content, index = usable_annotations(content, index)
     if index.unlabelled == len(index) and content.has_objects:
         index = index_from_annotations(index, content, names)
-    fitted = fit_to_images(content, [index.paths[place] for place in range(len(index))], names)
+    fitted = fit_to_images(content, index.paths, names)
     return DetectionDataset(index, names, annotations=fitted)

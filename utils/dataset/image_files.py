@@ -2,19 +2,25 @@
 
 from __future__ import annotations
 
+import io
+import logging
 import math
+import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image, ImageOps, UnidentifiedImageError
 
 from utils.geometry.letterbox import FrameSize
+from utils.runtime.console_log import SAID, is_first
 from utils.user_error import UserError
 
-IMAGE_SUFFIXES = frozenset({".bmp", ".dng", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp"})
+IMAGE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".dng", ".j2k", ".jp2", ".jpeg", ".jpg", ".mpo", ".pfm", ".png", ".tif", ".tiff", ".webp"}
+)
 
 _REDUCED_READ = {
     1: cv2.IMREAD_COLOR_RGB,
@@ -26,6 +32,11 @@ _REDUCED_READ = {
 _HEADER_FORMATS = frozenset({"JPEG", "MPO", "PNG"})
 _ORIENTATION_TAG = 0x0112
 _JPEG_START = b"\xff\xd8"
+_SIXTEEN_BIT_STARTS = (b"\x89PNG", b"II*\0", b"MM\0*")  # of formats that may have 16 bits
+_BY_PILLOW = ("AVIF", "JPEG2000")  # where OpenCV was built without them
+_DARK = 64  # of 256: nothing in the image is brighter if the two upper bits of 16 are never used
+_UNUSED_BITS = "16-bit images whose upper bits are never used"
+LOGGER = logging.getLogger(__name__)
 
 
 class ImageReadError(UserError):
@@ -152,7 +163,16 @@ def image_size(path: Path) -> FrameSize:
                 image.verify()  # check sums; OpenCV refuses a file in which one is wrong, in the middle of a run
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise _as_read_error(path, error) from error
-    return FrameSize(width, height) if _swaps_sides(exif) else FrameSize(height, width)
+    return FrameSize(width, height) if _orientation(exif) > 4 else FrameSize(height, width)
+
+
+def image_orientation(path: Path) -> int:
+    """The orientation tag, 1 (none) to 8; from 5 on it turns the image by 90 or 270 degrees."""
+    try:
+        with Image.open(path) as image:
+            return _orientation(image.info.get("exif"))
+    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise _as_read_error(path, error) from error
 
 
 def _as_read_error(path: Path, error: Exception) -> ImageReadError:
@@ -164,16 +184,16 @@ def _as_read_error(path: Path, error: Exception) -> ImageReadError:
     return ImageReadError(f"{path}: cannot be read: {' '.join(reason.split()) or type(error).__name__}")
 
 
-def _swaps_sides(exif: bytes | None) -> bool:
-    """Whether the orientation tag turns the image by 90 or 270 degrees."""
+def _orientation(exif: bytes | None) -> int:
     if not exif:
-        return False
+        return 1
     tags = Image.Exif()
     try:
         tags.load(exif)
-        return tags.get(_ORIENTATION_TAG) in (5, 6, 7, 8)
+        tag = tags.get(_ORIENTATION_TAG)
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError):
-        return False  # a broken tag block; OpenCV ignores it too
+        return 1  # a broken tag block; OpenCV ignores it too
+    return tag if type(tag) is int and 1 <= tag <= 8 else 1
 
 
 def _require_ending(path: Path, ending: bytes, *, after_scan: bool) -> None:
@@ -218,7 +238,16 @@ def read_image(path: Path, reduction: int = 1) -> np.ndarray:
     except (OSError, cv2.error) as error:
         raise _as_read_error(path, error) from error
     if image is None:
-        raise ImageReadError(f"{path}: not an image that can be read")
+        image = _by_pillow(path, content)
+    if (
+        content[:4].tobytes() in _SIXTEEN_BIT_STARTS
+        and image.dtype == np.uint8
+        and _UNUSED_BITS not in SAID
+        and image.max() < _DARK
+    ):
+        whole = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
+        if whole is not None and whole.dtype == np.uint16:
+            warn_of_unused_bits(str(path), whole)
     if image.dtype != np.uint8:  # floating point formats (PFM, some TIFF), 0-1 by convention
         image = (np.nan_to_num(image).clip(0, 1) * 255).round().astype(np.uint8)
     if by_decoder > 1:  # OpenCV has no reduced reading to RGB
@@ -227,3 +256,33 @@ def read_image(path: Path, reduction: int = 1) -> np.ndarray:
         height, width = (math.ceil(side / reduction) for side in image.shape[:2])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return image
+
+
+def _by_pillow(path: Path, content: np.ndarray) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 RGB of a file that OpenCV does not read."""
+    Image.init()
+    formats = [name for name in _BY_PILLOW if name in Image.OPEN]
+    try:
+        with Image.open(io.BytesIO(content.tobytes()), formats=formats) as image:
+            return np.array(ImageOps.exif_transpose(image).convert("RGB"))
+    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
+        raise _as_read_error(path, error) from error
+
+
+def upper_byte(values: np.ndarray, name: str) -> np.ndarray:
+    """Values of 16 bits as OpenCV reads them from a file: their upper 8. ``name``: of the image, for a warning."""
+    if values.max() >> 8 < _DARK:
+        warn_of_unused_bits(name, values)
+    return (values >> 8).astype(np.uint8)
+
+
+def warn_of_unused_bits(name: str, values: np.ndarray) -> None:
+    """Say of the first such image that the 12 bits, for example, of a camera are read nearly black out of 16."""
+    highest = int(values.max())
+    in_worker = multiprocessing.parent_process() is not None  # which knows nothing of what others have said
+    if highest and not in_worker and is_first(_UNUSED_BITS):
+        LOGGER.warning(
+            "%s: a 16-bit image whose highest value is %d: its upper %d bits are never used and it is read nearly "
+            "black; docs/datasets.md has a line that converts such images",
+            *(name, highest, 16 - highest.bit_length()),
+        )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +15,7 @@ import torch
 from tqdm import tqdm
 
 from utils.dataset.coco_annotations import CocoTruth
+from utils.dataset.label_files import plain_name
 from utils.dataset.label_index import LabelIndex
 from utils.evaluation.coco_average_precision import AreaRange
 from utils.evaluation.evaluation_report import (
@@ -34,6 +36,7 @@ from utils.user_error import UserError
 
 __all__ = ["EvaluationObserver", "EvaluationReport", "EvaluationSettings", "evaluate"]
 
+LOGGER = logging.getLogger(__name__)
 VALIDATION_NMS = NmsSettings(conf_thres=0.001, iou_thres=0.6, max_det=300, multi_label=True)
 
 
@@ -61,6 +64,20 @@ def class_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
 def drawn_names(names: Sequence[str], *, single_cls: bool) -> tuple[str, ...]:
     """A name for every class id in ``names``, for images; with ``--single-cls`` all are the same."""
     return class_names(names, single_cls=True) * len(names) if single_cls else tuple(names)
+
+
+def warn_of_other_names(file: str, own: Sequence[str], data: Path, names: Sequence[str]) -> None:
+    """Say so where a model has as many classes as a data set but calls them differently: they meet by number.
+
+    A model whose classes have no names, or one made with ``--single-cls``, has none that could differ.
+    """
+    nameless = tuple(own) in (class_names(own, single_cls=True), tuple(map(str, range(len(own)))))
+    other = [i for i, (a, b) in enumerate(zip(own, names, strict=False)) if plain_name(a) != plain_name(b)]
+    if other and len(own) == len(names) and not nameless:
+        LOGGER.warning(
+            "%s: class %d is %r, but in %s it is %r; %d of %d names differ, and classes are compared by number",
+            *(file, other[0], own[other[0]], data, names[other[0]], len(other), len(names)),
+        )
 
 
 class NamedClasses(Protocol):

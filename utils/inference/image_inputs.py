@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.dataset.image_files import read_image
+from utils.dataset.image_files import read_image, upper_byte
 from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 
@@ -31,7 +31,7 @@ def as_images(inputs: ImageInput | Sequence[ImageInput]) -> list[NamedImage]:
 
     Args:
         inputs: a file, an address (http, https), a PIL image, or an array: (H, W, 3) RGB, (H, W, 4) RGBA, (H, W) grey,
-            channels first or last, uint8, or floating point 0-1.
+            channels first or last, uint8, uint16 (its upper byte is taken), or floating point 0-1.
 
     Raises:
         UserError: a file that is not there or not readable, or an array of another shape or range.
@@ -46,10 +46,22 @@ def _as_image(source: object, number: int) -> NamedImage:
     if isinstance(source, Image.Image):
         upright = ImageOps.exif_transpose(source)
         name = Path(getattr(source, "filename", "") or f"image{number}").with_suffix(".jpg").name
-        return NamedImage(np.asarray(upright.convert("RGB")), name)
+        return NamedImage(_pil_pixels(upright, number), name)
     if isinstance(source, np.ndarray):
         return NamedImage(_rgb(source, number), f"image{number}.jpg")
     raise UserError(f"image {number}: a {type(source).__name__}; a path, address, PIL image or array is needed")
+
+
+def _pil_pixels(image: Image.Image, number: int) -> np.ndarray:
+    """Pixels (H, W, 3) uint8 RGB. Grey of 16 bits, or of floating point 0-1, as from a file: Pillow cuts off at 255."""
+    if image.mode.startswith(("I", "F")):
+        grey = np.asarray(image)
+        low, high = grey.min(initial=0), grey.max(initial=0)
+        if image.mode == "F" and low >= 0 and high <= 1:
+            return _rgb(grey, number)
+        if image.mode.startswith("I;16") or (image.mode == "I" and low >= 0 and 255 < high < 2**16):
+            return _rgb(grey.astype(np.uint16), number)
+    return np.asarray(image.convert("RGB"))
 
 
 def _from_file(path: str | Path) -> NamedImage:
@@ -70,8 +82,12 @@ def _rgb(array: np.ndarray, number: int) -> np.ndarray:
         array = array[..., None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise UserError(f"image {number}: an array of shape {array.shape}; (H, W, 3), (H, W, 4) or (H, W) is needed")
+    if array.dtype == np.uint16:
+        array = upper_byte(array, f"image {number}")
     if array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
-            raise UserError(f"image {number}: an array of {array.dtype}; uint8, or floating point 0-1, is needed")
+            raise UserError(
+                f"image {number}: an array of {array.dtype}; uint8, uint16, or floating point 0-1, is needed"
+            )
         array = (array * 255).round().astype(np.uint8)
     return np.ascontiguousarray(np.repeat(array, 3, axis=2) if array.shape[2] == 1 else array[..., :3])

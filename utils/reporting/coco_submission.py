@@ -23,7 +23,7 @@ COCO_CATEGORY_IDS = frozenset(range(1, 91)) - {12, 26, 29, 30, 45, 66, 68, 69, 7
 class BestDetections(EvaluationObserver):
     """The best hundred detections of each image, without boxes that rounding leaves no area."""
 
-    def __init__(self, image_ids: Sequence[int], annotations: ImageAnnotations) -> None:
+    def __init__(self, image_ids: Sequence[int | str], annotations: ImageAnnotations) -> None:
         self.image_ids = image_ids
         self.category_ids = annotations.category_ids
         self.entries: list[dict[str, object]] = []
@@ -39,7 +39,7 @@ def submission_name(config: ValConfig) -> str:
 
 
 def check_results(
-    entries: Sequence[dict[str, object]], image_ids: Collection[int], category_ids: Collection[int]
+    entries: Sequence[dict[str, object]], image_ids: Collection[int | str], category_ids: Collection[int]
 ) -> None:
     """Hold results to what the evaluation server takes.
 
@@ -56,7 +56,7 @@ def check_results(
             raise UserError(f"results, entry {place}: {problem}")
 
 
-def _problem(entry: dict[str, object], image_ids: Collection[int], category_ids: Collection[int]) -> str:
+def _problem(entry: dict[str, object], image_ids: Collection[int | str], category_ids: Collection[int]) -> str:
     if set(entry) != {"image_id", "category_id", "bbox", "score"}:
         return f"has the keys {', '.join(sorted(entry))}"
     if entry["image_id"] not in image_ids:

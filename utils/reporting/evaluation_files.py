@@ -99,7 +99,7 @@ class CocoResults(EvaluationObserver):
     def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         if self.annotations is None:
             self.entries += coco_results(detections, self.id_of(path))
-        elif self.annotations.image_ids[index] >= 0:
+        elif self.annotations.lists(index):
             rows = coco_results(detections, self.annotations.image_ids[index], self.annotations.category_ids)
             self.entries += [row for row in rows if row["category_id"] != NO_CLASS]
 

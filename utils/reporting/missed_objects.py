@@ -13,7 +13,7 @@ from utils.dataset.image_files import ImageReadError
 from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
-from utils.geometry.boxes import pairwise_iou, xyxy_to_cxcywh
+from utils.geometry.boxes import clip_boxes, pairwise_iou, xyxy_to_cxcywh
 from utils.reporting.detection_files import write_image
 from utils.reporting.image_grid import image_grid
 from utils.reporting.labelled_images import captioned_cut
@@ -67,11 +67,12 @@ def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.nd
         image = images.source_image(index)
     except ImageReadError:  # gone since it was evaluated
         return np.full((CELL, CELL, 3), 255, dtype=np.uint8)
-    cx, cy, w, h = xyxy_to_cxcywh(truth.boxes[row])
+    height, width = image.shape[:2]
+    box = clip_boxes(truth.boxes[row], height, width)  # an annotation file's can reach far beyond its image
+    cx, cy, w, h = xyxy_to_cxcywh(box)
     side = math.ceil(max(CONTEXT * max(w, h), SMALLEST_CUT))
     left, top = math.floor(cx - side / 2), math.floor(cy - side / 2)
     cut = np.full((side, side, 3), 114, dtype=np.uint8)
-    height, width = image.shape[:2]
     x1, y1, x2, y2 = max(left, 0), max(top, 0), min(left + side, width), min(top + side, height)
     cut[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
     scale = CELL / side
@@ -81,4 +82,4 @@ def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.nd
     frames = list(zip(boxes, findings.classes[near].tolist(), strict=True))
     name = report.names[truth.classes[row]] if truth.classes[row] < len(report.names) else "no class of the model"
     caption = f"{name}, {math.sqrt(truth.areas[row]):.0f} px"
-    return captioned_cut(cut, (truth.boxes[row] - (left, top, left, top)) * scale, frames, caption)
+    return captioned_cut(cut, (box - (left, top, left, top)) * scale, frames, caption)

@@ -9,6 +9,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from types import TracebackType
@@ -20,6 +21,8 @@ from utils.user_error import UserError
 OWN_PACKAGES = ("models", "utils", "classify")
 COLLECT_AFTER = 100_000  # new objects, of those that can be in a cycle; few of them hold more than some bytes
 LOGGER = logging.getLogger(__name__)
+SAID: set[str] = set()  # what need not be said again
+_SAYING = threading.Lock()
 EVERY = 15.0  # seconds between two lines
 
 
@@ -32,11 +35,28 @@ def start_console_log(level: int = logging.INFO) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes need not fit the console
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_LineFormatter())
+    handler.addFilter(_SaidOnce())
+    SAID.clear()
     for package in OWN_PACKAGES:
         logger = logging.getLogger(package)
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+class _SaidOnce(logging.Filter):
+    """Lets a warning through the first time: what is wrong with a file that serves twice is said once."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        return record.levelno != logging.WARNING or is_first(record.getMessage())
+
+
+def is_first(subject: str) -> bool:
+    """Whether this is the first call with ``subject`` since the log was started."""
+    with _SAYING:
+        is_new = subject not in SAID
+        SAID.add(subject)
+    return is_new
 
 
 class _LineFormatter(logging.Formatter):

@@ -48,6 +48,11 @@ def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_leve
         architecture = architecture.with_anchor_count(anchors_per_level)
     model = DetectionModel(architecture, class_count=len(names), names=names)
     if weights is not None:
+        if len(names) == len(weights.names) > 1 and set(names).isdisjoint(weights.names):
+            LOGGER.warning(
+                "%s: its classes have other names (class 0 is %r, here %r): they are taken by number",
+                *(weights.path, weights.names[0], names[0]),
+            )
         if not source.architecture and not anchors_per_level:
             weights.give_anchors(model)
         for line in transfer_weights(model, weights).lines():

@@ -29,6 +29,7 @@ from utils.evaluation.evaluate import (
     evaluate,
     evaluate_predictor,
     labels_and_detections,
+    warn_of_other_names,
 )
 from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.geometry.letterbox import FrameSize
@@ -210,7 +211,7 @@ class EvaluationSetup:
         """Whether there is nothing to evaluate against but an image-info file."""
         annotations = self.images.annotations
         unlabelled = self.images.index.unlabelled == len(self.images)
-        return annotations is not None and unlabelled and not len(annotations.truth.images)
+        return annotations is not None and unlabelled and not annotations.has_objects
 
     @property
     def tiles(self) -> SliceSettings | None:
@@ -241,6 +242,8 @@ class EvaluationSetup:
                 f"{weights[0]}: has {len(detector.names)} classes, but {self.dataset.file} names "
                 f"{self.dataset.class_count}; they must be of the same data set"
             )
+        if not config.single_cls:
+            warn_of_other_names(weights[0], detector.names, self.dataset.file, self.dataset.names)
         for part in detector.parts:
             if isinstance(part, GraphBackend) and part.suppresses:
                 LOGGER.warning(

@@ -29,6 +29,7 @@ from utils.evaluation.evaluate import (
     drawn_names,
     evaluate,
     evaluate_predictor,
+    warn_of_other_names,
 )
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Detections, Predictions
@@ -178,8 +179,9 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
 
 def reopened(checkpoint: Path, config: TrainConfig, hyp: Hyperparameters, ranks: ProcessRanks) -> DetectionTask:
     """The detector of a checkpoint."""
-    model = load_model(checkpoint)
-    images = open_images(available_dataset(config.data), config, hyp, model.stride, ranks)
+    model, dataset = load_model(checkpoint), available_dataset(config.data)
+    warn_of_other_names(str(checkpoint), model.names, dataset.file, dataset.names)
+    images = open_images(dataset, config, hyp, model.stride, ranks)
     return detection_task(config, hyp, model, images, ranks)
 
 
