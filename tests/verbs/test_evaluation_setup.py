@@ -119,3 +119,14 @@ def test_what_yolov5_does_not_do_is_refused(tmp_path: Path) -> None:
     setup = EvaluationSetup.of(config(tmp_path, as_yolov5=True, half=True, augment=True))
     with pytest.raises(UsageError, match="--as-yolov5 --half: rounds one .pt file"):
         setup.detector(setup.config.weights)
+
+
+@pytest.mark.usefixtures("dataset")
+@pytest.mark.case("Flags", "`val.py --conf 0.25`", "evaluated, with one warning that mAP is lower so")
+def test_a_higher_threshold_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    EvaluationSetup.of(config(tmp_path))
+    EvaluationSetup.of(config(tmp_path, conf_thres=0.0))
+    assert not caplog.messages
+    EvaluationSetup.of(config(tmp_path, conf_thres=0.25))
+    line = "--conf-thres 0.25: what scores less is not counted, so mAP is lower than at the default 0.001"
+    assert caplog.messages == [line]

@@ -21,6 +21,7 @@ from utils.dataset.evaluation_loader import DetectionLoader, SortKind, evaluatio
 from utils.evaluation.coco_average_precision import parse_area_ranges
 from utils.evaluation.error_analysis import advice, analyse_errors
 from utils.evaluation.evaluate import (
+    VALIDATION_NMS,
     Detector,
     EvaluationObserver,
     EvaluationReport,
@@ -190,6 +191,12 @@ class EvaluationSetup:
         Raises:
             UserError: a file is missing or damaged, the data set has no such part, arithmetic that the device lacks.
         """
+        if config.conf_thres > VALIDATION_NMS.conf_thres and config.task != "speed":
+            LOGGER.warning(
+                "--conf-thres %g: what scores less is not counted, so mAP is lower than at the default %g",
+                config.conf_thres,
+                VALIDATION_NMS.conf_thres,
+            )
         device = select_device(config.device)
         reuse_freed_memory(device)
         settings = EvaluationSettings(
