@@ -65,7 +65,16 @@ def test_the_same_figures_through_every_path(tmp_path: Path) -> None:
     metrics = {}
     for name in ("labels", "annotated"):
         command = [sys.executable, "val.py", "--weights", str(SHARED / "weights" / "yolov5n.pt"), "--save-json"]
-        command += ["--data", str(tmp_path / f"{name}.yaml"), "--batch-size", "1", "--workers", "0", "--as-yolov5", "--half"]
+        command += [
+            "--data",
+            str(tmp_path / f"{name}.yaml"),
+            "--batch-size",
+            "1",
+            "--workers",
+            "0",
+            "--as-yolov5",
+            "--half",
+        ]
         subprocess.run([*command, "--project", str(tmp_path), "--name", name], cwd=REPOSITORY, check=True)
         metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     keys = CocoSummary._fields

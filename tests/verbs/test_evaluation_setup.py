@@ -117,7 +117,7 @@ def test_what_yolov5_does_not_do_is_refused(tmp_path: Path) -> None:
             config(tmp_path, as_yolov5=True, precision=name)
     write_small_checkpoint(tmp_path / "small.pt")
     setup = EvaluationSetup.of(config(tmp_path, as_yolov5=True, half=True, augment=True))
-    with pytest.raises(UsageError, match="--as-yolov5 --half: rounds one .pt file"):
+    with pytest.raises(UsageError, match=r"--as-yolov5 --half: rounds one \.pt file"):
         setup.detector(setup.config.weights)
 
 
