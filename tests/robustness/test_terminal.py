@@ -40,3 +40,26 @@ def test_figures_of_objects_that_do_not_exist(trained: tuple[Path, Outcome]) -> 
     assert "-1.0" not in text
     assert math.isfinite(metrics["AP"])
     assert (run / "results.png").is_file()
+
+
+@pytest.mark.case(AREA, "training without a terminal", "no carriage return, nothing on standard error")
+def test_no_bars_in_the_log_of_a_training(trained: tuple[Path, Outcome]) -> None:
+    _, outcome = trained
+    assert "\r" not in outcome.output and outcome.errors == ""
+
+
+COMMANDS = {
+    "val": "val --weights {weights} --data {data} --img 64 --workers 0",
+    "detect": "detect --weights {weights} --source {images} --img 64",
+    "export": "export --weights {weights} --include onnx --img 64",
+}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(one, marks=pytest.mark.case(AREA, f"{one} without a terminal", "no bar")) for one in COMMANDS]
+)
+def test_no_bars_in_a_log(name: str, data: Path, weights: Path, tmp_path: Path) -> None:
+    images = data.parent / "images" / "val"
+    script, *words = COMMANDS[name].format(weights=weights, data=data, images=images).split()
+    outcome = succeeds(script, *words, folder=tmp_path)
+    assert "\r" not in outcome.output + outcome.errors, outcome
