@@ -236,8 +236,8 @@ def row_of(way: Way, data: Path, flags: Namespace) -> list[object]:
     _, cost = python(*words, "--noval", "--noplots", *(["--tile", way.tile] if way.tile else [])).finished()
     words = ["val.py", "--weights", runs / name / "weights" / "last.pt", *common, f"val-{name}"]
     python(*words, *(["--slice", way.tile] if way.tile else [])).finished()
-    metrics: dict[str, float] = json.loads((runs / f"val-{name}" / "metrics.json").read_text())
-    figures = [f"{metrics[figure]:.3f}" for figure in FIGURES]
+    metrics: dict[str, float | None] = json.loads((runs / f"val-{name}" / "metrics.json").read_text())
+    figures = ["-" if value is None else f"{value:.3f}" for value in map(metrics.__getitem__, FIGURES)]
     return [way.name, way.samples, way.epochs, f"{cost.cpu:.0f}", *figures]
 
 

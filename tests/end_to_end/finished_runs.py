@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
 import re
 import signal
+import struct
 import subprocess
+import termios
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -31,14 +37,15 @@ def assert_same_run(first: Path, second: Path) -> None:
 def killed_when(words: Sequence[str], shown: str, folder: Path) -> None:
     """Start a command in ``folder`` and kill it when its progress bar shows what the pattern ``shown`` matches."""
     every_step = environment() | {"TQDM_MININTERVAL": "0"}  # a bar drawn ten times a second may skip a short epoch
-    with subprocess.Popen(
-        words, cwd=folder, env=every_step, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
-    ) as process:
-        assert process.stderr is not None
+    screen, terminal = pty.openpty()  # without a terminal there is no bar, nor on one of no columns
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+    with subprocess.Popen(words, cwd=folder, env=every_step, stdout=subprocess.DEVNULL, stderr=terminal) as process:
+        os.close(terminal)
         text = ""
         while not re.search(shown, text):
-            character = process.stderr.read(1)
-            assert character, f"the run ended before it could be killed:\n{text}"
-            text += character
+            with contextlib.suppress(OSError):  # a terminal that nobody writes to any more
+                text += os.read(screen, 1024).decode(errors="replace")
+            assert process.poll() is None, f"the run ended before it could be killed:\n{text}"
         process.send_signal(signal.SIGKILL)
+    os.close(screen)
     assert process.returncode == -signal.SIGKILL

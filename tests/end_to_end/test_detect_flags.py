@@ -332,7 +332,7 @@ def test_progress_is_logged_where_there_is_no_terminal(
     monkeypatch.setattr("utils.runtime.console_log.EVERY", 0.0)
     detect(folder)
     assert [line.split(",")[0] for line in caplog.messages if " per second" in line] == [
-        "1 of 3 frames",
-        "2 of 3 frames",
-        "3 of 3 frames",
+        "detecting: 1 of 3 frames",
+        "detecting: 2 of 3 frames",
+        "detecting: 3 of 3 frames",
     ]

@@ -1,4 +1,4 @@
-"""Official weights on real images: the figures of the original program, which computes them in half precision."""
+"""Official weights on real images: the figures of the original program, in fp32 and in half precision."""
 
 from __future__ import annotations
 
@@ -26,16 +26,21 @@ REPOSITORY = Path(__file__).parents[2]
 @needs_shared
 @pytest.mark.acceptance
 @pytest.mark.parametrize("batch_size", [1, 32])
-def test_figures_of_the_original_program(batch_size: int, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("flags", "file"),
+    [((), "yolov5n_coco128_metrics_fp32.json"), (("--half",), "yolov5n_coco128_metrics.json")],  # val.run: half
+    ids=["fp32", "half"],
+)
+def test_figures_of_the_original_program(flags: tuple[str, ...], file: str, batch_size: int, tmp_path: Path) -> None:
     spec = (REPOSITORY / "data" / "coco128.yaml").read_text(encoding="utf-8").splitlines()
     root = f"path: {SHARED / 'data' / 'coco128'}"
     data = tmp_path / "coco128.yaml"
     data.write_text("\n".join(root if line.startswith("path:") else line for line in spec), encoding="utf-8")
     command = [sys.executable, "val.py", "--weights", str(SHARED / "weights" / "yolov5n.pt"), "--data", str(data)]
     command += ["--imgsz", "640", "--batch-size", str(batch_size), "--workers", "0", "--as-yolov5"]
-    subprocess.run([*command, "--project", str(tmp_path), "--name", "val"], cwd=REPOSITORY, check=True)
+    subprocess.run([*command, *flags, "--project", str(tmp_path), "--name", "val"], cwd=REPOSITORY, check=True)
 
-    reference = json.loads((SHARED / "reference" / "yolov5n_coco128_metrics.json").read_text())
+    reference = json.loads((SHARED / "reference" / file).read_text())
     metrics = json.loads((tmp_path / "val" / "metrics.json").read_text())
     expected = reference[f"batch{batch_size}"]
     ours = {"P": "precision", "R": "recall", "mAP50": "map50", "mAP": "map50_95"}
@@ -60,7 +65,16 @@ def test_the_same_figures_through_every_path(tmp_path: Path) -> None:
     metrics = {}
     for name in ("labels", "annotated"):
         command = [sys.executable, "val.py", "--weights", str(SHARED / "weights" / "yolov5n.pt"), "--save-json"]
-        command += ["--data", str(tmp_path / f"{name}.yaml"), "--batch-size", "1", "--workers", "0", "--as-yolov5"]
+        command += [
+            "--data",
+            str(tmp_path / f"{name}.yaml"),
+            "--batch-size",
+            "1",
+            "--workers",
+            "0",
+            "--as-yolov5",
+            "--half",
+        ]
         subprocess.run([*command, "--project", str(tmp_path), "--name", name], cwd=REPOSITORY, check=True)
         metrics[name] = json.loads((tmp_path / name / "metrics.json").read_text())
     keys = CocoSummary._fields

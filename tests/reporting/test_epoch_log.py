@@ -5,14 +5,17 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
+import pandas
 import pytest
 
 from tests.reporting.hand_made import class_report, report_of
 from tests.training.test_early_stopping import records
 from utils.evaluation.evaluation_report import LossFigures
 from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.reporting.epoch_loggers import figures
 
 YOLOV5_COLUMNS = [
     "epoch",
@@ -74,7 +77,8 @@ def test_every_figure_comes_into_its_column(tmp_path: Path) -> None:
     with (tmp_path / "r.csv").open() as file:
         header, row = csv.reader(file)
     assert [cell.strip() for cell in header] == list(COLUMNS)
-    assert [float(cell) for cell in row] == list(COLUMNS.values())
+    assert row.pop() == ""  # no large objects
+    assert [float(cell) for cell in row] == list(COLUMNS.values())[:-1]
     assert {len(cell) for cell in (*header, *row)} == {20}
 
 
@@ -98,7 +102,7 @@ def test_the_line_of_an_epoch() -> None:
     losses = "epoch 7: box 0.5000  obj 0.2500  cls 0.1250"
     assert epoch_record(7, LOSSES, RATES, None).line() == losses
     assert epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0))).line() == (
-        f"{losses} | P 0.500  R 0.250  mAP50 0.375  mAP50-95 0.300  AP_S 0.125  AP_M 0.600  AP_L -1.000"
+        f"{losses} | P 0.500  R 0.250  mAP50 0.375  mAP50-95 0.300\n         AP_S 0.125  AP_M 0.600  AP_L -"
     )
 
 
@@ -106,3 +110,29 @@ def test_a_record_comes_back_out_of_a_checkpoint() -> None:
     record = epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0), loss=LossFigures(3.0, 2.0, 1.0)))
     read: Callable[..., EpochRecord] = EpochRecord
     assert read(**record.as_dict()) == record
+
+
+@pytest.mark.case("Words on the terminal", "no object of a size in the data set", "empty in results.csv")
+def test_sizes_without_objects_are_empty_cells(tmp_path: Path) -> None:
+    path = tmp_path / "results.csv"
+    first, second = records(0.1, 0.2)
+    write_results_csv(path, [first, replace(second, ap_s=0.25, ap_m=-1.0, ap_l=-1.0)])
+    unmeasured, measured = path.read_text().splitlines()[1:]
+    assert unmeasured.endswith("nan") and measured.endswith("0.25,,")
+    assert figures(replace(first, map50=math.nan, ap_s=0.25, ap_m=-1.0)).keys() >= {"metrics/AP_S", "x/lr0"}
+    assert not figures(replace(first, ap_m=-1.0)).keys() & {"metrics/AP_M", "metrics/AP_L", "val/box_loss"}
+    table = pandas.read_csv(path, skipinitialspace=True)
+    assert table["metrics/AP_L"].isna().all() and table["metrics/AP_L"].dtype == float
+
+
+@pytest.mark.case("Words on the terminal", "the line of an epoch", "100 columns at most, - for sizes without objects")
+def test_the_line_of_an_epoch_is_at_most_100_columns_wide() -> None:
+    (record,) = records(0.123)
+    assert record.line().splitlines()[1].split() == ["AP_S", "nan", "AP_M", "nan", "AP_L", "nan"]
+    losses = {"train_box": 12345.678, "train_obj": 99.123456, "train_cls": 0.001}
+    wide = replace(record, epoch=9999, precision=1.0, recall=1.0, ap_s=0.5, ap_m=-1.0, ap_l=-1.0, **losses)
+    lines = wide.line().splitlines()
+    assert max(map(len, lines)) <= 100, lines
+    assert lines[0].startswith("epoch 9999: box 1.235e+04  obj 99.12  cls 0.0010 | P 1.000  R 1.000  mAP50 0.123")
+    assert lines[1].split() == ["AP_S", "0.500", "AP_M", "-", "AP_L", "-"]
+    assert "\n" not in replace(record, map50_95=math.nan).line()

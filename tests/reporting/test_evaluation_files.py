@@ -36,6 +36,7 @@ from utils.reporting.evaluation_files import (
     SampleImages,
     figure_text,
     format_table,
+    narrow_text,
     speed_line,
     write_evaluation_plots,
     write_metrics,
@@ -191,8 +192,8 @@ def test_the_two_blocks_of_a_report() -> None:
     assert rows(coco)[0] == ["Class", *COCO._fields]
     figures = ["0.5", "0.75", "0.25", "0.125", "0.6", "-", "0.1", "0.2", "0.3", "0.4", "0.5", "-"]
     assert rows(coco)[1:] == [[name, *figures] for name in ("all", "cat", "dog")]
-    # Columns stand below each other: right edges at 22 + 11 k and, of the twelve of COCO, at 22 + 8 k.
-    for block, width in ((yolov5, 22 + 6 * 11), (coco, 22 + 12 * 8)):
+    # Columns stand below each other: right edges at 22 + 11 k and, of the twelve of COCO, at 22 + 6 k.
+    for block, width in ((yolov5, 22 + 6 * 11), (coco, 22 + 12 * 6)):
         assert {len(line) for line in block.splitlines()} == {width}
 
 
@@ -206,12 +207,23 @@ def test_when_classes_are_listed(count: int, verbose: bool, shown: int) -> None:
         assert len(rows(block)) == 2 + shown  # the header, the whole
 
 
-def test_a_long_name_widens_its_column() -> None:
-    name = "a very long name of a class, indeed"
-    yolov5, coco = format_table(report_of(class_report(name, 0)), verbose=True).split("\n\n")
-    for block in (yolov5, coco):
-        assert len({len(line) for line in block.splitlines()}) == 1
-        assert block.splitlines()[2].startswith(f"  {name}")
+@pytest.mark.case(
+    "Words on the terminal", "COCO's table with a long class name", "100 columns at most, the name cut with …"
+)
+def test_a_long_name_widens_its_column_and_is_cut_where_100_columns_end() -> None:
+    for name, shown in (
+        ("a name of a class, indeed", " a name of a class, indeed "),
+        ("a very long name of a class, indeed", " a very long name of a clas\u2026 "),
+    ):
+        yolov5, coco = format_table(report_of(class_report(name, 0)), verbose=True).split("\n\n")
+        for block in (yolov5, coco):
+            (width,) = {len(line) for line in block.splitlines()}
+            assert width <= 100 and block.splitlines()[2].startswith(shown)
+
+
+def test_a_figure_in_five_characters() -> None:
+    values = {0.0: "0", 0.5: "0.5", 0.12345: "0.123", 0.01234: "0.012", 0.00123: "0.001", 0.00012: "1e-04", -1.0: "-"}
+    assert {value: narrow_text(value) for value in values} == values
 
 
 def test_ranges_of_area_have_a_block_of_their_own() -> None:
@@ -229,6 +241,7 @@ def test_times_per_image() -> None:
     assert speed_line(report_of()) == "Speed: 1.2 ms pre-process, 20.0 ms inference, 3.5 ms NMS per image"
 
 
+@pytest.mark.case("Words on the terminal", "no object of a size in the data set", "null in metrics.json")
 def test_metrics_json_holds_figures_settings_and_what_comes_beside(tmp_path: Path) -> None:
     report = report_of(class_report("cat", 4), loss=LossFigures(0.1, 0.2, 0.3))
     settings = {"imgsz": 640, "project": Path("runs/val")}  # JSON has no form for a path
@@ -238,8 +251,9 @@ def test_metrics_json_holds_figures_settings_and_what_comes_beside(tmp_path: Pat
     assert read["settings"] == {"imgsz": 640, "project": "runs/val"}
     assert (read["weights"], read["errors"]) == ("a.pt", [1, 2])
     assert [read[key] for key in ("precision", "recall", "map50", "map50_95")] == [0.5, 0.25, 0.375, 0.3]
-    assert {key: read[key] for key in COCO._fields} == COCO._asdict()
+    # No large object: null.
+    assert {key: read[key] for key in COCO._fields} == COCO._asdict() | {"AP_L": None, "AR_L": None}
     assert read["loss"] == {"box": 0.1, "objectness": 0.2, "classification": 0.3}
     assert read["speed_ms"] == {"preprocess": 1.25, "inference": 20.0, "nms": 3.5}
     (cat,) = read["per_class"]
-    assert (cat["name"], cat["index"], cat["images"], cat["objects"], cat["AP_L"]) == ("cat", 4, 3, 7, -1)
+    assert (cat["name"], cat["index"], cat["images"], cat["objects"], cat["AP_L"]) == ("cat", 4, 3, 7, None)

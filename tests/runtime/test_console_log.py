@@ -5,6 +5,8 @@ from __future__ import annotations
 import atexit
 import errno
 import gc
+import io
+import itertools
 import logging
 import re
 import signal
@@ -14,7 +16,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from utils.runtime.console_log import EVERY, OWN_PACKAGES, Progress, progress_line, run_verb, start_console_log
+from utils.runtime.console_log import (
+    EVERY,
+    OWN_PACKAGES,
+    Progress,
+    counted,
+    progress_line,
+    run_verb,
+    start_console_log,
+    with_progress,
+)
 from utils.runtime.stop_signals import Stopped
 from utils.user_error import UsageError, UserError
 
@@ -138,8 +149,87 @@ def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog:
         for _ in range(4):
             told.advance(15)
     assert told.done == 60
-    # After 14, 15, 16 and 30 seconds: the second and the fourth are due.
+    # After 9, 10, 11 and 20 seconds: the second and the fourth are due.
     assert [record.getMessage() for record in caplog.records] == [
-        "30 of 60 frames, 2.0 per second, 0:15 left",
-        "60 of 60 frames, 2.0 per second, 0:00 left",
+        "reading: 30 of 60 frames, 3.0 per second, 0:10 left",
+        "reading: 60 of 60 frames, 3.0 per second, 0:00 left",
     ]
+
+
+def told_by(
+    steps: int, seconds: float, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, **settings: bool
+) -> list[str]:
+    """What is logged of so many steps of so many seconds each."""
+    caplog.set_level(logging.INFO)
+    clock = itertools.count(0.0, seconds)
+    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    for _ in with_progress(range(steps), steps, "batch", "epoch 0/9", **settings):
+        pass
+    return caplog.messages
+
+
+@pytest.mark.case(
+    "Words on the terminal", "progress where there is no terminal", "a line every ten seconds or tenth, no bar"
+)
+@pytest.mark.parametrize(
+    ("steps", "seconds", "lines"),
+    [
+        (1000, 0.005, 0),  # 5 s
+        (1000, 0.05, 4),  # 50 s, of which the first line comes after 10.05
+        (1000, 0.2, 10),  # 200 s: every tenth
+        (1000, 2.0, 33),  # 2000 s: every minute, long before a tenth
+    ],
+)
+def test_lines_are_few(
+    steps: int,
+    seconds: float,
+    lines: int,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    told = told_by(steps, seconds, monkeypatch, caplog)
+    assert len(told) == lines
+    assert all(re.match(r"epoch 0/9: \d+ of 1000 batches, \d+\.\d per second, \d+:\d\d left$", line) for line in told)
+    assert capsys.readouterr() == ("", "")
+
+
+def test_nothing_is_told_of_what_is_not_shown(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert told_by(1000, 2.0, monkeypatch, caplog, shown=False) == []
+
+
+class Terminal(io.StringIO):
+    """Standard error on a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def test_a_terminal_has_a_bar_and_no_lines(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    screen = Terminal()
+    monkeypatch.setattr("sys.stderr", screen)
+    with Progress(30, "batch", "epoch 0/9") as progress:
+        progress.advance(10, "box 0.1")
+    assert "\repoch 0/9:   0%|" in screen.getvalue()
+    assert told_by(1000, 2.0, monkeypatch, caplog) == []
+
+
+def test_a_download_is_told_in_megabytes_and_goes_on_from_what_is_there() -> None:
+    assert progress_line(6_000_000, 12_000_000, "B", 2.0, 4_000_000) == "6.0 of 12.0 MB, 1.0 MB per second"
+    assert progress_line(6_000_000, None, "B", 2.0) == "6.0 MB, 3.0 MB per second"
+
+
+@pytest.mark.parametrize(
+    ("number", "noun", "text"),
+    [
+        (1, "row", "1 row"),
+        (0, "row", "0 rows"),
+        (2, "batch", "2 batches"),
+        (1, "class", "1 class"),
+        (3, "class", "3 classes"),
+    ],
+)
+def test_counts_and_nouns_agree(number: int, noun: str, text: str) -> None:
+    assert counted(number, noun) == text

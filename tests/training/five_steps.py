@@ -35,10 +35,8 @@ class Progress:
 
     count = 0
 
-    def set_postfix_str(self, *_: object, **__: object) -> None: ...
-
-    def update(self) -> None:
-        self.count += 1
+    def advance(self, steps: int, note: str) -> None:
+        self.count += steps
         if self.count == STEPS:
             raise Enough
 

@@ -10,11 +10,13 @@ from typing import Any
 import pytest
 
 import val
+from models.yolo import DetectionModel
 from tests.exporting.small_model import write_small_checkpoint, write_small_torchscript
 from tests.small_dataset import write_small_dataset
 from utils.config.val_flags import ValConfig
+from utils.evaluation.yolov5_rounding import HalfPrecisionDetector
 from utils.inference.slicing import SliceSettings
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 from utils.verbs.evaluate import EvaluationSetup
 
 
@@ -73,3 +75,58 @@ def test_a_fixed_size_wins_and_is_told(tmp_path: Path, caplog: pytest.LogCapture
     assert detector.names == ("red", "green", "blue"), "those of the data set, as the file has none"
     assert setup.evaluate(detector).images == 3
     assert "image size 96x96 (height x width): taking 64x96 px, the only size that the model file takes" in caplog.text
+
+
+@pytest.mark.usefixtures("dataset")
+@pytest.mark.parametrize(
+    ("settings", "halved"),
+    [
+        pytest.param({}, 0, marks=pytest.mark.case("Flags", "`val.py --as-yolov5`", "fp32, as `python val.py` there")),
+        pytest.param(
+            {"half": True},
+            1,
+            marks=pytest.mark.case("Flags", "`val.py --as-yolov5 --half` on a CPU", "every step rounded to fp16"),
+        ),
+        ({"precision": "fp16"}, 1),
+    ],
+)
+def test_half_precision_as_yolov5_only_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: dict[str, Any], halved: int
+) -> None:
+    made: list[HalfPrecisionDetector] = []
+
+    def halving(model: DetectionModel) -> HalfPrecisionDetector:
+        made.append(HalfPrecisionDetector(model))
+        return made[-1]
+
+    monkeypatch.setattr("utils.verbs.evaluate.HalfPrecisionDetector", halving)
+    write_small_checkpoint(tmp_path / "small.pt")
+    setup = EvaluationSetup.of(config(tmp_path, as_yolov5=True, **settings))
+    assert setup.settings.halved_padding
+    setup.evaluate(setup.detector(setup.config.weights))
+    assert len(made) == halved
+
+
+@pytest.mark.usefixtures("dataset")
+@pytest.mark.case(
+    "Flags", "`val.py --as-yolov5 --precision bf16`", "exit 2: “--as-yolov5 --precision bf16: YOLOv5 validates in fp32”"
+)
+def test_what_yolov5_does_not_do_is_refused(tmp_path: Path) -> None:
+    for name in ("bf16", "auto"):
+        with pytest.raises(UsageError, match=f"--as-yolov5 --precision {name}: YOLOv5 validates in fp32, with --half"):
+            config(tmp_path, as_yolov5=True, precision=name)
+    write_small_checkpoint(tmp_path / "small.pt")
+    setup = EvaluationSetup.of(config(tmp_path, as_yolov5=True, half=True, augment=True))
+    with pytest.raises(UsageError, match=r"--as-yolov5 --half: rounds one \.pt file"):
+        setup.detector(setup.config.weights)
+
+
+@pytest.mark.usefixtures("dataset")
+@pytest.mark.case("Flags", "`val.py --conf 0.25`", "evaluated, with one warning that mAP is lower so")
+def test_a_higher_threshold_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    EvaluationSetup.of(config(tmp_path))
+    EvaluationSetup.of(config(tmp_path, conf_thres=0.0))
+    assert not caplog.messages
+    EvaluationSetup.of(config(tmp_path, conf_thres=0.25))
+    line = "--conf-thres 0.25: what scores less is not counted, so mAP is lower than at the default 0.001"
+    assert caplog.messages == [line]

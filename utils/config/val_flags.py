@@ -57,7 +57,10 @@ class ValConfig:
     precision: str = shared_flags.precision()
     half: bool = shared_flags.half()
     as_yolov5: bool = flag(
-        False, "round as YOLOv5's own validation does, for figures that compare with its own", group="Run"
+        False,
+        "order, padding and fp32 as YOLOv5's python val.py, for figures that compare with its own; "
+        "with --half its half precision too, on any device",
+        group="Run",
     )
     verbose: bool = flag(False, "print the figures of every class", group="Output")
     area_ranges: tuple[str, ...] | None = flag(
@@ -80,9 +83,16 @@ class ValConfig:
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)
+        if self.as_yolov5 and self.precision not in ("fp32", "fp16"):
+            raise UsageError(f"--as-yolov5 --precision {self.precision}: YOLOv5 validates in fp32, with --half in fp16")
         if self.compare and len(self.weights) < 2:
             raise UsageError("--compare: needs several files, --weights n.pt s.pt")
         if self.compare and self.task in ("speed", "study"):
             raise UsageError(f"--compare --task {self.task}: compares on train, val or test")
         if self.slice is not None and (self.save_hybrid or self.as_yolov5 or self.square):
             raise UsageError("--slice: does not go with --save-hybrid, --as-yolov5 or --square")
+
+    @property
+    def half_as_yolov5(self) -> bool:
+        """Whether every step is rounded to half precision, as ``val.py --half`` of YOLOv5 does on a GPU."""
+        return self.as_yolov5 and (self.half or self.precision == "fp16")

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
-from tqdm import tqdm
 
 from utils.dataset.image_files import ImageReadError, image_size, list_images, read_image
 from utils.runtime.archives import unpack
+from utils.runtime.console_log import with_progress
 from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 
@@ -69,7 +69,7 @@ class ClassificationDataset:
             return self
         with ThreadPoolExecutor(SCAN_THREADS) as pool:
             decoded = pool.map(self.image, range(len(self)))
-            shown = tqdm(decoded, f"{self.part}: decoding", len(self), leave=False, disable=None)
+            shown = with_progress(decoded, len(self), "image", f"{self.part}: decoding")
             return replace(self, memory=tuple(shown))
 
 
@@ -192,7 +192,7 @@ def scanned(part: str, names: tuple[str, ...], files: Sequence[Path], classes: n
         UserError: nothing is left.
     """
     with ThreadPoolExecutor(SCAN_THREADS) as pool:
-        found = tqdm(pool.map(_problem, files), f"{part}: scanning", len(files), leave=False, disable=None)
+        found = with_progress(pool.map(_problem, files), len(files), "image", f"{part}: scanning")
         reasons = list(found)
     good = [index for index, reason in enumerate(reasons) if not reason]
     problems = tuple(reason for reason in reasons if reason)

@@ -19,12 +19,12 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils.dataset.detection_dataset import DetectionDataset, ImageCache
 from utils.dataset.image_files import read_image
 from utils.dataset.label_cache import cache_folder_of
 from utils.dataset.label_index import LabelIndex, PathList
+from utils.runtime.console_log import with_progress
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -150,7 +150,7 @@ def _decoded(paths: PathList, layout: ImageLayout, title: str) -> Iterator[np.nd
 
     with ThreadPoolExecutor(_READERS) as pool:
         images = pool.map(decode, range(len(paths)))
-        yield from tqdm(images, desc=f"decoding {title}", total=len(paths), unit="file", disable=not title, leave=False)
+        yield from with_progress(images, len(paths), "image", f"decoding {title}", shown=bool(title))
 
 
 def _mapped_file(paths: PathList, layout: ImageLayout, folder: Path) -> Path:

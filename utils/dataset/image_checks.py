@@ -12,11 +12,11 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
+from utils.runtime.console_log import with_progress
 from utils.runtime.threads import one_opencv_thread
 from utils.user_error import UserError
 
@@ -65,7 +65,7 @@ def check_images(index: LabelIndex, *, title: str = "") -> ImageChecks:
 
     with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
         results = pool.map(check, range(len(index)))
-        found = list(tqdm(results, desc=title, total=len(index), unit="image", disable=not title, leave=False))
+        found = list(with_progress(results, len(index), "image", title, shown=bool(title)))
     problems = [LabelProblem(str(index.paths[row]), 0, text) for row, (_, _, text) in enumerate(found) if text]
     return ImageChecks(
         hashes=np.array([bits for bits, _, _ in found], dtype=bool).reshape(-1, HASH_SIDE**2),

@@ -21,12 +21,12 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
-from tqdm import tqdm
 
 from utils.dataset.image_files import ImageReadError, image_size, label_file, label_path, list_images, other_label_file
 from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file, read_voc_file
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.geometry.letterbox import FrameSize
+from utils.runtime.console_log import with_progress
 from utils.user_error import UserError
 
 log = logging.getLogger(__name__)
@@ -151,8 +151,8 @@ def _scan(rows: Sequence[int], scan: Callable[[int], _Scanned], title: str) -> d
         return {}
     with ThreadPoolExecutor(_READERS) as pool:
         results = pool.map(scan, rows)
-        bar = tqdm(results, desc=title, total=len(rows), unit="file", disable=not title, leave=False)
-        return dict(zip(rows, bar, strict=True))
+        progress = with_progress(results, len(rows), "file", title, shown=bool(title))
+        return dict(zip(rows, progress, strict=True))
 
 
 def _scan_one(image: Path, label: Path, class_of: Mapping[str, int]) -> _Scanned:

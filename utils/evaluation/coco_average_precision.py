@@ -95,6 +95,11 @@ class CocoSummary(NamedTuple):
     AR_L: float
 
 
+def existing_figures(row: Mapping[str, object]) -> dict[str, object]:
+    """The row for a file: None for a figure of objects that do not exist."""
+    return {key: None if isinstance(value, int | float) and not value >= 0 else value for key, value in row.items()}
+
+
 NO_FIGURES = CocoSummary(*[-1.0] * 12)  # where there is no ground truth
 
 

@@ -12,6 +12,7 @@ from utils.evaluation.coco_average_precision import (
     AreaRange,
     CocoFigures,
     evaluator_of_area,
+    existing_figures,
     scores_of_found,
 )
 
@@ -71,7 +72,7 @@ class ErrorAnalysis:
         """Plain values for ``metrics.json``."""
         return {
             "errors": [
-                {"area": size.area.name, "objects": size.objects, "AP50": size.AP50}
+                existing_figures({"area": size.area.name, "objects": size.objects, "AP50": size.AP50})
                 | {one.kind: {"count": one.errors, "ap50_lost": one.ap50_lost} for one in size.kinds}
                 for size in self.by_size
             ],

@@ -12,7 +12,6 @@ from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils.dataset.coco_annotations import CocoTruth
 from utils.dataset.label_files import plain_name
@@ -29,6 +28,7 @@ from utils.evaluation.evaluation_report import (
 from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
+from utils.runtime.console_log import with_progress
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.runtime.threads import read_ahead
@@ -181,8 +181,8 @@ def evaluate(
     tally, clock, losses = _Tally(loader.dataset, detector, settings, observers), _Clock(device), []
     with _evaluation_mode(detector), torch.no_grad():
         shown = settings.progress and ranks.is_writer
-        bar = tqdm(loader, desc="evaluating", unit="batch", disable=not shown, leave=False)
-        for number, batch in enumerate(bar):
+        batches = with_progress(loader, len(loader), "batch", "evaluating", shown=shown)
+        for number, batch in enumerate(batches):
             with clock.stage("preprocess"):
                 batch = batch.on(device)
             with clock.stage("inference"):
@@ -235,8 +235,8 @@ def evaluate_predictor(
     own = range(ranks.rank, len(dataset), ranks.world)
     images = read_ahead(dataset.source_image, own, threads=readers)
     shown = settings.progress and ranks.is_writer
-    bar = tqdm(images, total=len(own), desc="evaluating", unit="image", disable=not shown, leave=False)
-    for index, image in zip(own, bar, strict=True):
+    progress = with_progress(images, len(own), "image", "evaluating", shown=shown)
+    for index, image in zip(own, progress, strict=True):
         with clock.stage("inference"):
             (detections,) = predictor([image])
         tally.add(index, dataset.index.paths[index], detections.cpu())

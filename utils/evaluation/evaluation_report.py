@@ -18,6 +18,7 @@ from utils.evaluation.coco_average_precision import (
     CocoFindings,
     CocoSummary,
     coco_figures,
+    existing_figures,
     findings_from_detections,
     truth_from_labels,
 )
@@ -77,7 +78,7 @@ class ClassReport:
         plain: dict[str, object] = {
             key: getattr(self, key) for key in ("name", "index", "images", "objects", *YOLOV5_FIGURES)
         }
-        return plain | self.coco._asdict()
+        return plain | existing_figures(self.coco._asdict())
 
 
 YOLOV5_FIGURES = ("precision", "recall", "map50", "map50_95")
@@ -119,11 +120,14 @@ class EvaluationReport:
         return self.coco_figures.findings
 
     def as_dict(self) -> dict[str, object]:
-        """Plain values with the keys of ``metrics.json``; curves and confusion matrix are left out."""
+        """Plain values with the keys of ``metrics.json``, None for a figure of objects that do not exist.
+
+        Curves and confusion matrix are left out.
+        """
         plain: dict[str, object] = {key: getattr(self, key) for key in YOLOV5_FIGURES}
         return plain | {
-            **self.coco._asdict(),
-            "by_area": [one._asdict() for one in self.by_area],
+            **existing_figures(self.coco._asdict()),
+            "by_area": [existing_figures(one._asdict()) for one in self.by_area],
             "images": self.images,
             "objects": self.objects,
             "loss": self.loss._asdict() if self.loss else None,

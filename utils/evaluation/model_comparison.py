@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 from utils.dataset.coco_annotations import CocoTruth
 from utils.evaluation.coco_average_precision import COCO_RANGES, CocoFindings, hotcoco_evaluator
+from utils.runtime.console_log import with_progress
 
 CONFIDENCE = 0.95
 RESAMPLES = 1000
@@ -65,8 +65,7 @@ def resampled_figures(truth: CocoTruth, findings: CocoFindings, draws: np.ndarra
     weights = torch.from_numpy(draws)
     sums = np.zeros((2, len(draws)))
     counts = np.zeros((2, len(draws)))
-    bar = tqdm(rankings.items(), desc=title, unit="class", disable=not title, leave=False)
-    for (_, area), ranking in bar:
+    for (_, area), ranking in with_progress(rankings.items(), len(rankings), "class", title, shown=bool(title)):
         place = 0 if area == areas[0].high else 1
         ap = np.concatenate([_average_precision(ranking, part) for part in _parts(weights, ranking)])
         sums[place] += np.nan_to_num(ap)

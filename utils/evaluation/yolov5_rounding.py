@@ -1,9 +1,10 @@
-"""YOLOv5's own rounding, for figures that compare with its published ones to the third decimal.
+"""YOLOv5's own order, padding and rounding, for figures that compare with its published ones to the third decimal.
 
-Its ``val.run`` computes in half precision down to the corners of a box, where coordinates beyond 256 and 512 pixels
-have steps of 1/4 and 1/2 pixel; it convolves in channels-first order; it leaves images of equal shape in the order of
-NumPy's quicksort; and it leads boxes back through half the padding even where that is half a pixel more than the
-padding applied. None of it is wanted for its own sake: the default here is float32, a stable order, the true padding.
+It leaves images of equal shape in the order of NumPy's quicksort, and it leads boxes back through half the padding even
+where that is half a pixel more than the padding applied. In half precision (``val.py --half``, and ``val.run``, whose
+default it is) it computes so down to the corners of a box, where coordinates beyond 256 and 512 pixels have steps of
+1/4 and 1/2 pixel, and it convolves in channels-first order. None of it is wanted for its own sake: the default here is
+float32, a stable order, the true padding.
 """
 
 from __future__ import annotations

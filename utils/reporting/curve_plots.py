@@ -56,9 +56,7 @@ def plot_results(path: Path, records: Sequence[FinishedEpoch]) -> None:
     epochs = np.array([record.epoch for record in records])
     for panel, column in zip(axes, columns, strict=False):
         values = np.array([record.row()[column] for record in records], dtype=float)
-        if "/AP_" in column:
-            values[values < 0] = np.nan  # no object of that size in the data set
-        known = ~np.isnan(values)
+        known = values >= 0  # measured, of objects that exist
         panel.plot(epochs[known], values[known], marker=".", color=BLUE)
         panel.set_title(column, fontsize=10)
         panel.set_xlabel("epoch", fontsize=8)

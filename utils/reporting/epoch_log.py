@@ -52,7 +52,10 @@ class FinishedEpoch(Protocol):
         """The epoch for the console."""
 
     def row(self) -> dict[str, float]:
-        """Figures by the columns of ``results.csv``, in their order, NaN for what was not measured."""
+        """Figures by the columns of ``results.csv``, in their order.
+
+        NaN for what was not measured; below 0, as no other figure, for objects that do not exist.
+        """
 
     def as_dict(self) -> dict[str, float | str]:
         """Plain values for a checkpoint, by the names of the fields."""
@@ -90,23 +93,22 @@ class EpochRecord:
         return 0.1 * self.map50 + 0.9 * self.map50_95
 
     def line(self) -> str:
-        """The epoch for the console."""
-        losses = "  ".join(f"{n} {getattr(self, 'train_' + n):.4f}" for n in ("box", "obj", "cls"))
+        """The epoch for the console: YOLOv5's figures, and COCO's in a second line, as one would be too wide."""
+        values = {"box": self.train_box, "obj": self.train_obj, "cls": self.train_cls}
+        losses = "  ".join(f"{n} {value:{'.4f' if value < 10 else '.4g'}}" for n, value in values.items())
         if not self.evaluated:
             return f"epoch {self.epoch}: {losses}"
-        figures = {
-            "P": self.precision,
-            "R": self.recall,
-            "mAP50": self.map50,
-            "mAP50-95": self.map50_95,
-            "AP_S": self.ap_s,
-            "AP_M": self.ap_m,
-            "AP_L": self.ap_l,
-        }
-        return f"epoch {self.epoch}: {losses} | " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items())
+        yolov5 = {"P": self.precision, "R": self.recall, "mAP50": self.map50, "mAP50-95": self.map50_95}
+        sizes = {"AP_S": self.ap_s, "AP_M": self.ap_m, "AP_L": self.ap_l}
+        first, second = (
+            "  ".join(f"{name} -" if value < 0 else f"{name} {value:.3f}" for name, value in row.items())
+            for row in (yolov5, sizes)
+        )
+        start = f"epoch {self.epoch}: "
+        return f"{start}{losses} | {first}\n{' ' * len(start)}{second}"
 
     def row(self) -> dict[str, float]:
-        """Figures by the columns of ``results.csv``, NaN for what was not measured."""
+        """Figures by the columns of ``results.csv``, see ``FinishedEpoch``."""
         return {column: getattr(self, field) for field, column in COLUMNS.items()}
 
     def as_dict(self) -> dict[str, float | str]:
@@ -143,5 +145,9 @@ def epoch_record(
 def write_results_csv(path: Path, records: Sequence[FinishedEpoch]) -> None:
     """Write the table of all finished epochs, at least one, whole, so that no row is ever repeated or lost."""
     header = ",".join(column.rjust(COLUMN_WIDTH) for column in records[0].row())
-    rows = [",".join(f"{value:{COLUMN_WIDTH}.5g}" for value in record.row().values()) for record in records]
+    # A cell without a value is quite empty: one of blanks is a text to pandas, and to float() no number.
+    rows = [
+        ",".join("" if value < 0 else f"{value:{COLUMN_WIDTH}.5g}" for value in record.row().values())
+        for record in records
+    ]
     write_text(path, "\n".join([header, *rows]) + "\n")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -64,8 +63,8 @@ def refuse_missing_loggers(names: Sequence[str] | None) -> None:
 
 
 def figures(record: FinishedEpoch) -> dict[str, float]:
-    """The record under the column names of ``results.csv``, without what was not measured."""
-    return {name: value for name, value in record.row().items() if name != "epoch" and not math.isnan(value)}
+    """The record under the column names of ``results.csv``, without what was not measured or does not exist."""
+    return {name: value for name, value in record.row().items() if name != "epoch" and value >= 0}
 
 
 class TensorBoardLogger:

@@ -45,6 +45,7 @@ SAMPLE_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
 DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
 AREA_HEADER = ("Instances", "AP", "AP50", "AR100")
 YOLOV5_HEADER = ("Images", "Instances", "P", "R", "mAP50", "mAP50-95")
+LONGEST_NAME = 27  # characters of a class name in the tables of the console
 MANY_CLASSES = 50  # without --verbose classes are listed up to this number
 
 
@@ -171,7 +172,7 @@ def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
         (str(row.images), str(row.objects), *map(figure_text, (row.precision, row.recall, row.map50, row.map50_95)))
         for row in reports
     ]
-    coco = [tuple(map(figure_text, row.coco)) for row in reports]
+    coco = [tuple(map(narrow_text, row.coco)) for row in reports]
     blocks = [_block(names, YOLOV5_HEADER, yolov5), _block(names, CocoSummary._fields, coco)]
     if report.by_area:
         rows = [(str(one.objects), *map(figure_text, (one.AP, one.AP50, one.AR100))) for one in report.by_area]
@@ -212,6 +213,12 @@ def figure_text(value: float) -> str:
     return f"{value:.3g}" if value >= 0.001 or value == 0 else f"{value:.1e}"
 
 
+def narrow_text(value: float) -> str:
+    """The same in five characters at most."""
+    text = figure_text(value)
+    return text if len(text) <= 5 else f"{value:.3f}" if value >= 0.001 else f"{value:.0e}"
+
+
 def _range_text(one: AreaFigures) -> str:
     return f"{one.name} {one.low:g}-{'' if one.high >= WITHOUT_END else format(one.high, 'g')}"
 
@@ -219,9 +226,11 @@ def _range_text(one: AreaFigures) -> str:
 def _block(
     names: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "Class"
 ) -> list[str]:
-    width = max(22, *(len(name) + 2 for name in names))
-    cell = 11 if len(header) < 10 else 8
+    # COCO's twelve columns and the names fit a terminal of 100.
+    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026" for name in (title, *names)]
+    width = max(22, *(len(name) + 1 for name in names))
+    cell = 11 if len(header) < 10 else 6
     return [
         f"{name:>{width}}" + "".join(f"{text:>{cell}}" for text in row)
-        for name, row in zip((title, *names), (header, *rows), strict=True)
+        for name, row in zip(names, (header, *rows), strict=True)
     ]

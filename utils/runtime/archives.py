@@ -18,8 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, cast
 
-from tqdm import tqdm
-
+from utils.runtime.console_log import with_progress
 from utils.user_error import UserError
 
 DEEPEST = 100  # folders within folders
@@ -217,7 +216,7 @@ def _stays_inside(link: tarfile.TarInfo, files: set[tuple[str, ...]]) -> bool:
 
 
 def _progress(members: list[Any], survey: _Survey) -> Iterable[Any]:
-    return tqdm(members, desc=f"unpacking {survey.archive.name}", unit="file", disable=None)
+    return with_progress(members, len(members), "file", f"unpacking {survey.archive.name}")
 
 
 def _place(survey: _Survey, extract: Callable[[Path], None]) -> None:

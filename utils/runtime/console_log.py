@@ -11,8 +11,9 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
+from typing import TypeVar
 
 from tqdm import tqdm
 
@@ -23,7 +24,9 @@ COLLECT_AFTER = 100_000  # new objects, of those that can be in a cycle; few of 
 LOGGER = logging.getLogger(__name__)
 SAID: set[str] = set()  # what need not be said again
 _SAYING = threading.Lock()
-EVERY = 15.0  # seconds between two lines
+EVERY = 10.0  # seconds at least between two lines of a progress, of which each tells a tenth more,
+SELDOM = 60.0  # or these seconds, where a tenth takes longer
+Item = TypeVar("Item")
 
 
 def start_console_log(level: int = logging.INFO) -> None:
@@ -92,13 +95,22 @@ def run_verb(verb: Callable[[], None]) -> int:
 
 
 class Progress:
-    """Counts steps of ``unit`` up to ``total`` (None if nobody knows) and tells how long the rest will take."""
+    """Counts steps of ``unit`` up to ``total`` (None if nobody knows) and tells how long the rest will take.
 
-    def __init__(self, total: int | None, unit: str, title: str) -> None:
-        self.total = total
-        self.done = 0
-        self._unit = unit
-        self._bar = tqdm(total=total, unit=unit, desc=title, disable=None, leave=False)
+    A terminal has a bar. In a file, where each state of a bar would stay, there is a line now and then.
+    """
+
+    def __init__(self, total: int | None, unit: str, title: str, *, done: int = 0, shown: bool = True) -> None:
+        """``done``: steps taken before. With ``shown`` false nothing is told."""
+        self.total, self.done, self.title, self.unit = total, done, title, unit
+        # tqdm looks for a terminal by itself.
+        disable = None if shown else True
+        size = unit == "B"
+        self._bar = tqdm(
+            total=total, initial=done, unit=unit, unit_scale=size, desc=title, disable=disable, leave=False
+        )
+        self._lines = shown and self._bar.disable
+        self._before, self._told_done = done, done
         self._start = self._told = time.monotonic()
 
     def __enter__(self) -> Progress:
@@ -109,20 +121,44 @@ class Progress:
     ) -> None:
         self._bar.close()
 
-    def advance(self, steps: int) -> None:
-        """So many more are done."""
+    def advance(self, steps: int = 1, note: str = "") -> None:
+        """So many more are done; ``note`` stands beside the bar."""
         self.done += steps
-        self._bar.update(steps)
+        if not self._lines:
+            if note:
+                self._bar.set_postfix_str(note, refresh=False)
+            self._bar.update(steps)
+            return
         now = time.monotonic()
-        if self._bar.disable and now - self._told >= EVERY:
-            self._told = now
-            LOGGER.info("%s", progress_line(self.done, self.total, self._unit, now - self._start))
+        tenth = self.total is not None and 10 * (self.done - self._told_done) >= self.total
+        if now - self._told >= (EVERY if tenth else SELDOM):
+            self._told, self._told_done = now, self.done
+            line = progress_line(self.done, self.total, self.unit, now - self._start, self._before)
+            LOGGER.info("%s: %s%s", self.title, line, f"; {note}" if note else "")
 
 
-def progress_line(done: int, total: int | None, unit: str, seconds: float) -> str:
-    """``120 of 900 frames, 8.0 per second, 1:37 left``, after ``seconds`` of work."""
-    rate = done / max(seconds, 1e-9)
-    if total is None or not done:
-        return f"{done} {unit}s, {rate:.1f} per second"
+def with_progress(
+    items: Iterable[Item], total: int | None, unit: str, title: str, *, shown: bool = True
+) -> Iterator[Item]:
+    """The items, each counted once it has been dealt with."""
+    with Progress(total, unit, title, shown=shown) as progress:
+        for item in items:
+            yield item
+            progress.advance()
+
+
+def progress_line(done: int, total: int | None, unit: str, seconds: float, before: int = 0) -> str:
+    """``120 of 900 frames, 8.0 per second, 1:37 left``, after ``seconds`` of work beyond what was done ``before``."""
+    rate = (done - before) / max(seconds, 1e-9)
+    if unit == "B":
+        of = "" if total is None else f" of {total / 1e6:.1f}"
+        return f"{done / 1e6:.1f}{of} MB, {rate / 1e6:.1f} MB per second"
+    if total is None or not rate:
+        return f"{counted(done, unit)}, {rate:.1f} per second"
     minutes, rest = divmod(round(max(total - done, 0) / rate), 60)
-    return f"{done} of {total} {unit}s, {rate:.1f} per second, {minutes}:{rest:02d} left"
+    return f"{done} of {counted(total, unit)}, {rate:.1f} per second, {minutes}:{rest:02d} left"
+
+
+def counted(number: int, noun: str) -> str:
+    """``1 row``, ``2 rows``; ``2 batches``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith(('s', 'ch')) else 's'}"

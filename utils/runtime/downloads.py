@@ -21,8 +21,7 @@ from pathlib import Path
 from typing import IO, Any
 from urllib.parse import urlsplit
 
-from tqdm import tqdm
-
+from utils.runtime.console_log import Progress
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -306,10 +305,10 @@ def _copy(response: http.client.HTTPResponse, part: IO[bytes], wanted: _Wanted, 
         raise wanted.failure("the server sent a web page, not the file")
     done = part.seek(0, os.SEEK_END)
     most = total if wanted.size is None else wanted.size
-    with tqdm(total=most, initial=done, unit="B", unit_scale=True, desc=wanted.target.name, disable=None) as bar:
+    with Progress(most, "B", wanted.target.name, done=done) as progress:
         while block := _read(response):
             part.write(block)
-            bar.update(len(block))
+            progress.advance(len(block))
             done += len(block)
             if most is not None and done > most:
                 part.truncate(0)

@@ -85,9 +85,7 @@ class EpochOutcome(NamedTuple):
 class ProgressBar(Protocol):
     """Shows how far the epoch is."""
 
-    def set_postfix_str(self, s: str, refresh: bool) -> None: ...
-
-    def update(self) -> object: ...
+    def advance(self, steps: int, note: str) -> None: ...
 
 
 def train_one_epoch(
@@ -130,8 +128,7 @@ def train_one_epoch(
             optimizer.zero_grad()
             learner.average.update(learner.model)
             waiting = 0
-        progress.set_postfix_str(meter.text(), refresh=False)
-        progress.update()
+        progress.advance(1, meter.text())
         if ranks.any(stop.signal_number is not None):
             return None
     return EpochOutcome(meter.mean(), rates.groups)

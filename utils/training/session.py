@@ -16,7 +16,6 @@ from typing import Generic
 
 import yaml
 from torch import nn
-from tqdm import tqdm
 
 from utils.config.run_flags import RunConfig
 from utils.reporting.curve_plots import plot_results
@@ -24,6 +23,7 @@ from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
+from utils.runtime.console_log import Progress
 from utils.runtime.device import describe_device, resolve_precision
 from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
@@ -210,7 +210,7 @@ def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> Non
     reseed_torch(config.seed, epoch, ranks.rank)
     batches = run.task.batches(epoch, run.state.class_ap)
     title = f"epoch {epoch}/{config.epochs - 1}"
-    with tqdm(total=len(batches), desc=title, leave=False, disable=not ranks.is_writer) as progress:
+    with Progress(len(batches), "batch", title, shown=ranks.is_writer) as progress:
         try:
             outcome = train_one_epoch(run.learner, batches, epoch, progress, stop)
         except NonFiniteLoss as error:

@@ -13,6 +13,7 @@ from pathlib import Path
 from models.summary import summarize
 from utils.config.command_line import as_command
 from utils.config.val_flags import ValConfig
+from utils.evaluation.coco_average_precision import existing_figures
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.evaluation.model_comparison import (
     CONFIDENCE,
@@ -57,7 +58,7 @@ def run_comparison(config: ValConfig) -> tuple[ComparedModel, ...]:
         rows.append(_row(label, detector, report, differences, config.imgsz))
         LOGGER.info("%s: AP %s, AP_S %s", label, figure_text(report.coco.AP), figure_text(report.coco.AP_S))
     LOGGER.info("%s", comparison_table(rows))
-    content = {"command": as_command(config, "val.py"), "models": [asdict(row) | _plain(row) for row in rows]}
+    content = {"command": as_command(config, "val.py"), "models": [_plain(row) for row in rows]}
     write_text(folder / "comparison.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "comparison.csv", _csv(rows))
     plot_comparison(folder / "comparison.png", rows)
@@ -119,11 +120,10 @@ def _row(
 
 
 def _plain(row: ComparedModel) -> dict[str, object]:
-    """The differences with the names of their parts, which ``asdict`` leaves out of named tuples."""
-    if row.differences is None:
-        return {"differences": None}
-    named = row.differences._asdict()
-    return {"differences": {key: one._asdict() if one is not None else None for key, one in named.items()}}
+    """Plain values, the differences with the names of their parts, which ``asdict`` leaves out of named tuples."""
+    named = row.differences._asdict() if row.differences is not None else None
+    parts = {key: one._asdict() if one is not None else None for key, one in named.items()} if named else None
+    return existing_figures(asdict(row)) | {"differences": parts}
 
 
 def _csv(rows: Sequence[ComparedModel]) -> str:
@@ -134,6 +134,7 @@ def _csv(rows: Sequence[ComparedModel]) -> str:
     for row in rows:
         differences = row.differences or (None, None)
         numbers = [value for one in differences for value in (one or ("", "", ""))]
-        own = [row.name, row.parameters, row.gflops, *(getattr(row, key) for key in HEADER[2:7]), row.milliseconds]
+        plain = _plain(row)
+        own = [plain[key] for key in ("name", "parameters", "gflops", *HEADER[2:7], "milliseconds")]
         writer.writerow(["" if value is None else value for value in (*own, *numbers)])
     return text.getvalue()

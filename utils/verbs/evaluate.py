@@ -21,6 +21,7 @@ from utils.dataset.evaluation_loader import DetectionLoader, SortKind, evaluatio
 from utils.evaluation.coco_average_precision import parse_area_ranges
 from utils.evaluation.error_analysis import advice, analyse_errors
 from utils.evaluation.evaluate import (
+    VALIDATION_NMS,
     Detector,
     EvaluationObserver,
     EvaluationReport,
@@ -64,7 +65,7 @@ from utils.runtime.device import describe_device, requested_precision, select_de
 from utils.runtime.failures import explained_failures
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.runtime.threads import useful_workers
-from utils.user_error import UserError
+from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
 
@@ -191,12 +192,18 @@ class EvaluationSetup:
         Raises:
             UserError: a file is missing or damaged, the data set has no such part, arithmetic that the device lacks.
         """
+        if config.conf_thres > VALIDATION_NMS.conf_thres and config.task != "speed":
+            LOGGER.warning(
+                "--conf-thres %g: what scores less is not counted, so mAP is lower than at the default %g",
+                config.conf_thres,
+                VALIDATION_NMS.conf_thres,
+            )
         device = select_device(config.device)
         reuse_freed_memory(device)
         settings = EvaluationSettings(
             nms=NmsSettings(config.conf_thres, config.iou_thres, config.max_det, multi_label=True),
             single_cls=config.single_cls,
-            precision=requested_precision(config.precision, config.half, device),
+            precision=torch.float32 if config.as_yolov5 else requested_precision(config.precision, config.half, device),
             areas=parse_area_ranges(config.area_ranges or ()),
             halved_padding=config.as_yolov5,
         )
@@ -236,7 +243,11 @@ class EvaluationSetup:
         """
         config = self.config
         only_torch = {"--as-yolov5": config.as_yolov5}
-        detector = open_detector(weights, config, self.device, lambda: self.dataset.names, only_torch)
+        # As YOLOv5 in half precision is a detector of its own, which needs no such arithmetic of the device.
+        flags = replace(config, half=False, precision="fp32") if config.as_yolov5 else config
+        detector = open_detector(weights, flags, self.device, lambda: self.dataset.names, only_torch)
+        if config.half_as_yolov5 and not isinstance(detector.backend, TorchBackend):
+            raise UsageError("--as-yolov5 --half: rounds one .pt file, not an ensemble, and goes not with --augment")
         if not config.single_cls and len(detector.names) != self.dataset.class_count:
             raise UserError(
                 f"{weights[0]}: has {len(detector.names)} classes, but {self.dataset.file} names "
@@ -267,7 +278,7 @@ class EvaluationSetup:
                     predictor, self.images, self.settings, self.device, observers, readers=readers
                 )
             backend: Detector = detector.backend
-            if config.as_yolov5 and isinstance(backend, TorchBackend):
+            if config.half_as_yolov5 and isinstance(backend, TorchBackend):
                 backend = HalfPrecisionDetector(backend.model)
             return evaluate(backend, self._loader(detector, frame), self.settings, self.device, observers=observers)
 

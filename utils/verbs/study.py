@@ -69,7 +69,8 @@ def _table(rows: Sequence[StudyRow]) -> str:
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
     writer.writerow(StudyRow._fields)
-    writer.writerows([f"{value:.6g}" for value in row] for row in rows)
+    # Empty for objects of a size that does not exist.
+    writer.writerows([f"{value:.6g}" if value >= 0 else "" for value in row] for row in rows)
     return text.getvalue()
 
 

@@ -14,9 +14,9 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from utils.dataset.demo_scenes.things import BOAT, PERSON, VEHICLE, Scene, draw_houses, draw_trees, place_object
+from utils.runtime.console_log import with_progress
 
 NAMES = ("vehicle", "boat", "person")
 TRAIN_IMAGES, VAL_IMAGES, SEED = 240, 60, 0
@@ -54,7 +54,7 @@ def write_demo_scenes(root: Path, size: SceneSize | None = None) -> Path:
     for split_number, (split, count) in enumerate((("train", size.train), ("val", size.val))):
         for kind in ("images", "labels"):
             (unfinished / kind / split).mkdir(parents=True)
-        for number in tqdm(range(count), desc=f"drawing {split} scenes", leave=False):
+        for number in with_progress(range(count), count, "image", f"drawing {split} scenes"):
             image, rows, quality = draw_scene(
                 np.random.default_rng((size.seed, split_number, number)), outlines=size.outlines
             )
