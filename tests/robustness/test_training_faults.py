@@ -195,3 +195,28 @@ def test_images_deleted_in_mid_run(workers: int, tmp_path: Path, dataset: Path) 
     assert process.returncode == 1 and "Traceback" not in errors, errors
     assert ".png: cannot be read: No such file or directory" in errors.splitlines()[-1]
     assert epochs_in(folder / "weights" / "last.pt") >= 1
+
+
+@pytest.mark.case(AREA, "--cache disk, train and val one list", "trains; both keep their file, reduced and whole")
+def test_cache_on_disk_where_train_is_val(tmp_path: Path, dataset: Path) -> None:
+    dataset.write_text(dataset.read_text().replace("val: images/val", "val: images/train"))
+    flags = (*FLAGS, "--data", dataset, "--cache", "disk", "--workers", 0, "--epochs", 1)
+    for _ in range(2):
+        succeeds("train", *flags, folder=tmp_path)
+    assert len(list(dataset.parent.rglob("*.cache.bin"))) == 2
+
+
+@pytest.mark.case(AREA, "a second run with --cache disk at another --img", "neither takes the other's images away")
+def test_two_runs_on_one_cache(tmp_path: Path, dataset: Path) -> None:
+    cached = ("--cache", "disk", "--workers", 1)
+    results = tmp_path / "runs" / "train" / "exp" / "results.csv"
+    with start(tmp_path, dataset, *cached, "--epochs", 10000, "--patience", 0, "--noval") as first:
+        wait_for(results, first)
+        succeeds("train", *FLAGS, "--data", dataset, *cached, "--epochs", 1, "--img", 32, folder=tmp_path)
+        lines = len(results.read_text(encoding="utf-8").splitlines())
+        results.unlink()
+        wait_for(results, first)
+        first.send_signal(signal.SIGTERM)
+        _, errors = first.communicate(timeout=60)
+    assert first.returncode == 128 + signal.SIGTERM, errors
+    assert epochs_in(results.parent / "weights" / "last.pt") >= lines
