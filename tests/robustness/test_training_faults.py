@@ -220,3 +220,21 @@ def test_two_runs_on_one_cache(tmp_path: Path, dataset: Path) -> None:
         _, errors = first.communicate(timeout=60)
     assert first.returncode == 128 + signal.SIGTERM, errors
     assert epochs_in(results.parent / "weights" / "last.pt") >= lines
+
+
+@pytest.mark.case(AREA, "one image of ten deleted in the middle of a run", "named once; the run goes on without it")
+def test_an_image_deleted_in_mid_run(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path / "ten", train=10, val=1)
+    results = tmp_path / "runs" / "train" / "exp" / "results.csv"
+    flags = ("--cache", "none", "--workers", 2, "--epochs", 10000, "--patience", 0, "--noval")
+    with start(tmp_path, dataset, *flags) as process:
+        wait_for(results, process)
+        gone = dataset.parent / "images" / "train" / "004.png"
+        gone.unlink()
+        for _ in range(3):
+            results.unlink()
+            wait_for(results, process)
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert output.count("WARNING: ") == output.count(f"WARNING: {gone}: cannot be read any more (1 of 10") == 1
