@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ import pytest
 from tests.reporting.hand_made import class_report, report_of
 from tests.training.test_early_stopping import records
 from utils.evaluation.evaluation_report import LossFigures
-from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.reporting.epoch_log import EpochRecord, epoch_record, moved_figure, write_results_csv
 
 YOLOV5_COLUMNS = [
     "epoch",
@@ -106,3 +107,11 @@ def test_a_record_comes_back_out_of_a_checkpoint() -> None:
     record = epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0), loss=LossFigures(3.0, 2.0, 1.0)))
     read: Callable[..., EpochRecord] = EpochRecord
     assert read(**record.as_dict()) == record
+
+
+def test_a_figure_that_moved_is_named() -> None:
+    (before,) = records(0.5)
+    before = replace(before, ap_s=math.nan)
+    assert moved_figure(replace(before, train_box=9.0, val_box=9.0, map50_95=0.5009), before) == ""
+    assert moved_figure(replace(before, map50_95=0.4985), before) == "mAP_0.5:0.95 is 0.4985 instead of 0.5000"
+    assert moved_figure(replace(before, ap_s=0.1), before) == "AP_S is 0.1000 instead of nan"
