@@ -32,7 +32,7 @@ def detector(folder: Path, workers: int = 0, *, quad: bool = False, mosaic: floa
 
 
 def classifier(folder: Path) -> ClassificationTrainingLoader:
-    write_small_classes(folder, train=4, judged=1)
+    write_small_classes(folder, train=4, evaluated=1)
     return classification_training_loader(
         open_part(str(folder), "train"), 32, ClassificationRecipe(), 0, LoaderSettings(4)
     )

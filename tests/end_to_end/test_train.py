@@ -95,6 +95,7 @@ def test_a_mistake_in_the_settings_leaves_no_folder(tmp_path: Path, dataset: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case("Training", "--epochs 0", "best.pt holds the start weights; nothing is evaluated, and a line says so")
 def test_no_epochs_only_write_the_start(dataset: Path, tmp_path: Path) -> None:
     result = run_script("train.py", *FLAGS, "--epochs", 0, "--data", dataset, folder=tmp_path)
     run = tmp_path / "runs" / "train" / "exp"
