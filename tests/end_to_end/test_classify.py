@@ -57,6 +57,17 @@ def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
         assert cv2.imread(str(uninterrupted / name)) is not None, name
 
 
+@pytest.mark.case("Training", "classify/train.py --epochs 0", "best.pt holds the start weights; nothing is evaluated")
+def test_no_epochs_only_write_the_start(data: Path, uninterrupted: Path, tmp_path: Path) -> None:
+    result = succeeds("classify.train", *FLAGS, "--epochs", 0, "--data", data, "--workers", 0, folder=tmp_path)
+    run = tmp_path / "runs" / "train-cls" / "exp"
+    assert "not evaluated: python classify/val.py --weights runs/train-cls/exp/weights/best.pt" in result.output
+    assert not (run / "metrics.json").exists()
+    for folder in (run, uninterrupted):
+        assert sorted(file.name for file in (folder / "weights").iterdir()) == ["best.pt", "last.pt"]
+        assert not (folder / ".lock").exists()
+
+
 def test_the_number_of_workers_changes_nothing_and_the_seed_does(
     data: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:

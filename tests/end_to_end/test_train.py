@@ -95,6 +95,13 @@ def test_a_mistake_in_the_settings_leaves_no_folder(tmp_path: Path, dataset: Pat
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case("Training", "--epochs 0", "best.pt holds the start weights; nothing is evaluated, and a line says so")
 def test_no_epochs_only_write_the_start(dataset: Path, tmp_path: Path) -> None:
-    run_script("train.py", *FLAGS, "--epochs", 0, "--data", dataset, folder=tmp_path)
-    assert len(weights(tmp_path / "runs" / "train" / "exp", "last.pt")) > 100
+    result = run_script("train.py", *FLAGS, "--epochs", 0, "--data", dataset, folder=tmp_path)
+    run = tmp_path / "runs" / "train" / "exp"
+    start, best = weights(run, "last.pt"), weights(run, "best.pt")
+    assert len(start) > 100 and all(
+        torch.equal(start[key], best[key]) for key in start
+    )  # exact, as nothing is compared
+    assert not (run / "metrics.json").exists() and "mAP" not in result.stdout
+    assert "start weights in runs/train/exp/weights/best.pt, not evaluated: python val.py --weights" in result.stdout

@@ -219,7 +219,7 @@ def test_label_smoothing(base: TrainConfig, plain: Trial, monkeypatch: pytest.Mo
 def test_save_period(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     made = trial(replace(base, epochs=3, save_period=2, noval=True), monkeypatch)
     kept = sorted(file.name for file in (made.folder / "weights").iterdir())
-    assert kept == ["best.pt", "epoch0.pt", "epoch2.pt", "last.prev.pt", "last.pt"]
+    assert kept == ["best.pt", "epoch0.pt", "epoch2.pt", "last.pt"]
     assert isinstance(load_model(made.folder / "weights" / "epoch0.pt"), DetectionModel)
     # --noval evaluates after the last epoch only.
     assert [math.isnan(row["metrics/mAP_0.5:0.95"]) for row in made.rows] == [True, True, False]

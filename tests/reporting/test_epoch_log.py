@@ -14,7 +14,7 @@ import pytest
 from tests.reporting.hand_made import class_report, report_of
 from tests.training.test_early_stopping import records
 from utils.evaluation.evaluation_report import LossFigures
-from utils.reporting.epoch_log import EpochRecord, epoch_record, write_results_csv
+from utils.reporting.epoch_log import EpochRecord, epoch_record, moved_figure, write_results_csv
 from utils.reporting.epoch_loggers import figures
 
 YOLOV5_COLUMNS = [
@@ -136,3 +136,11 @@ def test_the_line_of_an_epoch_is_at_most_100_columns_wide() -> None:
     assert lines[0].startswith("epoch 9999: box 1.235e+04  obj 99.12  cls 0.0010 | P 1.000  R 1.000  mAP50 0.123")
     assert lines[1].split() == ["AP_S", "0.500", "AP_M", "-", "AP_L", "-"]
     assert "\n" not in replace(record, map50_95=math.nan).line()
+
+
+def test_a_figure_that_moved_is_named() -> None:
+    (before,) = records(0.5)
+    before = replace(before, ap_s=math.nan)
+    assert moved_figure(replace(before, train_box=9.0, val_box=9.0, map50_95=0.5009), before) == ""
+    assert moved_figure(replace(before, map50_95=0.4985), before) == "mAP_0.5:0.95 is 0.4985 instead of 0.5000"
+    assert moved_figure(replace(before, ap_s=0.1), before) == "AP_S is 0.1000 instead of nan"

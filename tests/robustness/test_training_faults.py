@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 import torch
 
+from models.weights import load_model
 from tests.end_to_end.scripts import command, environment
 from tests.robustness.running import Outcome, run, succeeds
 from tests.shared_data import REPOSITORY
@@ -148,7 +150,8 @@ def test_exist_ok_onto_an_old_run(tmp_path: Path, dataset: Path) -> None:
     outcome = succeeds("train", *flags, "--epochs", 0, folder=tmp_path)
     assert "files of an older run are kept as *.older" in outcome.output
     assert (folder / "weights" / "best.pt.older").read_bytes() == old
-    assert not (folder / "weights" / "best.pt").exists() and epochs_in(folder / "weights" / "last.pt") == 0
+    assert epochs_in(folder / "weights" / "best.pt") == epochs_in(folder / "weights" / "last.pt") == 0
+    assert not (folder / "metrics.json").exists()
 
 
 @pytest.mark.case(AREA, "two runs started into one folder", "the second is told which process holds it, and ends")
@@ -195,3 +198,93 @@ def test_images_deleted_in_mid_run(workers: int, tmp_path: Path, dataset: Path) 
     assert process.returncode == 1 and "Traceback" not in errors, errors
     assert ".png: cannot be read: No such file or directory" in errors.splitlines()[-1]
     assert epochs_in(folder / "weights" / "last.pt") >= 1
+
+
+@pytest.mark.case(AREA, "--cache disk, train and val one list", "trains; both keep their file, reduced and whole")
+def test_cache_on_disk_where_train_is_val(tmp_path: Path, dataset: Path) -> None:
+    dataset.write_text(dataset.read_text().replace("val: images/val", "val: images/train"))
+    flags = (*FLAGS, "--data", dataset, "--cache", "disk", "--workers", 0, "--epochs", 1)
+    for _ in range(2):
+        succeeds("train", *flags, folder=tmp_path)
+    assert len(list(dataset.parent.rglob("*.cache.bin"))) == 2
+
+
+@pytest.mark.case(AREA, "a second run with --cache disk at another --img", "neither takes the other's images away")
+def test_two_runs_on_one_cache(tmp_path: Path, dataset: Path) -> None:
+    cached = ("--cache", "disk", "--workers", 1)
+    results = tmp_path / "runs" / "train" / "exp" / "results.csv"
+    with start(tmp_path, dataset, *cached, "--epochs", 10000, "--patience", 0, "--noval") as first:
+        wait_for(results, first)
+        succeeds("train", *FLAGS, "--data", dataset, *cached, "--epochs", 1, "--img", 32, folder=tmp_path)
+        lines = len(results.read_text(encoding="utf-8").splitlines())
+        results.unlink()
+        wait_for(results, first)
+        first.send_signal(signal.SIGTERM)
+        _, errors = first.communicate(timeout=60)
+    assert first.returncode == 128 + signal.SIGTERM, errors
+    assert epochs_in(results.parent / "weights" / "last.pt") >= lines
+
+
+@pytest.mark.case(AREA, "one image of ten deleted in the middle of a run", "named once; the run goes on without it")
+def test_an_image_deleted_in_mid_run(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path / "ten", train=10, val=1)
+    results = tmp_path / "runs" / "train" / "exp" / "results.csv"
+    flags = ("--cache", "none", "--workers", 2, "--epochs", 10000, "--patience", 0, "--noval")
+    with start(tmp_path, dataset, *flags) as process:
+        wait_for(results, process)
+        gone = dataset.parent / "images" / "train" / "004.png"
+        gone.unlink()
+        for _ in range(3):
+            results.unlink()
+            wait_for(results, process)
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + signal.SIGTERM, errors
+    assert output.count("WARNING: ") == output.count(f"WARNING: {gone}: cannot be read any more (1 of 10") == 1
+
+
+def types_in(checkpoint: Path) -> set[torch.dtype]:
+    return {each.dtype for each in torch.load(checkpoint, weights_only=True)["model"].values()}
+
+
+@pytest.mark.case(AREA, "a run that is finished", "no last.prev.pt, no .lock; best.pt in half precision, last.pt exact")
+def test_what_a_finished_run_leaves(tmp_path: Path, dataset: Path) -> None:
+    flags = ("--img", 64, "--workers", 0)
+    succeeds("train", *FLAGS, "--data", dataset, "--workers", 0, "--epochs", 2, folder=tmp_path)
+    folder = tmp_path / "runs" / "train" / "exp"
+    best, last = folder / "weights" / "best.pt", folder / "weights" / "last.pt"
+    assert sorted(file.name for file in best.parent.iterdir()) == ["best.pt", "last.pt"]
+    assert not (folder / ".lock").exists()
+    assert types_in(best) == {torch.float16, torch.int64} and types_in(last) == {torch.float32, torch.int64}
+    assert best.stat().st_size < 0.75 * last.stat().st_size  # most of this small file is not weights
+    assert {each.dtype for each in load_model(best).state_dict().values()} == {torch.float32, torch.int64}
+    succeeds("val", "--weights", best, "--data", dataset, *flags, folder=tmp_path)
+    own, trained = (json.loads((run / "metrics.json").read_text()) for run in (tmp_path / "runs/val/exp", folder))
+    assert own["map50_95"] == trained["map50_95"] and own["precision"] == trained["precision"]
+
+
+@pytest.mark.case(AREA, "best.pt whose figures half precision would change", "keeps float32 and says which figure")
+def test_best_weights_that_rounding_would_change(
+    tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("utils.training.checkpoint.moved_figure", lambda *_: "recall is 0.5000 instead of 0.5100")
+    flags = ("--data", dataset, "--workers", 0, "--epochs", 1)
+    outcome = succeeds("train", *FLAGS, *flags, folder=tmp_path)
+    folder = tmp_path / "runs" / "train" / "exp"
+    assert "best.pt: keeps float32 weights; in half precision recall is 0.5000 instead of 0.5100" in outcome.output
+    assert sorted(file.name for file in (folder / "weights").iterdir()) == ["best.pt", "last.pt"]
+    assert torch.float16 not in types_in(folder / "weights" / "best.pt") and (folder / "metrics.json").is_file()
+
+
+@pytest.mark.case(AREA, "stopped in the last evaluation", "best.pt is exact again; --resume ends the run")
+def test_stopped_in_the_last_evaluation(tmp_path: Path, dataset: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def failing(*_: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patch:
+        patch.setattr("utils.verbs.train.DetectionTask.evaluate_best", failing)
+        outcome = run("train", *FLAGS, "--data", dataset, "--workers", 0, "--epochs", 1, folder=tmp_path)
+    best = tmp_path / "runs" / "train" / "exp" / "weights" / "best.pt"
+    assert outcome.code == 1 and torch.float16 not in types_in(best)
+    succeeds("train", "--resume", "--workers", 0, folder=tmp_path)
+    assert torch.float16 in types_in(best)

@@ -13,7 +13,7 @@ from utils.config.classification_recipe import ClassificationRecipe
 from utils.dataset.batch_loader import BatchLoader, BatchPlan, LoaderSettings
 from utils.dataset.classification_dataset import ClassificationDataset
 from utils.dataset.image_changes import draw_jitter, jitter_color
-from utils.dataset.training_batches import SampleKey, TrainingLoader, TrainingSampler
+from utils.dataset.training_batches import RemainingImages, SampleKey, TrainingLoader, TrainingSampler
 from utils.geometry.letterbox import middle_square, resized_to_square
 from utils.geometry.records import ClassificationBatch
 
@@ -28,7 +28,8 @@ def classification_training_loader(
     """Augmented batches; call ``set_epoch`` before each epoch."""
     sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
     samples = AugmentedImages(dataset, side, recipe, seed)
-    return ClassificationTrainingLoader(dataset, BatchPlan(samples, sampler, collate), settings, sampler)
+    plan = BatchPlan(samples, sampler, collate)
+    return ClassificationTrainingLoader(dataset, plan, settings, sampler, samples.remaining)
 
 
 def classification_evaluation_loader(
@@ -56,6 +57,7 @@ class AugmentedImages(Dataset):
 
     def __init__(self, dataset: ClassificationDataset, side: int, recipe: ClassificationRecipe, seed: int) -> None:
         self.dataset, self.side, self.recipe, self.seed = dataset, side, recipe, seed
+        self.remaining = RemainingImages(dataset.images)
 
     def __len__(self) -> int:
         return len(self.dataset)
@@ -63,8 +65,9 @@ class AugmentedImages(Dataset):
     def __getitem__(self, key: SampleKey) -> ClassifiedImage:
         epoch, position, index = key
         rng = np.random.default_rng((self.seed, epoch, position))
-        image = augmented(self.dataset.image(index), self.side, self.recipe, rng)
-        return ClassifiedImage(image, int(self.dataset.classes[index]), index)
+        whole = self.remaining.sample(lambda: self.remaining.read(index, self.dataset.image))
+        index = self.remaining.place(index)
+        return ClassifiedImage(augmented(whole, self.side, self.recipe, rng), int(self.dataset.classes[index]), index)
 
 
 class CentredImages(Dataset):

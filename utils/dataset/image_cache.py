@@ -5,6 +5,7 @@ An image is kept at its size on disk, or reduced by 2, 4 or 8 where that leaves 
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import logging
 import math
@@ -13,9 +14,10 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import BinaryIO, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -79,16 +81,25 @@ class MemoryImages:
         return image
 
 
-@dataclass(frozen=True, slots=True)
 class MappedImages:
-    """Images in one file, mapped into memory as they are asked for."""
+    """Images in one file, mapped into memory as they are asked for.
 
-    layout: ImageLayout
-    file: Path
+    The file is held open, so that its content stays whoever removes it, and locked for as long: see `_remove_unused`.
+    """
+
+    def __init__(self, layout: ImageLayout, file: Path) -> None:
+        self.layout = layout
+        self.file = file
+        self._opened: BinaryIO = file.open("rb")
+        with suppress(OSError):  # a file system without locks
+            fcntl.flock(self._opened, fcntl.LOCK_SH)
+
+    def __reduce__(self) -> tuple[type[MappedImages], tuple[ImageLayout, Path]]:
+        return MappedImages, (self.layout, self.file)  # a worker that was not forked opens it for itself
 
     def image(self, index: int) -> np.ndarray:
         start, shape = self.layout.place(index)
-        return np.asarray(np.memmap(self.file, np.uint8, "r", offset=start, shape=shape))
+        return np.asarray(np.memmap(self._opened, np.uint8, "r", offset=start, shape=shape))
 
 
 def cached_dataset(
@@ -133,10 +144,14 @@ def cache_images(
         LOGGER.info("%s: %.0f MiB of images in memory", title, layout.total / _MIB)
         return MemoryImages(layout, pixels)
     file = _mapped_file(index.paths, layout, folder)
-    if not (file.is_file() and file.stat().st_size == layout.total):
-        _write_mapped(index.paths, layout, file, title)
+    images: MappedImages | None = None
+    while images is None or not file.is_file():
+        if not (file.is_file() and file.stat().st_size == layout.total):
+            _write_mapped(index.paths, layout, file, title)
+        with suppress(FileNotFoundError):  # another run took it for unused in this moment
+            images = MappedImages(layout, file)
     LOGGER.info("%s: %.0f MiB of images in %s", title, layout.total / _MIB, file)
-    return MappedImages(layout, file)
+    return images
 
 
 def _decoded(paths: PathList, layout: ImageLayout, title: str) -> Iterator[np.ndarray]:
@@ -165,7 +180,7 @@ def _mapped_file(paths: PathList, layout: ImageLayout, folder: Path) -> Path:
 
 
 def _write_mapped(paths: PathList, layout: ImageLayout, file: Path, title: str) -> None:
-    """Write the file whole or not at all, in place of an older one of the same split."""
+    """Write the file whole or not at all."""
     temporary: Path | None = None
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
@@ -181,14 +196,25 @@ def _write_mapped(paths: PathList, layout: ImageLayout, file: Path, title: str) 
                 out.write(image.tobytes())
         temporary.replace(file)
         temporary = None
-        for older in file.parent.glob(f"{file.name.rsplit('-', 1)[0]}-*.cache.bin"):
-            if older != file:
-                older.unlink(missing_ok=True)
+        _remove_unused(file)
     except OSError as error:
         raise UserError(f"--cache disk: {file}: cannot be written: {error.strerror}") from error
     finally:
         if temporary is not None:
             temporary.unlink(missing_ok=True)
+
+
+def _remove_unused(file: Path) -> None:
+    """Remove the files of the same split in other states, sizes kept included, that nobody reads.
+
+    Whoever reads one, this process or another, holds a shared lock on it, which ends with its last process.
+    """
+    for other in file.parent.glob(f"{file.name.rsplit('-', 1)[0]}-*.cache.bin"):
+        if other != file:
+            # Locked, gone, in a folder that is not ours to change, or on a file system without locks: it stays.
+            with suppress(OSError), other.open("r+b") as opened:
+                fcntl.flock(opened, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                other.unlink()
 
 
 def free_memory(meminfo: Path = _MEMINFO, group: Path = _GROUP) -> int:

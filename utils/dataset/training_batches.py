@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import math
 import signal
 import threading
-from collections.abc import Iterator
-from typing import Any, NamedTuple, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import cv2
 import numpy as np
@@ -15,7 +17,12 @@ import torch
 from torch.utils.data import DataLoader, Sampler
 
 from utils.dataset.batch_loader import BatchLoader, BatchPlan, BatchType, DatasetType, LoaderSettings
+from utils.dataset.image_files import ImageReadError
 from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+MOST_LOST = 0.1  # share of the training images that a run does without
+Made = TypeVar("Made")
 
 
 class SampleKey(NamedTuple):
@@ -106,6 +113,66 @@ class RectangularSampler(Sampler[list[SampleKey]]):
             position += len(batch)
 
 
+class RemainingImages:
+    """Which training images can still be read. In place of one that is lost while the run goes on stands the next.
+
+    A sample is a function of its key and of what is on the disk, so that the number of workers still changes nothing.
+    """
+
+    def __init__(self, images: Sequence[Path] | np.ndarray) -> None:
+        self._images = images  # files; an array has them all
+        self._lost: set[int] = set()  # as this process met them
+        self._marks = torch.zeros(len(images), dtype=torch.uint8)  # as all processes did
+        self._marks.share_memory_()  # type: ignore[no-untyped-call]
+        self._told = 0
+
+    def place(self, index: int) -> int:
+        """The image that is taken for ``index``."""
+        while index in self._lost:
+            index = (index + 1) % len(self._marks)
+        return index
+
+    def read(self, index: int, read: Callable[[int], np.ndarray]) -> np.ndarray:
+        """The pixels of the image that is taken for ``index``.
+
+        Raises:
+            ImageReadError: it is lost; from now on another one is taken.
+            UserError: too many are.
+        """
+        place = self.place(index)
+        try:
+            return read(place)
+        except ImageReadError as error:
+            self._lost.add(place)
+            self._marks[place] = 1
+            lost, count = int(self._marks.sum()), len(self._marks)
+            if lost > MOST_LOST * count:
+                raise UserError(f"{error}; {lost} of {count} training images are lost, more than a tenth") from error
+            raise
+
+    def sample(self, make: Callable[[], Made]) -> Made:
+        """What ``make`` makes, begun anew as often as it meets a lost image."""
+        while True:
+            try:
+                return make()
+            except ImageReadError:
+                continue  # `read` has noted it, and ends the run when it is one too many
+
+    def tell(self, *, at_end: bool = False) -> None:
+        """Warn of the first lost image, and of their number at the end of an epoch in which it grew."""
+        lost, count = int(self._marks.sum()), len(self._marks)
+        if lost and not self._told:
+            first = self._images[int(self._marks.argmax())]
+            LOGGER.warning(
+                "%s: cannot be read any more (%d of %d training images so far); others stand in, up to a tenth of all",
+                first, lost, count,
+            )  # fmt: skip
+        elif at_end and lost > self._told:
+            LOGGER.warning("%d of %d training images cannot be read any more", lost, count)
+        if at_end or not self._told:
+            self._told = lost
+
+
 class EpochOrder(Protocol):
     """What draws an order for each epoch."""
 
@@ -116,10 +183,16 @@ class TrainingLoader(BatchLoader[DatasetType, BatchType]):
     """The same by worker processes, in an order that ``epochs`` draws: augmentation is largely Python's own work."""
 
     def __init__(
-        self, dataset: DatasetType, plan: BatchPlan[BatchType], settings: LoaderSettings, epochs: EpochOrder
+        self,
+        dataset: DatasetType,
+        plan: BatchPlan[BatchType],
+        settings: LoaderSettings,
+        epochs: EpochOrder,
+        remaining: RemainingImages,
     ) -> None:
         super().__init__(dataset, plan, settings)
         self._epochs = epochs
+        self._remaining = remaining
         self._batches: DataLoader[Any] = DataLoader(
             plan.samples,
             batch_sampler=plan.order,  # type: ignore[arg-type]  # of whatever keys
@@ -143,7 +216,10 @@ class TrainingLoader(BatchLoader[DatasetType, BatchType]):
 
     def __iter__(self) -> Iterator[BatchType]:
         try:
-            yield from _started(self._batches)
+            for batch in _started(self._batches):
+                self._remaining.tell()
+                yield batch
+            self._remaining.tell(at_end=True)
         except UserError as error:
             # A worker's exception arrives with the worker's traceback as its text; its last line is the message.
             message = str(error.args[0]).strip().splitlines()[-1]

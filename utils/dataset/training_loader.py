@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 import cv2
 import numpy as np
@@ -17,7 +18,13 @@ from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.evaluation_loader import collate, evaluation_batches, rectangular_frames
 from utils.dataset.label_index import LabelIndex
 from utils.dataset.mosaic import join_labels
-from utils.dataset.training_batches import RectangularSampler, SampleKey, TrainingLoader, TrainingSampler
+from utils.dataset.training_batches import (
+    RectangularSampler,
+    RemainingImages,
+    SampleKey,
+    TrainingLoader,
+    TrainingSampler,
+)
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Labels, Sample
 
@@ -61,7 +68,7 @@ def training_loader(
         plan = BatchPlan(QuadImages(samples, seed), QuadBatches(sampler), collate)
     else:
         plan = BatchPlan(samples, sampler, collate)
-    return DetectionTrainingLoader(dataset, plan, settings, sampler)
+    return DetectionTrainingLoader(dataset, plan, settings, sampler, samples.remaining)
 
 
 class AugmentedImages(Dataset):
@@ -76,17 +83,39 @@ class AugmentedImages(Dataset):
         self._dataset = dataset
         self._seed = seed
         self._frames = frames
-        self._augmentation = Augmentation(dataset, len(dataset), side, hyp)
+        self.remaining = RemainingImages(dataset.index.paths)
+        self._augmentation = Augmentation(_Remaining(dataset, self.remaining), len(dataset), side, hyp)
 
     def __len__(self) -> int:
         return len(self._dataset)
 
     def __getitem__(self, key: SampleKey) -> Sample:
+        return self.remaining.sample(partial(self._sample, key))
+
+    def _sample(self, key: SampleKey) -> Sample:
         epoch, position, index = key
         rng = np.random.default_rng((self._seed, epoch, position))
         frame = None if self._frames is None else FrameSize(*self._frames[index].tolist())
         image, labels = self._augmentation(index, rng, frame)
+        index = self.remaining.place(index)
         return Sample(image, labels, None, self._dataset.index.paths[index], index)
+
+
+class _Remaining:
+    """A data set as `mosaic.ImageSource`, with others in place of the images that are lost."""
+
+    def __init__(self, dataset: DetectionDataset, remaining: RemainingImages) -> None:
+        self._dataset = dataset
+        self._remaining = remaining
+
+    def source_size(self, index: int) -> FrameSize:
+        return self._dataset.source_size(self._remaining.place(index))
+
+    def source_image(self, index: int, scale: float = 1.0) -> np.ndarray:
+        return self._remaining.read(index, lambda place: self._dataset.source_image(place, scale))
+
+    def source_labels(self, index: int) -> Labels:
+        return self._dataset.source_labels(self._remaining.place(index))
 
 
 class QuadBatches(Sampler[list[tuple[SampleKey, ...]]]):

@@ -32,6 +32,7 @@ COLUMNS = {
     "ap_l": "metrics/AP_L",
 }
 COLUMN_WIDTH = 20
+SAME_FIGURE = 0.001
 
 
 class FinishedEpoch(Protocol):
@@ -140,6 +141,16 @@ def epoch_record(
     losses = dict(zip(("train_box", "train_obj", "train_cls"), train_loss, strict=True))
     learning = dict(zip(("lr0", "lr1", "lr2"), rates, strict=True))
     return EpochRecord(epoch=epoch, **losses, **learning, **figures)
+
+
+def moved_figure(found: FinishedEpoch, expected: FinishedEpoch) -> str:
+    """The first figure of an evaluation that is further than `SAME_FIGURE` from the expected one, in words."""
+    before = expected.row()
+    for column, value in found.row().items():
+        same = abs(value - before[column]) <= SAME_FIGURE or (math.isnan(value) and math.isnan(before[column]))
+        if column.startswith("metrics/") and not same:
+            return f"{column.removeprefix('metrics/')} is {value:.4f} instead of {before[column]:.4f}"
+    return ""
 
 
 def write_results_csv(path: Path, records: Sequence[FinishedEpoch]) -> None:

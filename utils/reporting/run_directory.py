@@ -55,16 +55,19 @@ def _highest_number(first: Path) -> int:
 
 @contextmanager
 def hold_run_directory(folder: Path) -> Iterator[None]:
-    """Hold the folder for this process; the lock ends with the process, however it ends.
+    """Hold the folder for this process; the lock ends with the process, however it ends, its file with the run.
 
     Raises:
         UserError: another process holds it (its id is named).
     """
-    with (folder / ".lock").open("a+", encoding="utf-8") as lock:
+    path = folder / ".lock"
+    with path.open("a+", encoding="utf-8") as lock:
         try:
             # A record lock is the process's own. flock would pass to the loading workers, who outlive a killed run
             # by some seconds.
             fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if not os.fstat(lock.fileno()).st_nlink:  # a run that ended in this moment has removed the file
+                raise BlockingIOError
         except (BlockingIOError, PermissionError):
             lock.seek(0)
             raise UserError(
@@ -73,7 +76,10 @@ def hold_run_directory(folder: Path) -> Iterator[None]:
         lock.truncate(0)
         lock.write(str(os.getpid()))
         lock.flush()
-        yield
+        try:
+            yield
+        finally:
+            path.unlink(missing_ok=True)
 
 
 def write_problems(folder: Path, problems: Iterable[object]) -> None:

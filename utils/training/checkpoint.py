@@ -17,7 +17,7 @@ from torch import nn
 
 from models.pickles import DAMAGE
 from models.weights import SCHEMA
-from utils.reporting.epoch_log import FinishedEpoch
+from utils.reporting.epoch_log import FinishedEpoch, moved_figure
 from utils.runtime.atomic_files import atomic_file
 from utils.runtime.device import placed
 from utils.runtime.process_ranks import ProcessRanks
@@ -29,6 +29,7 @@ LOGGER = logging.getLogger(__name__)
 Settings = TypeVar("Settings")  # a dataclass of plain values
 Model = TypeVar("Model", bound=nn.Module)
 PREVIOUS = "last.prev.pt"
+EXACT = ".best.pt.exact"  # best.pt as it was, while it is tried in half precision
 OF_ONE_RUN = (
     "weights/last.pt",
     "weights/last.prev.pt",
@@ -93,10 +94,13 @@ def write_checkpoint(path: Path, task: Task[BatchType], state: RunState, *, resu
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
-    whole = {**task.model_fields(), **content}
+    _save(path, {**task.model_fields(), **content})
+
+
+def _save(path: Path, content: Mapping[str, object]) -> None:
     try:
         with atomic_file(path) as file:
-            torch.save(whole, file)
+            torch.save(dict(content), file)
     except (OSError, RuntimeError) as error:  # torch reports a failed write of its archive as RuntimeError
         raise UserError(f"{path}: cannot write the checkpoint: {error}") from error
 
@@ -184,15 +188,52 @@ def same_in_every_process(load: Callable[[Path], Model], path: Path, own: Model,
 
 def keep_previous(last: Path) -> None:
     """Keep the checkpoint under ``last``, if there is one, as ``last.prev.pt`` beside it."""
-    if not last.is_file():
-        return
-    waiting = last.with_name(f".{PREVIOUS}")
-    waiting.unlink(missing_ok=True)
+    if last.is_file():
+        _keep(last, f".{PREVIOUS}").replace(last.with_name(PREVIOUS))
+
+
+def _keep(path: Path, name: str) -> Path:
+    """The file under another name too."""
+    kept = path.with_name(name)
+    kept.unlink(missing_ok=True)
     try:
-        os.link(last, waiting)
+        os.link(path, kept)
     except OSError:  # a file system without hard links
-        shutil.copyfile(last, waiting)
-    waiting.replace(last.with_name(PREVIOUS))
+        shutil.copyfile(path, kept)
+    return kept
+
+
+def round_to_half(best: Path) -> bool:
+    """Round the weights in ``best`` to half precision, as YOLOv5's are, on trial: see `settle_rounding`.
+
+    False, and nothing done, where there is no such file or a weight is too large.
+    """
+    if not best.is_file():
+        return False
+    content = torch.load(best, map_location="cpu", weights_only=True)
+    state = {name: each.half() if each.dtype == torch.float32 else each for name, each in content["model"].items()}
+    if not all(bool(torch.isfinite(each).all()) for each in state.values()):
+        return False
+    _keep(best, EXACT)
+    _save(best, {**content, "model": state})
+    return True
+
+
+def settle_rounding(best: Path, *, kept: bool) -> None:
+    """End the trial of `round_to_half`: the rounded weights are ``kept``, or the exact ones are there again."""
+    exact = best.with_name(EXACT)
+    if kept:
+        exact.unlink(missing_ok=True)
+    elif exact.is_file():
+        exact.replace(best)
+
+
+def as_expected(checkpoint: Path, found: FinishedEpoch, expected: FinishedEpoch | None, ranks: ProcessRanks) -> bool:
+    """Whether the writer ``found`` the figures expected of rounded weights, if any are; the first other one is told."""
+    moved = moved_figure(found, expected) if expected is not None and ranks.is_writer else ""
+    if moved:
+        LOGGER.info("%s: keeps float32 weights; in half precision %s", checkpoint, moved)
+    return not ranks.any(bool(moved))
 
 
 def previous_of(checkpoint: Path) -> Path | None:
@@ -212,5 +253,6 @@ def set_aside_older_run(folder: Path) -> None:
 
 def remove_unfinished(folder: Path) -> None:
     """Delete checkpoints that a killed process had not written to their end; nobody else may be writing there."""
+    settle_rounding(folder / "weights" / "best.pt", kept=False)
     for path in (folder / "weights").glob(".*.pt.*"):
         path.unlink()

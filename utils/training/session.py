@@ -31,6 +31,7 @@ from utils.runtime.reused_memory import give_back_freed_memory, reuse_freed_memo
 from utils.runtime.seeds import repeatable_arithmetic, reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.checkpoint import (
+    PREVIOUS,
     RunState,
     checkpoint_to_resume,
     config_from_plain,
@@ -40,7 +41,9 @@ from utils.training.checkpoint import (
     remove_unfinished,
     restore,
     restore_threads,
+    round_to_half,
     set_aside_older_run,
+    settle_rounding,
     write_checkpoint,
 )
 from utils.training.early_stopping import best_epoch, patience_exhausted
@@ -257,11 +260,33 @@ def write_beginning(run: TrainingRun[BatchType]) -> None:
 
 
 def finish(run: TrainingRun[BatchType]) -> None:
-    """Evaluate the best weights once more, with images, and close the run's checkpoint."""
-    run.task.evaluate_best(run.best if run.best.is_file() else run.last, run.folder)
-    if not run.learner.ranks.is_writer:
+    """Evaluate the best weights once more, with images, or only write those of no epoch; close the run's checkpoint."""
+    is_writer = run.learner.ranks.is_writer
+    if run.config.epochs:
+        evaluate_best(run)
+    if not is_writer:
         return
+    if not run.config.epochs:
+        write_checkpoint(run.best, run.task, run.state, resumable=False)
+        script = run.script.replace("train", "val")
+        LOGGER.info("start weights in %s, not evaluated: python %s --weights %s", run.best, script, run.best)
     if run.state.records and not run.config.noplots:
         plot_results(run.folder / "results.png", run.state.records)
     run.state = replace(run.state, finished=True)
     write_checkpoint(run.last, run.task, run.state, resumable=False)
+    run.last.with_name(PREVIOUS).unlink(missing_ok=True)
+
+
+def evaluate_best(run: TrainingRun[BatchType]) -> None:
+    """Evaluate best.pt, in half precision if that changes no figure of its epoch, and leave it so; else as it is."""
+    ranks, best, record = run.learner.ranks, run.best, best_epoch(run.state.records)
+    if ranks.any(ranks.is_writer and record is not None and round_to_half(best)):
+        kept = False
+        try:
+            kept = run.task.evaluate_best(best, run.folder, record)
+        finally:
+            if ranks.is_writer:
+                settle_rounding(best, kept=kept)
+        if kept:
+            return
+    run.task.evaluate_best(best if best.is_file() else run.last, run.folder, None)

@@ -65,8 +65,11 @@ class Task(Protocol[BatchType]):
     def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
         """What is known before the first epoch, images included."""
 
-    def evaluate_best(self, checkpoint: Path, folder: Path) -> None:
-        """Evaluate the run's best weights once more; the writer reports and draws."""
+    def evaluate_best(self, checkpoint: Path, folder: Path, expected: FinishedEpoch | None) -> bool:
+        """Evaluate the run's best weights once more; the writer reports and draws.
+
+        If a figure is not the ``expected`` one (`moved_figure`), that is said, nothing is written, and this is False.
+        """
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

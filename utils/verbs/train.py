@@ -39,7 +39,7 @@ from utils.inference.torch_backend import TorchBackend
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.curve_plots import plot_label_sizes
 from utils.reporting.detection_files import write_image
-from utils.reporting.epoch_log import EpochRecord, epoch_record
+from utils.reporting.epoch_log import EpochRecord, FinishedEpoch, epoch_record
 from utils.reporting.epoch_loggers import EpochLogger
 from utils.reporting.evaluation_files import (
     DRAWN_BATCHES,
@@ -54,7 +54,7 @@ from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
 from utils.training.batch_size import fitting_batch_size
-from utils.training.checkpoint import plain_config, same_in_every_process
+from utils.training.checkpoint import as_expected, plain_config, same_in_every_process
 from utils.training.learning_rate import LearningRateSchedule
 from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
 from utils.training.optimizer import build_optimizer
@@ -142,7 +142,7 @@ class DetectionTask:
         for number, batch in enumerate(training.first(DRAWN_BATCHES)):
             write_image(folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
 
-    def evaluate_best(self, checkpoint: Path, folder: Path) -> None:
+    def evaluate_best(self, checkpoint: Path, folder: Path, expected: FinishedEpoch | None) -> bool:
         config, learner, loader = self.config, self.learner, self.images.evaluation
         model = same_in_every_process(load_model, checkpoint, learner.average.model, learner.ranks)
         give_back_freed_memory()
@@ -150,12 +150,15 @@ class DetectionTask:
         names = drawn_names(loader.dataset.names, single_cls=config.single_cls)
         images = [BatchImages(folder, names)] if learner.ranks.is_writer and not config.noplots else []
         report = self.report(model, images)
-        if not learner.ranks.is_writer:
-            return
-        LOGGER.info("%s:\n%s", checkpoint, format_table(report))
-        write_metrics(folder / "metrics.json", report, checkpoint, plain_config(config))
-        if not config.noplots:
-            write_evaluation_plots(folder, report)
+        found = epoch_record(0, (0.0,) * 3, (0.0,) * 3, report)
+        if not as_expected(checkpoint, found, expected, learner.ranks):
+            return False
+        if learner.ranks.is_writer:
+            LOGGER.info("%s:\n%s", checkpoint, format_table(report))
+            write_metrics(folder / "metrics.json", report, checkpoint, plain_config(config))
+            if not config.noplots:
+                write_evaluation_plots(folder, report)
+        return True
 
 
 def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:

@@ -44,12 +44,13 @@ from utils.reporting.classification_files import (
     write_class_images,
 )
 from utils.reporting.curve_plots import plot_confusion_matrix
+from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.epoch_loggers import EpochLogger
 from utils.reporting.run_directory import write_problems
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
-from utils.training.checkpoint import plain_config, same_in_every_process
+from utils.training.checkpoint import as_expected, plain_config, same_in_every_process
 from utils.training.learning_rate import StepRates
 from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
 from utils.training.optimizer import build_optimizer
@@ -119,17 +120,20 @@ class ClassificationTask:
             names = [training.dataset.names[index] for index in batch.classes.tolist()]
             write_class_images(folder / "train_images.jpg", batch.images.permute(0, 2, 3, 1).numpy(), names)
 
-    def evaluate_best(self, checkpoint: Path, folder: Path) -> None:
+    def evaluate_best(self, checkpoint: Path, folder: Path, expected: FinishedEpoch | None) -> bool:
         learner = self.learner
         model = same_in_every_process(load_classifier, checkpoint, learner.average.model, learner.ranks)
         give_back_freed_memory()
         report = self.report(model)
-        if not learner.ranks.is_writer:
-            return
-        LOGGER.info("%s:\n%s", checkpoint, accuracy_table(report, verbose=self.config.verbose))
-        write_accuracy(folder / "metrics.json", report, checkpoint, plain_config(self.config))
-        if not self.config.noplots:
-            plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
+        found = replace(self.record(0, EpochOutcome((0.0,), (0.0,) * 3)), top1=report.top1, top5=report.top5)
+        if not as_expected(checkpoint, found, expected, learner.ranks):
+            return False
+        if learner.ranks.is_writer:
+            LOGGER.info("%s:\n%s", checkpoint, accuracy_table(report, verbose=self.config.verbose))
+            write_accuracy(folder / "metrics.json", report, checkpoint, plain_config(self.config))
+            if not self.config.noplots:
+                plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
+        return True
 
 
 def begun(config: ClassifyTrainConfig, ranks: ProcessRanks) -> ClassificationTask:
