@@ -264,7 +264,7 @@ def test_training_with_nothing_to_evaluate_on(tmp_path: Path, weights: Path) -> 
     text(tmp_path / "labels" / "t" / "0.txt", GOOD)
     outcome = train(tmp_path, weights)
     assert outcome.code == 0, outcome.errors
-    assert "WARNING: val: nothing to evaluate on: 1 images and no object: 1 without labels (for " in outcome.output
+    assert "WARNING: val: nothing to evaluate on: 1 image and no object: 1 without labels (for " in outcome.output
 
 
 @pytest.mark.case(

@@ -75,7 +75,8 @@ class DetectionDataset:
             (regions, f"regions to ignore: {regions}"),
         )
         said = "; ".join(reason for holds, reason in reasons if holds) or "every label file is empty"
-        return f"{len(self)} images and no object: {said}"
+        images = "1 image" if len(self) == 1 else f"{len(self)} images"
+        return f"{images} and no object: {said}"
 
     def source_size(self, index: int) -> FrameSize:
         """Size of image ``index`` on disk, pixels."""
