@@ -14,8 +14,7 @@ from tests.reporting.hand_made import class_report, curves_of, report_of
 from tests.training.test_early_stopping import records
 from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import KINDS, ErrorKind, RecallBySize, SizeErrors
-from utils.evaluation.evaluation_report import StudyRow
-from utils.evaluation.model_comparison import ComparedModel, Difference, PairedDifferences
+from utils.evaluation.model_comparison import ComparedModel, Difference, PairedDifferences, StudyRow
 from utils.reporting.curve_plots import (
     plot_class_counts,
     plot_comparison,

@@ -217,26 +217,3 @@ def _class_reports(
 def _mean(figures: np.ndarray) -> float:
     """Mean over classes; 0 where no class has ground truth, as YOLOv5 prints it."""
     return float(figures.mean()) if figures.size else 0.0
-
-
-class StudyRow(NamedTuple):
-    """One model at one image size."""
-
-    imgsz: int
-    precision: float
-    recall: float
-    map50: float
-    map50_95: float
-    AP: float
-    AP50: float
-    AP_S: float
-    AP_M: float
-    AP_L: float
-    preprocess_ms: float
-    inference_ms: float
-    nms_ms: float
-
-    @property
-    def milliseconds(self) -> float:
-        """Per image, without loading it."""
-        return self.inference_ms + self.nms_ms

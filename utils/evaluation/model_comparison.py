@@ -167,3 +167,26 @@ class ComparedModel:
     AP_L: float
     milliseconds: float  # inference and NMS per image
     differences: PairedDifferences | None  # to the first model; None for itself
+
+
+class StudyRow(NamedTuple):
+    """One model at one image size."""
+
+    imgsz: int
+    precision: float
+    recall: float
+    map50: float
+    map50_95: float
+    AP: float
+    AP50: float
+    AP_S: float
+    AP_M: float
+    AP_L: float
+    preprocess_ms: float
+    inference_ms: float
+    nms_ms: float
+
+    @property
+    def milliseconds(self) -> float:
+        """Per image, without loading it."""
+        return self.inference_ms + self.nms_ms

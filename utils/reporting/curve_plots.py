@@ -22,8 +22,8 @@ if TYPE_CHECKING:  # whoever draws one of the figures need not load what makes t
 
     from utils.evaluation.average_precision import PrecisionRecall
     from utils.evaluation.error_analysis import RecallBySize, SizeErrors
-    from utils.evaluation.evaluation_report import EvaluationReport, StudyRow
-    from utils.evaluation.model_comparison import ComparedModel
+    from utils.evaluation.evaluation_report import EvaluationReport
+    from utils.evaluation.model_comparison import ComparedModel, StudyRow
     from utils.reporting.epoch_log import FinishedEpoch
 
 

@@ -9,6 +9,7 @@ import json
 import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
@@ -16,7 +17,6 @@ import numpy as np
 from utils.dataset.coco_annotations import NO_CLASS, ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.coco_average_precision import WITHOUT_END, AreaFigures, CocoSummary
-from utils.evaluation.error_analysis import ErrorAnalysis
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.geometry.boxes import xyxy_to_xywh
@@ -38,6 +38,9 @@ from utils.reporting.detection_files import (
 from utils.reporting.image_grid import image_grid
 from utils.reporting.labelled_images import batch_mosaic, draw_labels
 from utils.runtime.atomic_files import write_text
+
+if TYPE_CHECKING:  # a training run draws no analysis and need not load what makes one
+    from utils.evaluation.error_analysis import ErrorAnalysis
 
 DRAWN_BATCHES = 3
 SAMPLES = 4  # images in sample*.jpg

@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from utils.config.val_flags import ValConfig
-from utils.evaluation.evaluation_report import EvaluationReport, StudyRow
+from utils.evaluation.evaluation_report import EvaluationReport
+from utils.evaluation.model_comparison import StudyRow
 from utils.reporting.curve_plots import plot_study
 from utils.reporting.evaluation_files import figure_text, format_table, speed_line, write_metrics
 from utils.reporting.run_directory import new_run_directory
