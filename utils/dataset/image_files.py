@@ -260,6 +260,6 @@ def warn_of_unused_bits(name: str, values: np.ndarray) -> None:
     if highest and not in_worker and is_first(_UNUSED_BITS):
         LOGGER.warning(
             "%s: a 16-bit image whose highest value is %d: its upper %d bits are never used and it is read nearly "
-            "black; docs/datasets.md has a line that converts such images",
+            "black; docs/datasets.md says how to convert such images",
             *(name, highest, 16 - highest.bit_length()),
         )
