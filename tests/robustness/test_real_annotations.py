@@ -333,3 +333,14 @@ def test_pillow_reads_what_opencv_was_built_without(tmp_path: Path, kind: str, m
     by_opencv = read_image(path)
     monkeypatch.setattr(cv2, "imdecode", lambda *_: None)
     np.testing.assert_allclose(read_image(path).astype(int), by_opencv, atol=2)
+
+
+def test_what_is_sound_stays_to_the_last_bit(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    rng = np.random.default_rng(0)
+    boxes = np.concatenate((rng.uniform(0, 40, (50, 2)), rng.uniform(0.01, 24, (50, 2))), axis=1)
+    areas = boxes[:, 2:].prod(axis=1) * rng.uniform(0.01, 1, 50)
+    rows = [SOUND | {"bbox": box, "area": area} for box, area in zip(boxes.tolist(), areas.tolist(), strict=True)]
+    write_coco(tmp_path, rows)
+    _, kept, kept_areas = boxes_and_areas(opened(tmp_path))
+    assert kept == [[x, y, x + w, y + h] for x, y, w, h in boxes.tolist()] and kept_areas == areas.tolist()
+    assert not caplog.records

@@ -14,8 +14,9 @@ from pathlib import Path, PurePosixPath
 from typing import Any, TypeGuard
 
 import numpy as np
+from PIL import Image
 
-from utils.dataset.image_files import image_orientation
+from utils.dataset.image_files import ORIENTATION_TAG
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.dataset.label_index import LabelIndex
 from utils.geometry.boxes import box_area, cxcywh_to_xyxy
@@ -212,7 +213,7 @@ def _at_sizes_of(annotations: CocoAnnotations, index: LabelIndex, row_of: np.nda
     ways: dict[str, list[int]] = {}
     for image in other:
         size, frame = sizes[image], stated[image]
-        orientation = image_orientation(index.paths[int(row_of[image])]) if image in swapped and not upright else 1
+        orientation = _orientation(index.paths[int(row_of[image])]) if image in swapped and not upright else 1
         if image in swapped:
             refusal = "" if upright or orientation > 4 else "the sides are swapped and no orientation tag says how"
         elif beyond[image]:
@@ -250,6 +251,16 @@ def _alike(one: np.ndarray, other: np.ndarray) -> bool:
     """Whether two sizes are of one shape, up to a pixel."""
     (height, width), (other_height, other_width) = one.tolist(), other.tolist()
     return bool(abs(height * other_width - width * other_height) <= max(height, width, other_height, other_width))
+
+
+def _orientation(path: Path) -> int:
+    """The orientation tag where it turns the image by 90 or 270 degrees (5 to 8), 1 otherwise."""
+    try:
+        with Image.open(path) as image:
+            tag = image.getexif().get(ORIENTATION_TAG)
+    except (OSError, Image.DecompressionBombError, ValueError, SyntaxError, KeyError, TypeError, IndexError):
+        return 1  # a broken tag block
+    return int(tag) if tag in (5, 6, 7, 8) else 1
 
 
 def _turned(points: np.ndarray, orientation: int, size: np.ndarray) -> np.ndarray:

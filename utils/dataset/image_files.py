@@ -30,7 +30,7 @@ _REDUCED_READ = {
 }
 # Formats whose header gives the size that OpenCV will decode to, once the orientation tag is applied.
 _HEADER_FORMATS = frozenset({"JPEG", "MPO", "PNG"})
-_ORIENTATION_TAG = 0x0112
+ORIENTATION_TAG = 0x0112
 _JPEG_START = b"\xff\xd8"
 _SIXTEEN_BIT_STARTS = (b"\x89PNG", b"II*\0", b"MM\0*")  # of formats that may have 16 bits
 _BY_PILLOW = ("AVIF", "JPEG2000")  # where OpenCV was built without them
@@ -163,16 +163,7 @@ def image_size(path: Path) -> FrameSize:
                 image.verify()  # check sums; OpenCV refuses a file in which one is wrong, in the middle of a run
     except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
         raise _as_read_error(path, error) from error
-    return FrameSize(width, height) if _orientation(exif) > 4 else FrameSize(height, width)
-
-
-def image_orientation(path: Path) -> int:
-    """The orientation tag, 1 (none) to 8; from 5 on it turns the image by 90 or 270 degrees."""
-    try:
-        with Image.open(path) as image:
-            return _orientation(image.info.get("exif"))
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError, ValueError, SyntaxError) as error:
-        raise _as_read_error(path, error) from error
+    return FrameSize(width, height) if _swaps_sides(exif) else FrameSize(height, width)
 
 
 def _as_read_error(path: Path, error: Exception) -> ImageReadError:
@@ -184,16 +175,16 @@ def _as_read_error(path: Path, error: Exception) -> ImageReadError:
     return ImageReadError(f"{path}: cannot be read: {' '.join(reason.split()) or type(error).__name__}")
 
 
-def _orientation(exif: bytes | None) -> int:
+def _swaps_sides(exif: bytes | None) -> bool:
+    """Whether the orientation tag turns the image by 90 or 270 degrees."""
     if not exif:
-        return 1
+        return False
     tags = Image.Exif()
     try:
         tags.load(exif)
-        tag = tags.get(_ORIENTATION_TAG)
+        return tags.get(ORIENTATION_TAG) in (5, 6, 7, 8)
     except (OSError, ValueError, SyntaxError, KeyError, TypeError, IndexError):
-        return 1  # a broken tag block; OpenCV ignores it too
-    return tag if type(tag) is int and 1 <= tag <= 8 else 1
+        return False  # a broken tag block; OpenCV ignores it too
 
 
 def _require_ending(path: Path, ending: bytes, *, after_scan: bool) -> None:
@@ -239,12 +230,8 @@ def read_image(path: Path, reduction: int = 1) -> np.ndarray:
         raise _as_read_error(path, error) from error
     if image is None:
         image = _by_pillow(path, content)
-    if (
-        content[:4].tobytes() in _SIXTEEN_BIT_STARTS
-        and image.dtype == np.uint8
-        and _UNUSED_BITS not in SAID
-        and image.max() < _DARK
-    ):
+    may_be_wide = content[:4].tobytes() in _SIXTEEN_BIT_STARTS and image.dtype == np.uint8
+    if may_be_wide and _UNUSED_BITS not in SAID and image.max() < _DARK:
         whole = cv2.imdecode(content, cv2.IMREAD_UNCHANGED)
         if whole is not None and whole.dtype == np.uint16:
             warn_of_unused_bits(str(path), whole)
@@ -269,20 +256,13 @@ def _by_pillow(path: Path, content: np.ndarray) -> np.ndarray:
         raise _as_read_error(path, error) from error
 
 
-def upper_byte(values: np.ndarray, name: str) -> np.ndarray:
-    """Values of 16 bits as OpenCV reads them from a file: their upper 8. ``name``: of the image, for a warning."""
-    if values.max() >> 8 < _DARK:
-        warn_of_unused_bits(name, values)
-    return (values >> 8).astype(np.uint8)
-
-
 def warn_of_unused_bits(name: str, values: np.ndarray) -> None:
     """Say of the first such image that the 12 bits, for example, of a camera are read nearly black out of 16."""
     highest = int(values.max())
     in_worker = multiprocessing.parent_process() is not None  # which knows nothing of what others have said
-    if highest and not in_worker and is_first(_UNUSED_BITS):
+    if 0 < highest < _DARK << 8 and not in_worker and is_first(_UNUSED_BITS):
         LOGGER.warning(
             "%s: a 16-bit image whose highest value is %d: its upper %d bits are never used and it is read nearly "
-            "black; docs/datasets.md has a line that converts such images",
+            "black; docs/datasets.md says how to convert such images",
             *(name, highest, 16 - highest.bit_length()),
         )

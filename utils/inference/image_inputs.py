@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath
 import numpy as np
 from PIL import Image, ImageOps
 
-from utils.dataset.image_files import read_image, upper_byte
+from utils.dataset.image_files import read_image, warn_of_unused_bits
 from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 
@@ -83,7 +83,8 @@ def _rgb(array: np.ndarray, number: int) -> np.ndarray:
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise UserError(f"image {number}: an array of shape {array.shape}; (H, W, 3), (H, W, 4) or (H, W) is needed")
     if array.dtype == np.uint16:
-        array = upper_byte(array, f"image {number}")
+        warn_of_unused_bits(f"image {number}", array)
+        array = (array >> 8).astype(np.uint8)  # as OpenCV reads it from a file
     if array.dtype != np.uint8:
         if not np.issubdtype(array.dtype, np.floating) or not (array.min() >= 0 and array.max() <= 1):
             raise UserError(

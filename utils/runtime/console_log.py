@@ -57,9 +57,9 @@ class _SaidOnce(logging.Filter):
 def is_first(subject: str) -> bool:
     """Whether this is the first call with ``subject`` since the log was started."""
     with _SAYING:
-        is_new = subject not in SAID
+        said_before = len(SAID)
         SAID.add(subject)
-    return is_new
+        return len(SAID) > said_before
 
 
 class _LineFormatter(logging.Formatter):
