@@ -23,6 +23,7 @@ COLLECT_AFTER = 100_000  # new objects, of those that can be in a cycle; few of 
 LOGGER = logging.getLogger(__name__)
 EVERY = 10.0  # seconds at least between two lines of a progress, of which each tells a tenth more,
 SELDOM = 60.0  # or these seconds, where a tenth takes longer
+EACH_TIME = {"each_time": True}  # ``extra`` of a warning of an event, said whenever it happens
 Item = TypeVar("Item")
 
 
@@ -35,11 +36,28 @@ def start_console_log(level: int = logging.INFO) -> None:
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes need not fit the console
     handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_LineFormatter())
+    handler.addFilter(_OnceFilter())
     for package in OWN_PACKAGES:
         logger = logging.getLogger(package)
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+class _OnceFilter(logging.Filter):
+    """Lets a warning pass the first time: a file that is opened for two parts of the work is wrong once."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._said: set[str] = set()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        if record.levelno < logging.WARNING or record.__dict__.keys() & EACH_TIME:
+            return True
+        text = record.getMessage()
+        is_new = text not in self._said
+        self._said.add(text)
+        return is_new
 
 
 class _LineFormatter(logging.Formatter):
