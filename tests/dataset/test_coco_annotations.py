@@ -22,6 +22,7 @@ from utils.dataset.coco_annotations import (
 )
 from utils.dataset.detection_dataset import open_dataset
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
+from utils.runtime.console_log import counted
 from utils.user_error import UserError
 
 NAMES = ("person", "boat", "kite", "never annotated")
@@ -242,6 +243,8 @@ def test_without_label_files_the_annotations_are_the_labels(tmp_path: Path) -> N
     assert labels.classes.tolist() == [2]
     assert labels.polygons[0] is not None and labels.polygons[0].shape == (3, 2)
     assert len(dataset.source_labels(1)) == 0
+    assert f"{counted(len(dataset.index.problems), 'annotation')} left out" in dataset.index.summary()
+    assert "unreadable" not in dataset.index.summary()
     assert [problem.text for problem in dataset.index.problems] == [
         "annotations[3]: the box from 330 0 to 335 5 lies beside its image of 320 x 240",
         "annotations[2]: 'no class here' is no class of the data set",

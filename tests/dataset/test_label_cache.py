@@ -60,7 +60,7 @@ def test_index_by_hand(split: Path) -> None:
     assert [(p.file, p.line) for p in index.problems] == [(str(label), 2), (str(label), 3)]
     assert "class 7, but the classes are 0 to 1" in index.problems[0].text
     assert index.summary() == (
-        "3 images, 3 objects, 1 without labels, 2 bad label rows left out, 1 repeated rows dropped"
+        "3 images, 3 objects, 1 without labels, 2 bad label rows left out, 1 repeated row dropped"
     )
 
 
@@ -140,7 +140,7 @@ def test_a_bad_image_is_left_out_and_listed(split: Path) -> None:
         assert [path.name for path in index.paths] == ["0.png", "2.png"]
         assert len(index.labels(1)) == 1
         assert index.problems[0] == (str(split / "images" / "1.png"), 0, "not an image that can be read")
-    assert "1 unreadable files left out" in index.summary()
+    assert "1 unreadable file left out" in index.summary()
 
 
 def test_nothing_readable_is_one_line(split: Path) -> None:

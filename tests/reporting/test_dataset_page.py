@@ -114,7 +114,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
     command = [sys.executable, "-m", "utils.dataset.inspect", "--data", "set.yaml"]
     result = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, timeout=120)
     assert result.returncode == 0, result.stderr
-    assert "train: 9 images, 13 objects, 2 without labels, 1 unreadable files left out" in result.stdout
+    assert "train: 9 images, 13 objects, 2 without labels, 1 unreadable file left out" in result.stdout
     assert result.stdout.rstrip().endswith("page: runs/inspect/exp/report.html")
     return folder / "runs" / "inspect" / "exp"
 

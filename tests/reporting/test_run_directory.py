@@ -65,6 +65,23 @@ def test_nothing_left_out_leaves_no_file(tmp_path: Path, caplog: pytest.LogCaptu
     assert caplog.records == [] and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.case(
+    "Words on the terminal", "more than five problems in a data set", "five on the terminal, all in problems.txt"
+)
+def test_the_first_problems_are_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    file = tmp_path / "problems.txt"
+    problems = [LabelProblem("a.txt", line, "bad") for line in range(1, 8)]
+    for count, head, last in (
+        (1, "1 problem in the data set is listed", "  a.txt:1: bad"),
+        (5, "5 problems in the data set are listed", "  a.txt:5: bad"),
+        (7, "7 problems in the data set are listed", "  and 2 more"),
+    ):
+        write_problems(tmp_path, problems[:count])
+        lines = caplog.messages[-1].splitlines()
+        assert (lines[0], lines[-1], len(lines)) == (f"{head} in {file}:", last, 2 + min(count - 1, 5))
+        assert len(file.read_text().splitlines()) == count
+
+
 def test_each_problem_is_one_line_and_named_once(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     bad_row = LabelProblem("a.txt", 3, "1.5 is outside 0 to 1")
     bad_file = LabelProblem("odd\nname.jpg", 0, "not an image")
@@ -76,5 +93,6 @@ def test_each_problem_is_one_line_and_named_once(tmp_path: Path, caplog: pytest.
     (warning,) = caplog.records
     assert (warning.levelname, warning.getMessage()) == (
         "WARNING",
-        f"2 problems in the data set are listed in {tmp_path / 'problems.txt'}",
+        f"2 problems in the data set are listed in {tmp_path / 'problems.txt'}:\n"
+        "  a.txt:3: 1.5 is outside 0 to 1\n  odd name.jpg: not an image",
     )

@@ -20,9 +20,9 @@ GOOD = "1 0.5 0.5 0.2 0.2\n"
 FILES: tuple[tuple[str, str | bytes, int, str], ...] = (
     ("four columns", GOOD + "0 0.5 0.5 0.2\n", 1, "0.txt:2: 4 columns"),
     ("six columns", GOOD + "0 0.5 0.5 0.2 0.2 0.9\n", 1, "0.txt:2: 6 columns"),
-    ("one column", "0\n" + GOOD, 1, "0.txt:1: 1 columns"),
+    ("one column", "0\n" + GOOD, 1, "0.txt:1: 1 column;"),
     ("an outline of an odd number of coordinates", GOOD + "0 0.1 0.1 0.2 0.2 0.3 0.3 0.4\n", 1, "0.txt:2: 8 columns"),
-    ("commas between numbers", GOOD + "0,0.5,0.5,0.2,0.2\n", 1, "0.txt:2: 1 columns"),
+    ("commas between numbers", GOOD + "0,0.5,0.5,0.2,0.2\n", 1, "0.txt:2: 1 column;"),
     ("decimal commas", GOOD + "0 0,5 0,5 0,2 0,2\n", 1, "0.txt:2: '0,5' is not a number"),
     ("a class name for its number", GOOD + "cat 0.5 0.5 0.2 0.2\n", 1, "0.txt:2: 'cat' is not a number"),
     ("nan", GOOD + "0 nan 0.5 0.2 0.2\n", 1, "0.txt:2: 'nan' is not a finite number"),
@@ -45,7 +45,7 @@ FILES: tuple[tuple[str, str | bytes, int, str], ...] = (
     ("byte order mark", b"\xef\xbb\xbf" + GOOD.encode(), 1, ""),
     ("UTF-16", GOOD.encode("utf-16"), 0, "0.txt: not a text file"),
     ("an image called .txt", b"\x89PNG\r\n\x1a\n\x00\xff", 0, "0.txt: not a text file"),
-    ("zero bytes", bytes(50), 0, "0.txt:1: 1 columns"),
+    ("zero bytes", bytes(50), 0, "0.txt:1: 1 column;"),
     ("tabs between numbers", GOOD.replace(" ", "\t"), 1, ""),
     ("box and outline rows in one file", GOOD + "0 0.1 0.1 0.4 0.1 0.4 0.4\n", 2, ""),
     ("a million digits", GOOD + "0 0." + "5" * 1_000_000 + " 0.5 0.2 0.2\n", 2, ""),
@@ -98,10 +98,11 @@ def test_a_label_file(content: str | bytes, used: int, line: str, tmp_path: Path
     if line:
         listed = problems.read_text(encoding="utf-8").splitlines()
         assert len(listed) == 1 and line in listed[0] and len(listed[0]) < 400
-        assert "WARNING: 1 problems in the data set are listed in runs/val/v/problems.txt" in outcome.output
+        assert "WARNING: 1 problem in the data set is listed in runs/val/v/problems.txt:\n  " in outcome.output
+        assert f"\n  {listed[0]}\n" in outcome.output
 
 
-@pytest.mark.case(AREA, "many mistakes at once", "every one listed with file and line, one line in the log")
+@pytest.mark.case(AREA, "many mistakes at once", "every one listed with file and line, five of them on the terminal")
 def test_every_problem_is_counted_and_listed(tmp_path: Path, weights: Path) -> None:
     write_set(tmp_path, "".join(f"{kind} 0.5 0.5 0.1 0.1\n" for kind in range(200)))
     outcome, objects, problems = evaluate(tmp_path, weights)
@@ -109,6 +110,8 @@ def test_every_problem_is_counted_and_listed(tmp_path: Path, weights: Path) -> N
     lines = problems.read_text(encoding="utf-8").splitlines()
     assert len(lines) == 197 and "0.txt:200: class 199" in lines[-1]
     assert len([line for line in outcome.output.splitlines() if "WARNING" in line]) == 1
+    said = outcome.output.split("problems in the data set are listed in runs/val/v/problems.txt:\n")[1].splitlines()
+    assert [line.strip() for line in said[:6]] == [*lines[:5], "and 192 more"]
     assert "197 bad label rows left out" in outcome.output
 
 

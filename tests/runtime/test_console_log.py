@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from utils.runtime.console_log import (
+    EACH_TIME,
     EVERY,
     OWN_PACKAGES,
     Progress,
@@ -114,6 +115,21 @@ def test_of_several_processes_the_first_speaks(
 
     assert run_verb(verb) == 0
     assert capsys.readouterr().out == f"{said}WARNING: beware\n"
+
+
+@pytest.mark.case("Words on the terminal", "one warning twice, as of a file read for two parts", "said once")
+def test_a_warning_is_said_once_and_an_event_each_time(capsys: pytest.CaptureFixture[str]) -> None:
+    def verb() -> None:
+        for _ in range(2):
+            logging.getLogger("utils.x").warning("%s: odd", "a.yaml")
+            logging.getLogger("utils.y").warning("connection lost", extra=EACH_TIME)
+            logging.getLogger("utils.x").info("told")
+
+    for _ in range(2):  # each script begins anew
+        assert run_verb(verb) == 0
+        lines = capsys.readouterr().out.splitlines()
+        lost = "WARNING: connection lost"
+        assert lines == ["WARNING: a.yaml: odd", lost, "told", lost, "told"]
 
 
 @pytest.mark.parametrize(

@@ -15,7 +15,7 @@ from torchvision.datasets import CIFAR10, CIFAR100
 
 from utils.dataset.image_files import ImageReadError, image_size, list_images, read_image
 from utils.runtime.archives import unpack
-from utils.runtime.console_log import with_progress
+from utils.runtime.console_log import counted, with_progress
 from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 
@@ -196,11 +196,10 @@ def scanned(part: str, names: tuple[str, ...], files: Sequence[Path], classes: n
         reasons = list(found)
     good = [index for index, reason in enumerate(reasons) if not reason]
     problems = tuple(reason for reason in reasons if reason)
-    for line in problems[:5]:
-        LOGGER.warning("%s", line)
     if not good:
         raise UserError(f"{part}: none of {len(files)} images can be read{'; ' + problems[0] if problems else ''}")
-    LOGGER.info("%s: %d images of %d classes, %d unreadable", part, len(good), len(names), len(problems))
+    images, kinds = counted(len(good), "image"), counted(len(names), "class")
+    LOGGER.info("%s: %s of %s, %d unreadable", part, images, kinds, len(problems))
     kept = classes[good].astype(np.int64)
     return ClassificationDataset(part, names, kept, [files[index] for index in good], problems)
 

@@ -18,6 +18,7 @@ from xml.etree import ElementTree
 import numpy as np
 
 from utils.geometry.letterbox import FrameSize
+from utils.runtime.console_log import counted
 
 _OBJECT = re.compile(r"<object[\s>/]")
 _MARGIN = 1.0  # pixels beyond the image that are clipped without a word: tools disagree on where counting begins
@@ -156,7 +157,7 @@ def _row_by_row(
 def _parse_row(row: list[str]) -> tuple[np.ndarray, np.ndarray | None] | str:
     """One row as (box row (5,), outline or None), or what is wrong with it."""
     if len(row) != 5 and (len(row) < 7 or len(row) % 2 == 0):
-        return f"{len(row)} columns; a box has 5, an outline 7 or more and an odd number"
+        return f"{counted(len(row), 'column')}; a box has 5, an outline 7 or more and an odd number"
     values = np.empty(len(row), dtype=np.float64)
     for i, cell in enumerate(row):
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,6 +14,7 @@ from utils.dataset.label_files import LabelProblem
 from utils.geometry.boxes import clip_boxes, cxcywh_to_xyxy
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
+from utils.runtime.console_log import counted
 
 
 class PathList(Sequence[Path]):
@@ -90,12 +92,13 @@ class LabelIndex:
 
     def summary(self) -> str:
         """One line for the log."""
-        bad_files = sum(1 for problem in self.problems if problem.line == 0)
-        parts = [f"{len(self)} images", f"{len(self.rows)} objects", f"{self.unlabelled} without labels"]
-        if bad_files:
-            parts.append(f"{bad_files} unreadable files left out")
-        if len(self.problems) > bad_files:
-            parts.append(f"{len(self.problems) - bad_files} bad label rows left out")
+        parts = [counted(len(self), "image"), counted(len(self.rows), "object"), f"{self.unlabelled} without labels"]
+        kinds = Counter(
+            "bad label row" if problem.line else "annotation" if problem.file.endswith(".json") else "unreadable file"
+            for problem in self.problems
+        )
+        order = ("unreadable file", "annotation", "bad label row")
+        parts += [f"{counted(kinds[kind], kind)} left out" for kind in order if kinds[kind]]
         if self.duplicates:
-            parts.append(f"{self.duplicates} repeated rows dropped")
+            parts.append(f"{counted(self.duplicates, 'repeated row')} dropped")
         return ", ".join(parts)

@@ -20,6 +20,7 @@ import cv2
 import numpy as np
 
 from utils.inference.frames import Frame, VideoFacts
+from utils.runtime.console_log import EACH_TIME, counted
 from utils.runtime.threads import POLL
 from utils.user_error import UserError
 
@@ -94,7 +95,7 @@ class Stream:
                     return
                 wait = self._patience.wait(failures)
                 state = "the connection ended" if self.frames > before else "no connection"
-                LOGGER.warning("%s: %s, trying again in %g s", self.shown, state, wait)
+                LOGGER.warning("%s: %s, trying again in %g s", self.shown, state, wait, extra=EACH_TIME)
                 self._stopping.wait(wait)
         finally:
             with self._arrival:
@@ -192,7 +193,11 @@ class LiveSource:
             stream.join(1.0)
 
     def _tell_end(self, stream: Stream) -> None:
-        line = f"{stream.shown}: ended after {stream.frames} frames" if stream.frames else f"{stream.shown}: no frame"
+        line = (
+            f"{stream.shown}: ended after {counted(stream.frames, 'frame')}"
+            if stream.frames
+            else f"{stream.shown}: no frame"
+        )
         LOGGER.warning("%s", line)
         self.skipped += [] if stream.frames else [line]
 

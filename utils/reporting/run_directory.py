@@ -15,9 +15,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from utils.runtime.atomic_files import write_text
+from utils.runtime.console_log import counted
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
+SHOWN_PROBLEMS = 5  # on the console
 
 
 def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
@@ -83,8 +85,15 @@ def hold_run_directory(folder: Path) -> Iterator[None]:
 
 
 def write_problems(folder: Path, problems: Iterable[object]) -> None:
-    """List files and rows of the data set that a run leaves out in ``problems.txt``, one a line, if there are any."""
-    lines = dict.fromkeys(" ".join(str(problem).split()) for problem in problems)
+    """List files and rows of the data set that a run leaves out in ``problems.txt``, one a line, if there are any.
+
+    The console has the first of them too.
+    """
+    lines = list(dict.fromkeys(" ".join(str(problem).split()) for problem in problems))
     if lines:
         write_text(folder / "problems.txt", "".join(f"{line}\n" for line in lines))
-        LOGGER.warning("%d problems in the data set are listed in %s", len(lines), folder / "problems.txt")
+        verb, shown = "is" if len(lines) == 1 else "are", lines[:SHOWN_PROBLEMS]
+        rest = [f"and {len(lines) - len(shown)} more"] if len(lines) > len(shown) else []
+        listed = "".join(f"\n  {line}" for line in [*shown, *rest])
+        count, file = counted(len(lines), "problem"), folder / "problems.txt"
+        LOGGER.warning("%s in the data set %s listed in %s:%s", count, verb, file, listed)

@@ -26,6 +26,7 @@ SAID: set[str] = set()  # what need not be said again
 _SAYING = threading.Lock()
 EVERY = 10.0  # seconds at least between two lines of a progress, of which each tells a tenth more,
 SELDOM = 60.0  # or these seconds, where a tenth takes longer
+EACH_TIME = {"each_time": True}  # ``extra`` of a warning of an event, said whenever it happens
 Item = TypeVar("Item")
 
 
@@ -51,7 +52,8 @@ class _SaidOnce(logging.Filter):
     """Lets a warning through the first time: what is wrong with a file that serves twice is said once."""
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return record.levelno != logging.WARNING or is_first(record.getMessage())
+        repeats = record.levelno < logging.WARNING or record.__dict__.keys() & EACH_TIME
+        return bool(repeats) or is_first(record.getMessage())
 
 
 def is_first(subject: str) -> bool:

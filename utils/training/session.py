@@ -23,7 +23,7 @@ from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
 from utils.reporting.run_directory import hold_run_directory, new_run_directory
 from utils.runtime.atomic_files import write_text
-from utils.runtime.console_log import Progress
+from utils.runtime.console_log import Progress, counted
 from utils.runtime.device import describe_device, resolve_precision
 from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
@@ -166,7 +166,9 @@ def resumed_run(
     content = read_checkpoint(checkpoint, kind.script, kind.name)
     records = tuple(kind.record_type(**record) for record in content["records"])
     if content["finished"]:
-        raise UserError(f"{checkpoint}: that run is finished ({len(records)} epochs); start a new one from it")
+        raise UserError(
+            f"{checkpoint}: that run is finished ({counted(len(records), 'epoch')}); start a new one from it"
+        )
     if content["optimizer"] is None:
         raise UserError(f"{checkpoint}: holds no training state; resume from the last.pt of its run")
     restore_threads(content)
@@ -195,7 +197,7 @@ def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
         with stop_requests() as stop:
             for epoch in range(len(run.state.records), config.epochs):
                 if patience_exhausted(run.state.records, config.patience):
-                    LOGGER.info("no better fitness in %d epochs: stopping", config.patience)
+                    LOGGER.info("no better fitness in %s: stopping", counted(config.patience, "epoch"))
                     break
                 run_epoch(run, epoch, stop)
         finish(run)

@@ -20,7 +20,7 @@ from utils.reporting.detection_files import write_image
 from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
-from utils.runtime.console_log import Progress
+from utils.runtime.console_log import Progress, counted
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.stop_signals import Stopped, stop_requests
@@ -66,10 +66,12 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
                 _write(folder, names, frame, likely, config)
                 progress.advance(1)
                 if stop.signal_number is not None:
-                    raise Stopped(stop.signal_number, f"stopped after {len(best)} images; results in {folder}")
+                    raise Stopped(
+                        stop.signal_number, f"stopped after {counted(len(best), 'image')}; results in {folder}"
+                    )
     if not best:
         raise UserError(f"{config.source}: none of {len(source.skipped)} files could be read")
-    LOGGER.info("%d images, %.1f ms per image", len(best), 1e3 * seconds / len(best))
+    LOGGER.info("%s, %.1f ms per image", counted(len(best), "image"), 1e3 * seconds / len(best))
     LOGGER.info("results in %s", folder)
     return PredictionSummary(folder, tuple(best), tuple(source.skipped))
 

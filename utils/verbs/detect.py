@@ -38,7 +38,7 @@ from utils.reporting.feature_maps import recorded_maps, write_maps
 from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import atomic_file
-from utils.runtime.console_log import Progress
+from utils.runtime.console_log import Progress, counted
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.reused_memory import reuse_freed_memory
@@ -97,7 +97,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         raise UserError(f"{config.source}: {f'none of {count} files could be read' if count else 'names nothing'}")
     _log_summary(summary)
     if stop.signal_number is not None and not source.live:
-        raise Stopped(stop.signal_number, f"stopped after {summary.frames} frames")
+        raise Stopped(stop.signal_number, f"stopped after {counted(summary.frames, 'frame')}")
     if config.update:
         for name in config.weights:
             _strip_weights(find_weights(name))
@@ -212,9 +212,10 @@ def _log_summary(summary: DetectionSummary) -> None:
     named = [f"{count} {name}" for name, count in summary.objects[:NAMED_CLASSES]]
     rest = len(summary.objects) - len(named)
     objects = ", ".join([*named, f"objects of {rest} other classes"] if rest else named) or "no objects"
-    LOGGER.info("%d frames, %.1f ms per frame: %s", summary.frames, summary.milliseconds, objects)
+    LOGGER.info("%s, %.1f ms per frame: %s", counted(summary.frames, "frame"), summary.milliseconds, objects)
     if summary.skipped:
-        LOGGER.warning("%d files or frames could not be read", len(summary.skipped))
+        one = len(summary.skipped) == 1
+        LOGGER.warning("%d %s could not be read", len(summary.skipped), "file or frame" if one else "files or frames")
     LOGGER.info("results in %s", summary.folder)
 
 

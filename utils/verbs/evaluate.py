@@ -61,6 +61,7 @@ from utils.reporting.html_report import ReportSource, write_report
 from utils.reporting.missed_objects import write_missed_objects
 from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory, write_problems
+from utils.runtime.console_log import counted
 from utils.runtime.device import describe_device, requested_precision, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.reused_memory import reuse_freed_memory
@@ -170,7 +171,8 @@ def run_submission(setup: EvaluationSetup) -> Path:
     part = annotations.file.stem.removeprefix("image_info_")
     path = folder / f"detections_{part}_{submission_name(config)}_results.zip"
     write_zip(path, results.entries)
-    LOGGER.info("%d detections on %d images; results in %s", len(results.entries), len(places), path)
+    found, seen = counted(len(results.entries), "detection"), counted(len(places), "image")
+    LOGGER.info("%s on %s; results in %s", found, seen, path)
     return path
 
 
@@ -250,7 +252,7 @@ class EvaluationSetup:
             raise UsageError("--as-yolov5 --half: rounds one .pt file, not an ensemble, and goes not with --augment")
         if not config.single_cls and len(detector.names) != self.dataset.class_count:
             raise UserError(
-                f"{weights[0]}: has {len(detector.names)} classes, but {self.dataset.file} names "
+                f"{weights[0]}: has {counted(len(detector.names), 'class')}, but {self.dataset.file} names "
                 f"{self.dataset.class_count}; they must be of the same data set"
             )
         if not config.single_cls:

@@ -14,7 +14,7 @@ from utils.inference.classifier_backends import open_classifier
 from utils.loss.classification_loss import ClassificationLoss
 from utils.reporting.classification_files import accuracy_table, write_accuracy
 from utils.reporting.curve_plots import plot_confusion_matrix
-from utils.reporting.run_directory import new_run_directory
+from utils.reporting.run_directory import new_run_directory, write_problems
 from utils.runtime.device import describe_device, select_device
 from utils.runtime.failures import explained_failures
 from utils.user_error import UserError
@@ -37,6 +37,7 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
     LOGGER.info(
         "evaluating %s on the %s part of %s, %s", config.weights, part.part, config.data, describe_device(device)
     )
+    write_problems(folder, part.problems)
     settings = LoaderSettings(config.batch_size, workers=config.workers, pin_memory=device.type == "cuda")
     with explained_failures(config.batch_size, side):
         loader = classification_evaluation_loader(part, side, settings)

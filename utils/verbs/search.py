@@ -30,6 +30,7 @@ from utils.reporting.curve_plots import plot_search
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
+from utils.runtime.console_log import counted
 from utils.runtime.stop_signals import Stopped
 from utils.training.checkpoint import config_from_plain, plain_config
 from utils.training.one_epoch import NonFiniteLoss
@@ -118,7 +119,8 @@ def search(config: TrainConfig) -> Path:
     finished = len(study.get_trials(deepcopy=False, states=FINISHED))
     running = len(study.get_trials(deepcopy=False, states=(TrialState.RUNNING,)))
     others = f"; {running} more are running in other processes" if running else ""
-    LOGGER.info("%d trials are finished%s; the best hyperparameters: %s", finished, others, folder / "hyp_evolved.yaml")
+    done = f"{counted(finished, 'trial')} {'is' if finished == 1 else 'are'} finished{others}"
+    LOGGER.info("%s; the best hyperparameters: %s", done, folder / "hyp_evolved.yaml")
     return folder
 
 

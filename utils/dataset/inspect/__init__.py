@@ -18,6 +18,7 @@ from utils.dataset.image_checks import ImageChecks, ImagePair, alike, check_imag
 from utils.dataset.image_files import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
+from utils.runtime.console_log import counted
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -173,19 +174,19 @@ def _what_is_broken(found: Inspection) -> list[str]:
     said = []
     for part in found.parts.values():
         if part.broken_files:
-            said.append(f"{part.name}: {_count(part.broken_files, 'file')} cannot be read and will be left out.")
+            said.append(f"{part.name}: {counted(part.broken_files, 'file')} cannot be read and will be left out.")
         if part.bad_rows:
             outside = f", {part.out_of_range} of them for reaching out of the image" if part.out_of_range else ""
-            said.append(f"{part.name}: {_count(part.bad_rows, 'label row')} will be left out{outside}.")
+            said.append(f"{part.name}: {counted(part.bad_rows, 'label row')} will be left out{outside}.")
         if part.orphans:
             said.append(
-                f"{part.name}: {_count(len(part.orphans), 'label file')} without an image, such as "
+                f"{part.name}: {counted(len(part.orphans), 'label file')} without an image, such as "
                 f"{part.orphans[0].name}: images may have been lost or renamed."
             )
         if part.index.unlabelled > 0.1 * len(part.index):
             share = part.index.unlabelled / len(part.index)
             said.append(
-                f"{part.name}: {_count(part.index.unlabelled, 'image')} ({share:.0%}) without a label file count as "
+                f"{part.name}: {counted(part.index.unlabelled, 'image')} ({share:.0%}) without a label file count as "
                 "background; where they show objects, the model learns to overlook these."
             )
     return said
@@ -206,11 +207,11 @@ def _what_is_twice(found: Inspection) -> list[str]:
     near = len({pair.second for pair in train.near_copies}) - copies
     if copies or near > 0:
         said.append(
-            f"train: {_count(copies, 'image')} more than once byte for byte, {max(near, 0)} more that look the same "
+            f"train: {counted(copies, 'image')} more than once byte for byte, {max(near, 0)} more that look the same "
             "as another."
         )
     if train.index.duplicates:
-        said.append(f"train: {_count(train.index.duplicates, 'label row')} repeated; each object is used once.")
+        said.append(f"train: {counted(train.index.duplicates, 'label row')} repeated; each object is used once.")
     return said
 
 
@@ -239,7 +240,7 @@ def _what_is_small(found: Inspection) -> list[str]:
             )
     small = int(found.parts["val"].small_on_disk().sum())
     if 0 < small < 50:
-        said.append(f"AP_S on val rests on {_count(small, 'object')}: differences of some points are chance.")
+        said.append(f"AP_S on val rests on {counted(small, 'object')}: differences of some points are chance.")
     return said
 
 
@@ -256,10 +257,10 @@ def _what_is_rare(found: Inspection) -> list[str]:
     said = []
     none = [names[i] for i in np.flatnonzero(counts == 0)]
     if none:
-        said.append(f"{_count(len(none), 'class', 'classes')} without an object in train: {_some(none)}.")
+        said.append(f"{counted(len(none), 'class')} without an object in train: {_some(none)}.")
     few = [f"{names[i]} {counts[i]}" for i in np.argsort(counts, kind="stable") if 0 < counts[i] < 100]
     if few:
-        said.append(f"{_count(len(few), 'class', 'classes')} with fewer than 100 objects in train: {_some(few)}.")
+        said.append(f"{counted(len(few), 'class')} with fewer than 100 objects in train: {_some(few)}.")
     present = counts[counts > 0]
     if len(present) > 1 and present.max() >= 50 * present.min():
         said.append(
@@ -274,10 +275,6 @@ def _what_is_crowded(found: Inspection) -> list[str]:
     if most <= 300:
         return []
     return [f"An image has {most} objects, val.py keeps 300 detections per image: evaluate with --max-det {most * 2}."]
-
-
-def _count(number: int, one: str, many: str = "") -> str:
-    return f"{number} {one if number == 1 else many or one + 's'}"
 
 
 def _some(words: Sequence[str], most: int = 8) -> str:
