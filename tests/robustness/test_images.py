@@ -136,7 +136,7 @@ def test_a_strange_file_among_good_ones(
     assert f"{frames + 2} frames" in outcome.output, outcome.output
     named = [line for line in outcome.output.splitlines() if line.startswith("WARNING") and str(folder / name) in line]
     assert bool(named) == (frames == 0), outcome.output
-    assert ("1 files or frames could not be read" in outcome.output) == (frames == 0)
+    assert ("1 file or frame could not be read" in outcome.output) == (frames == 0)
 
 
 @pytest.mark.parametrize(
