@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-if __name__ == "__main__":  # python models/yolo.py, as in YOLOv5: what python -m models prints
+if __name__ == "__main__":  # python models/yolo.py, as in YOLOv5: the command python -m models, which ends the program
+    import runpy
     import sys
     from pathlib import Path
 
     if not __package__:
         sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, instead of this folder
-    from models.__main__ import main
-
-    sys.exit(main())
+    runpy.run_module("models", run_name="__main__")
 
 import math
 from collections.abc import Sequence

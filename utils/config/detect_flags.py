@@ -90,9 +90,7 @@ class DetectConfig:
     hide_conf: bool = flag(False, "draw names without scores", group="Output")
     project: str = flag("runs/detect", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
-    exist_ok: bool = flag(
-        False, "use the folder even if it is there; labels and tables of an earlier run become *.older", group="Output"
-    )
+    exist_ok: bool = flag(False, "use the folder even if it is there; an earlier run's labels are kept", group="Output")
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)
