@@ -13,9 +13,7 @@ from pathlib import Path
 
 import torch
 
-from models.yolo import DetectionModel
-from utils.inference.torch_backend import DetectionBackend
-from utils.verbs.hub import HubChoice, HubDetector, open_file, open_named
+from utils.verbs.hub import BareFile, BareNetwork, HubChoice, HubDetector, open_file, open_named
 
 dependencies = ["torch", "torchvision", "numpy", "cv2", "yaml", "pandas", "PIL", "matplotlib", "tqdm"]
 
@@ -24,11 +22,11 @@ Device = str | int | torch.device | None
 
 def custom(
     path: str | Path = "path/to/model.pt", autoshape: bool = True, _verbose: bool = True, device: Device = None
-) -> HubDetector | DetectionModel | DetectionBackend:
+) -> HubDetector | BareNetwork | BareFile:
     """The detector in a file: a .pt file of this program or of YOLOv5, or an exported one.
 
-    ``autoshape=False`` gives the bare network: images (B, 3, H, W) 0-1 -> raw maps; of an exported file its runtime,
-    whose ``predict`` gives decoded boxes. ``device``: cpu, 0, cuda:0.
+    ``autoshape=False`` gives the bare network, as YOLOv5's: images (B, 3, H, W) 0-1 to rows (B, N, 5 + C) and raw maps,
+    in training to the maps alone; of an exported file to rows. ``device``: cpu, 0, cuda:0.
     ``_verbose`` prints a line about it.
     """
     opened = open_file(path, _device_name(device), autoshape)
@@ -41,7 +39,7 @@ def _device_name(device: Device) -> str:
     return "" if device is None else str(device)
 
 
-def _entry(name: str, weights: str) -> Callable[..., HubDetector | DetectionModel]:
+def _entry(name: str, weights: str) -> Callable[..., HubDetector | BareNetwork]:
     """The hub entry of one architecture."""
 
     def create(
@@ -51,7 +49,7 @@ def _entry(name: str, weights: str) -> Callable[..., HubDetector | DetectionMode
         autoshape: bool = True,
         _verbose: bool = True,
         device: Device = None,
-    ) -> HubDetector | DetectionModel:
+    ) -> HubDetector | BareNetwork:
         start = weights if pretrained else ""
         opened = open_named(HubChoice(f"{name}.yaml", start, channels, classes), _device_name(device), autoshape)
         if _verbose:

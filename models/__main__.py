@@ -3,6 +3,7 @@
 Usage:
     python -m models --cfg models/yolov5n-spd.yaml
     python -m models --cfg yolov5n-spd-released.yaml --imgsz 320 --profile
+    python models/yolo.py --cfg yolov5s.yaml                               the same, as in YOLOv5
 """
 
 from __future__ import annotations
@@ -13,13 +14,14 @@ from dataclasses import replace
 
 from models.summary import layer_milliseconds, summarize
 from models.yolo import DetectionModel, load_architecture
+from utils.config.shared_flags import IMGSZ_ALIASES
 from utils.user_error import UsageError, UserError
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m models", description="Layers, parameters and GFLOPs of a model.")
     parser.add_argument("--cfg", default="yolov5n-spd.yaml", help="architecture file, or its name in models/")
-    parser.add_argument("--imgsz", "--img-size", type=int, nargs="+", default=[640], help="pixels: side, or h w")
+    parser.add_argument("--imgsz", *IMGSZ_ALIASES, type=int, nargs="+", default=[640], help="pixels: side, or h w")
     parser.add_argument("--profile", action="store_true", help="time every layer on the CPU, batch 1")
     flags = parser.parse_args()
     try:

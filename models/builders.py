@@ -45,7 +45,9 @@ Builder = Callable[[RowArguments, RowContext], BuiltLayer]
 
 def _kernel(arguments: RowArguments, *, dilates: bool = True) -> Kernel:
     """Arguments ``size, stride, padding, groups, dilation`` of a convolution."""
-    size, stride = arguments.integer("size", 1), arguments.integer("stride", 1)
+    # Focus, which alone takes no dilation, is folded into one convolution of a square kernel.
+    size = arguments.side("size") if dilates else arguments.integer("size", 1)
+    stride = arguments.integer("stride", 1)
     padding, groups = arguments.optional_integer("padding"), arguments.integer("groups", 1)
     return Kernel(size, stride, padding, groups, arguments.integer("dilation", 1) if dilates else 1)
 
@@ -267,7 +269,7 @@ def _bare_transpose(arguments: RowArguments, context: RowContext, *, depth_wise:
 def _plain_conv(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     """``nn.Conv2d`` with bias: arguments ``out, size, stride, padding, dilation, groups``, torch's defaults."""
     out = context.width(arguments)
-    size, stride = arguments.integer("size", 1), arguments.integer("stride", 1)
+    size, stride = arguments.side("size"), arguments.integer("stride", 1)
     padding, dilation = arguments.integer("padding", 0, least=0), arguments.integer("dilation", 1)
     kernel = Kernel(size, stride, padding, arguments.integer("groups", 1), dilation)
     _check_groups(context, out, kernel.groups)

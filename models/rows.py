@@ -23,6 +23,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
     for each in (nn.SiLU, nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardswish, nn.Mish, nn.GELU, nn.ELU, nn.Identity)
 }
 
+SIDES = ("size", "stride", "padding", "dilation")  # arguments that torch takes as one number or as height and width
 LARGEST_INTEGER = 2**20  # of any argument; above it torch's own sums of sizes overflow
 
 
@@ -50,12 +51,27 @@ class RowArguments:
         return UserError(f"{self._where}: argument '{name}' is {value!r}; {needed} is needed")
 
     def integer(self, name: str, default: int | None = None, least: int = 1) -> int:
+        if name in SIDES and self._left:
+            first = self._left[0]
+            if isinstance(first, tuple) and len(first) == 2 and first[0] == first[1]:
+                self._left[0] = first[0]  # [1, 1], as torch takes it too
         value = self._next(name, default, "a whole number")
         if not isinstance(value, int) or isinstance(value, bool) or value < least:
             raise self.wrong(name, value, f"a whole number of at least {least}")
         if value > LARGEST_INTEGER:
             raise self.wrong(name, value, f"a whole number of at most {LARGEST_INTEGER}")
         return value
+
+    def side(self, name: str, default: int = 1) -> int | tuple[int, int]:
+        """One number, or a list of height and width; a list of two equal ones is the number."""
+        if not self._left or not isinstance(self._left[0], tuple):
+            return self.integer(name, default)
+        value = self._left[0]
+        if len(value) != 2 or not all(type(each) is int and 1 <= each <= LARGEST_INTEGER for each in value):
+            raise self.wrong(name, list(value), "a whole number of at least 1 or a list of height and width")
+        height, width = (int(each) for each in value if isinstance(each, int))
+        self._next(name, None, "a whole number")
+        return height if height == width else (height, width)
 
     def number(self, name: str, default: float) -> float:
         value = self._next(name, default, "a number")

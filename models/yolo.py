@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+if __name__ == "__main__":  # python models/yolo.py, as in YOLOv5: the command python -m models, which ends the program
+    import runpy
+    import sys
+    from pathlib import Path
+
+    if not __package__:
+        sys.path[0] = str(Path(__file__).resolve().parents[1])  # the repository, instead of this folder
+    runpy.run_module("models", run_name="__main__")
+
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace

@@ -6,9 +6,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
 
 from models.architecture import Architecture, find_architecture, read_architecture
+from models.fuse import fused
 from models.yolo import DetectionModel, load_architecture
 from utils.user_error import UserError
 
@@ -50,9 +52,25 @@ def test_depth_and_width() -> None:
     assert [architecture.scaled_width(c) for c in (16, 32, 33, 64, 255)] == [8, 8, 16, 16, 64]
 
 
+@pytest.mark.case("Architecture files", "a kernel as a list, [1, 1] or [3, 1]", "built as torch takes it")
+def test_a_kernel_as_a_list_of_its_sides() -> None:
+    rows = [[-1, 1, "Conv", [8, 3, 2]], [-1, 1, "SPDConv", [16, [3, 3]]]]
+    rows += [[-1, 1, "Conv", [16, [3, 1]]], [-1, 1, "Conv", [16, [1, 1], [1, 1]]], [-1, 1, "nn.MaxPool2d", [[1, 1]]]]
+    head = [[-1, 1, "SPDConv", [16, 3]], [[2, 5], 1, "Detect", ["nc", "anchors"]]]
+    model = DetectionModel(Architecture.from_dict(plain(backbone=rows, head=head))).eval()
+    assert model.get_submodule("model.2.conv").weight.shape == (16, 16, 3, 1)
+    assert model.get_submodule("model.3.conv").weight.shape == (16, 16, 1, 1)
+    images = torch.rand(1, 3, 32, 32)
+    for ours, own in zip(fused(model)(images).levels, model(images).levels, strict=True):
+        torch.testing.assert_close(ours, own, atol=1e-4, rtol=1e-4)
+
+
 @pytest.mark.parametrize(
     ("values", "told"),
     [
+        (replaced("backbone", 0, [-1, 1, "Conv", [8, [3, 2, 1], 2]]), "argument 'size' is [3, 2, 1]; a whole number"),
+        (replaced("backbone", 0, [-1, 1, "Conv", [[8, 8], 3, 2]]), "argument 'out' is (8, 8); a whole number"),
+        (replaced("backbone", 0, [-1, 1, "Conv", [8, 3, [2, 1]]]), "argument 'stride' is (2, 1); a whole number"),
         (replaced("backbone", 0, [-1, 1, "Cnov", [8]]), "(layer 0, Cnov): unknown module 'Cnov'; nearest is 'Conv'"),
         (replaced("backbone", 0, [-1, 1, "__import__('os').system('true')", [8]]), "unknown module"),
         (replaced("head", 0, [-1, 1, "Conv", ["eight"]]), "head row 0 (layer 3, Conv): argument 'out' is 'eight'"),

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from models.__main__ import main
 from models.architecture import Architecture
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
+from tests.shared_data import REPOSITORY
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
@@ -68,6 +72,26 @@ def test_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytes
     assert len(lines) == 1 + 25 + 1
     assert lines[1].split()[:5] == ["0", "-1", "1", "1760", "SPDConv"]
     assert lines[-1].startswith("25 layers, 3,600,157 parameters") and lines[-1].endswith("at 640x320")
+
+
+@pytest.mark.parametrize("flag", ["--img", "--imgsz", "--img-size"])
+@pytest.mark.case("Flags", "python -m models --img 64", "the same as --imgsz, as of every script")
+def test_every_name_of_the_image_size(
+    flag: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "--cfg", "yolov5n", flag, "64") == 0
+    assert capsys.readouterr().out.splitlines()[-1].endswith("at 64x64")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", [(str(REPOSITORY / "models" / "yolo.py"),), ("-m", "models.yolo")])
+@pytest.mark.case("Flags", "python models/yolo.py --cfg, YOLOv5's habit", "the table of python -m models")
+def test_yolo_py_prints_the_table(command: tuple[str, ...], tmp_path: Path) -> None:
+    environment = os.environ | ({"PYTHONPATH": str(REPOSITORY)} if "-m" in command else {})
+    words = [sys.executable, *command, "--cfg", "yolov5n.yaml", "--img", "64"]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path, env=environment, timeout=120)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.splitlines()[-1].startswith("25 layers, 1,872,157 parameters")
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -12,6 +13,7 @@ from matplotlib.figure import Figure
 
 from tests.reporting.hand_made import class_report, curves_of, report_of
 from tests.training.test_early_stopping import records
+from utils.evaluation.average_precision import precision_recall
 from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.error_analysis import KINDS, ErrorKind, RecallBySize, SizeErrors
 from utils.evaluation.model_comparison import ComparedModel, Difference, PairedDifferences, StudyRow
@@ -129,6 +131,25 @@ def test_curves_have_a_line_per_class_and_their_mean(drawn: Drawn) -> None:
         ("confidence", "precision"),
         ("confidence", "recall"),
         ("confidence", "F1"),
+    ]
+
+
+@pytest.mark.case("Results", "legends of the F1, P and R curves", "the best value and its confidence, not AP50")
+def test_legends_of_the_curves(drawn: Drawn) -> None:
+    hits = np.array([[True], [True], [False], [True]])
+    scores, classes = np.array([0.9, 0.8, 0.6, 0.3]), np.array([0, 1, 0, 1])
+    curves = precision_recall(hits, scores, classes, np.array([0, 0, 1, 1]))
+    report: Any = SimpleNamespace(curves=curves, names=("ship", "car"), map50=float(curves.ap[:, 0].mean()))
+    plot_curves(Path(), report)
+    tables = {"F1": curves.f1_curve, "P": curves.precision_curve, "R": curves.recall_curve}
+    for kind, table in tables.items():
+        expected = [
+            f"{name} {line.max():.2f} at {curves.confidence[line.argmax()]:.3f}"
+            for name, line in zip(("ship", "car", "all classes,"), (*table, table.mean(axis=0)), strict=True)
+        ]
+        assert names_in_legend(drawn[f"{kind}_curve.png"].axes[0]) == expected
+    assert [line.split()[-1] for line in names_in_legend(drawn["PR_curve.png"].axes[0])[:2]] == [
+        f"{ap:.3f}" for ap in curves.ap[:, 0]
     ]
 
 

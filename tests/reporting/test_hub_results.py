@@ -17,7 +17,7 @@ from utils.reporting.hub_results import CallTimes, HubResults
 
 SIZE = FrameSize(height=100, width=200)
 FOUND = detections_of((1, 0.75, 20, 10, 60, 40), (1, 0.5, 0, 0, 200, 100), (0, 0.25, 10, 20, 20, 40), size=SIZE)
-TIMES = CallTimes(1.25, 20.0, (2, 3, 320, 640))
+TIMES = CallTimes(1.25, 20.0, 3.0, (2, 3, 320, 640))
 
 
 @pytest.fixture
@@ -62,7 +62,7 @@ def test_what_is_printed(results: HubResults) -> None:
     assert str(results).splitlines() == [
         "image 1/2: 100x200 1 cat, 2 dogs",
         "image 2/2: 10x20 (no detections)",
-        "Speed: 1.2ms pre-process, 20.0ms inference and NMS per image at shape (2, 3, 320, 640)",
+        "Speed: 1.2ms pre-process, 20.0ms inference, 3.0ms NMS per image at shape (2, 3, 320, 640)",
     ]
 
 

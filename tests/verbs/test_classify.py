@@ -6,6 +6,7 @@ from pathlib import Path
 
 import cv2
 import numpy as np
+import pytest
 import torch
 
 from models.classifier import Classifier, ClassifierPlan, classifier_fields
@@ -40,3 +41,12 @@ def test_images_of_one_name_and_frames_of_a_video_have_files_of_their_own(tmp_pa
         "a.jpg", "a2.jpg", "a3.png", "v_0-2.jpg", "v_0.jpg", "v_1.jpg",
     ]  # fmt: skip
     assert [path.name for path, _, _ in summary.best] == ["a.jpg", "a.png", "a2.jpg", "v.avi", "v.avi", "v_0.jpg"]
+
+
+@pytest.mark.case("Runs", "classify/predict.py --exist-ok onto an old run", "its label files are kept as *.older")
+def test_exist_ok_leaves_nothing_of_an_earlier_run(tmp_path: Path) -> None:
+    for name in ("first", "second"):
+        cv2.imwrite(str(tmp_path / f"{name}.png"), np.zeros((1, 1, 3), np.uint8))
+        folder = predict(tmp_path, "--source", tmp_path / f"{name}.png", "--save-txt", "--nosave", "--exist-ok").folder
+    assert [path.name for path in (folder / "labels").iterdir()] == ["second.txt"]
+    assert [path.name for path in (folder / "labels.older").iterdir()] == ["first.txt"]

@@ -113,6 +113,16 @@ def test_what_is_drawn(folder: Path) -> None:
     assert changed[2] > changed[1], "a thick line covers more than a thin one"
 
 
+@pytest.mark.case("Flags", "--hide-labels", "the whole tag is left out, as by YOLOv5; --hide-conf leaves out the score")
+def test_hide_labels_hides_the_score_too(folder: Path) -> None:
+    common = ("--source", folder / "images" / "b.png", "--max-det", 1)
+    tagged, hidden, bare, named = (
+        (detect(folder, *common, *flags).folder / "b.png").read_bytes()
+        for flags in ((), ("--hide-labels",), ("--hide-labels", "--hide-conf"), ("--hide-conf",))
+    )
+    assert hidden == bare and len({tagged, bare, named}) == 3
+
+
 def test_video_gives_the_boxes_of_its_images(folder: Path, labelled: Path) -> None:
     run = detect(folder, "--source", folder / "v.avi", "--save-txt", "--save-conf").folder
     assert sorted(path.name for path in (run / "labels").iterdir()) == ["v_0.txt", "v_1.txt", "v_2.txt"]
@@ -183,3 +193,47 @@ def test_crops_of_two_runs_into_one_folder_are_kept(folder: Path) -> None:
     common = ("--source", folder / "v.avi", "--nosave", "--save-crop", "--name", "crops", "--exist-ok")
     counts = [len(list((detect(folder, *common).folder / "crops").glob("*/v*.jpg"))) for _ in range(2)]
     assert counts[1] == 2 * counts[0] > 0
+
+
+@pytest.mark.parametrize("second", [("--save-txt", "--save-csv", "--save-json", "--save-coco"), ()])
+@pytest.mark.case("Runs", "detect.py --exist-ok onto an old run", "its labels and tables are kept as *.older")
+def test_exist_ok_leaves_nothing_of_an_earlier_run(
+    folder: Path, tmp_path: Path, second: tuple[str, ...], caplog: pytest.LogCaptureFixture
+) -> None:
+    flags = ("--source", folder / "images" / "b.png", "--nosave", "--project", tmp_path, "--exist-ok")
+    tables = ("--save-txt", "--save-csv", "--save-json", "--save-coco")
+    for _ in range(2):  # what is older is replaced
+        run = detect(folder, *flags, *tables).folder
+    assert len(rows(run / "labels" / "b.txt")) > 1
+    caplog.clear()
+    detect(folder, *flags, *second, "--conf", 1)
+    line = f"{run}: coco.json, labels, predictions.csv, predictions.json of an earlier run kept as *.older"
+    assert [message for message in caplog.messages if "earlier run" in message] == [line]
+    assert not list(run.glob("labels/*.txt"))
+    if not second:
+        assert {path.suffix for path in run.iterdir()} == {".older"}
+    assert len(rows(run / "labels.older" / "b.txt")) > 1
+
+
+@pytest.mark.case("Sources", "--verbose", "images and videos in which nothing was found are named")
+def test_verbose_names_sources_without_objects(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    for flags in ((), ("--verbose",)):
+        detect(folder, "--source", folder / "images", "--nosave", "--conf", 1, *flags)
+        named = [line for line in caplog.messages if line.endswith(": no objects") and "frames" not in line]
+        names = ("a.jpg", "a.png", "b.png") if flags else ()
+        assert named == [f"{folder / 'images' / name}: no objects" for name in names]
+    caplog.clear()
+    detect(folder, "--source", folder / "v.avi", "--nosave", "--conf", 1, "--verbose")
+    assert [line for line in caplog.messages if "v.avi" in line] == [f"{folder / 'v.avi'}: no objects"]
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1)])
+@pytest.mark.parametrize("flags", [(), ("--slice", 64), ("--augment",)])
+@pytest.mark.case("Sources", "an image of one pixel, a strip of 2000:1", "detected on, whole and in tiles")
+def test_the_thinnest_images(folder: Path, tmp_path: Path, size: tuple[int, int], flags: tuple[object, ...]) -> None:
+    pixels = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "thin.png"), pixels)
+    summary = detect(folder, "--source", tmp_path, "--save-txt", "--save-crop", "--conf", 0.01, "--max-det", 5, *flags)
+    assert summary.frames == 1 and not summary.skipped
+    assert {path.name for path in summary.folder.glob("*.png")} == {"thin.png"}

@@ -53,3 +53,12 @@ def test_each_image_has_its_id(data: Path, tmp_path: Path, caplog: pytest.LogCap
     entries = json.loads((evaluate(data, tmp_path, "--save-json") / "small_predictions.json").read_text())
     assert {entry["image_id"] for entry in entries} == {f"{place}.png" for place in PLACES}
     assert len([line for line in caplog.messages if "image id" in line]) == 1
+
+
+@pytest.mark.slow
+@pytest.mark.case("Runs", "val.py --exist-ok onto an old run", "its label files and predictions are kept as *.older")
+def test_exist_ok_leaves_nothing_of_an_earlier_run(data: Path, tmp_path: Path) -> None:
+    evaluate(data, tmp_path, "--save-txt", "--save-json", "--exist-ok")
+    folder = evaluate(data, tmp_path, "--exist-ok")
+    assert not (folder / "labels").exists() and not list(folder.glob("*_predictions.json"))
+    assert len(list((folder / "labels.older").glob("*.txt"))) == len(PLACES)

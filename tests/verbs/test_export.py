@@ -196,6 +196,27 @@ def test_wrong_usage_leaves_nothing(tmp_path: Path, flags: tuple[object, ...], l
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("opset", [12, 13])
+@pytest.mark.parametrize("flags", [(), ("--dynamic",), ("--simplify",)])
+@pytest.mark.case("Export", "--opset 12 and 13, YOLOv5's", "the file is in that operator set, and equal to PyTorch")
+def test_older_operator_sets(tmp_path: Path, opset: int, flags: tuple[str, ...]) -> None:
+    write_small_checkpoint(tmp_path / "a.pt")
+    (file,) = run(tmp_path, "--include", "onnx", "--opset", opset, "--img", *FRAME, *flags)
+    graph = onnx.load(file.path)
+    assert opset_of(graph) == opset
+    assert graph.ir_version == 7, "as runtimes of its time take it"
+
+
+@pytest.mark.slow
+@pytest.mark.case("Export", "--opset 12 with --nms", "exit 2: “--nms --opset 12: suppression is written in”")
+def test_suppression_needs_a_later_operator_set(tmp_path: Path) -> None:
+    write_small_checkpoint(tmp_path / "a.pt")
+    with pytest.raises(UsageError, match="--nms --opset 12: suppression is written in operator set 13 and later"):
+        run(tmp_path, "--include", "onnx", "--opset", 12, "--img", *FRAME, "--nms")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pt"]
+
+
+@pytest.mark.slow
 def test_a_graph_that_needs_a_later_operator_set(tmp_path: Path) -> None:
     """Attention, which torch says to have converted to set 17 when it has not."""
     rows = (REPOSITORY / "tests" / "exporting" / "small-detector.yaml").read_text(encoding="utf-8")

@@ -262,13 +262,50 @@ def test_a_copy_has_settings_of_its_own(model: HubDetector) -> None:
     torch.testing.assert_close(*best, atol=2e-4, rtol=0)
 
 
+@pytest.mark.case("Hub", "model.names = [...], and a dictionary of them", "results have these names")
+def test_names_can_be_set(model: HubDetector) -> None:
+    for names in (["ship", "car", "tree"], {2: "tree", 0: "ship", 1: "car"}):
+        model.names = names
+        results = call(model, pixels(0))
+        assert results.names == {0: "ship", 1: "car", 2: "tree"}
+        assert set(results.pandas().xyxy[0]["name"]) <= {"ship", "car", "tree"}
+
+
+@pytest.mark.parametrize("names", [["one", "two"], "abc", {1: "a", 2: "b", 3: "c"}])
+@pytest.mark.case("Hub", "model.names of another number", "“the model has 3 classes, ids 0 to 2; each needs its name”")
+def test_names_of_another_number(model: HubDetector, names: Any) -> None:
+    with pytest.raises(UserError, match="the model has 3 classes, ids 0 to 2; each needs its name"):
+        model.names = names
+
+
+@pytest.mark.parametrize("classes", [0, [0], (0,), np.int64(0)])
+@pytest.mark.case("Hub", "model.classes = 0, a number in place of a list", "this class alone is kept")
+def test_one_class_as_a_number(model: HubDetector, classes: Any) -> None:
+    model.classes = classes
+    assert set(call(model, pixels(0)).xyxy[0][:, 5].tolist()) == {0.0}
+
+
+@pytest.mark.case("Hub", "results.t", "three entries, as YOLOv5's: preparing, network, suppression")
+def test_three_times(model: HubDetector) -> None:
+    results = call(model, [pixels(0), pixels(1)])
+    preparing, network, suppressing = results.t
+    assert preparing > 0 and network > 0 and suppressing > 0
+
+
+@pytest.mark.case("Hub", "autoshape=False: model(images)[0]", "rows (B, N, 5 + C) in evaluation, raw maps in training")
 def test_autoshape_false_is_the_bare_network(folder: Path) -> None:
     bare = load("custom", path=folder / "small.pt", autoshape=False)
     assert isinstance(bare, DetectionModel)
-    images = torch.rand(1, 3, 64, 96)
-    for ours, own in zip(bare(images).levels, small_model()(images).levels, strict=True):
+    images = torch.rand(2, 3, 64, 96)
+    rows, levels = bare.eval()(images)
+    maps = small_model()(images)
+    for ours, own in zip(levels, maps.levels, strict=True):
         torch.testing.assert_close(ours, own, atol=1e-3, rtol=1e-4)
+    torch.testing.assert_close(rows, small_model().head.rows(maps), atol=1e-3, rtol=1e-4)
+    boxes = bare.predict(images).boxes
+    assert boxes.shape == (2, rows.shape[1], 4)
     assert [name for name, _ in bare.named_parameters()] == [name for name, _ in small_model().named_parameters()]
+    assert [level.shape for level in bare.train()(images)] == [level.shape for level in levels]
 
 
 def test_named_models() -> None:
@@ -313,8 +350,16 @@ def test_an_exported_file(folder: Path, tmp_path: Path, model: HubDetector) -> N
     assert results.names == {0: "class0", 1: "class1", 2: "class2"}, "the file names none"
     with pytest.raises(UserError, match="only for"):
         exported(pixels(0), augment=True)
-    bare = load("custom", path=path, autoshape=False)
-    assert bare.predict(torch.rand(1, 3, 64, 96)).boxes.shape[-1] == 4
+
+
+@pytest.mark.case("Hub", "autoshape=False of an exported file", "callable: images to rows (B, N, 5 + C)")
+def test_a_bare_exported_file(tmp_path: Path) -> None:
+    bare = load("custom", path=write_small_torchscript(tmp_path / "small.torchscript", (64, 96)), autoshape=False)
+    images = torch.rand(2, 3, 64, 96)
+    rows = bare.eval()(images)
+    torch.testing.assert_close(rows, small_model().head.rows(small_model()(images)), atol=1e-3, rtol=1e-4)
+    assert bare.predict(images).boxes.shape == (2, rows.shape[1], 4)
+    assert bare.names == ("class0", "class1", "class2")
 
 
 @needs_shared

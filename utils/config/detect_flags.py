@@ -60,6 +60,7 @@ class DetectConfig:
         False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
     )
 
+    verbose: bool = flag(False, "name the images and videos in which nothing was found", group="Output")
     view_img: bool = flag(False, "show the annotated images in a window; q ends", group="Output")
     save_txt: bool = flag(False, "write detections as label files, labels/*.txt", group="Output")
     save_format: int = flag(
@@ -85,11 +86,11 @@ class DetectConfig:
         at_least=1,
         at_most=100,
     )
-    hide_labels: bool = flag(False, "draw boxes without class names", group="Output")
-    hide_conf: bool = flag(False, "draw labels without scores", group="Output")
+    hide_labels: bool = flag(False, "draw boxes alone, without names and scores", group="Output")
+    hide_conf: bool = flag(False, "draw names without scores", group="Output")
     project: str = flag("runs/detect", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
-    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it is there; an earlier run's labels are kept", group="Output")
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)

@@ -20,6 +20,7 @@ LOGGER = logging.getLogger(__name__)
 
 USUAL_OPSET = 17
 TRACED_OPSET = 18  # torch writes this one and later; earlier ones are converted from it
+OLDEST_CONVERTED = 15  # below, onnx's conversion knows none of the operators here; the graph is rewritten instead
 
 
 def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
@@ -57,7 +58,7 @@ def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, ops
             str(path),
             input_names=[INPUT_NAME],
             output_names=[OUTPUT_NAME],
-            opset_version=opset,
+            opset_version=TRACED_OPSET if opset < OLDEST_CONVERTED else opset,
             dynamic_shapes=axes,
             # The older exporter (dynamo=False) writes wrong answers without a word: it takes the grid of the head for
             # a constant under dynamic axes, and changes the weights of the model that it is given.
@@ -66,7 +67,51 @@ def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, ops
             verbose=False,
         )
         graph = onnx.load(path)
+    if opset < OLDEST_CONVERTED:
+        _rewrite_for(graph, opset)
     return graph if opset_of(graph) == opset and _is_valid(graph) else None
+
+
+def _rewrite_for(graph: onnx.ModelProto, opset: int) -> None:
+    """Give the nodes of a traced graph the form that they have in operator set 12, 13 or 14.
+
+    What computes these networks has changed only in form since then: settings that came later, at their defaults here,
+    go; ``Shape`` of some axes is a ``Slice`` of all; ``Resize`` names a region, if an empty one. Whatever else such a
+    set does not know is left for ``_is_valid`` to find.
+    """
+    if opset < 12:
+        return
+    nodes = []
+    region = onnx.helper.make_tensor("no_region", onnx.TensorProto.FLOAT, [0], [])
+    for node in graph.graph.node:
+        settings = {each.name: onnx.helper.get_attribute_value(each) for each in node.attribute}
+        if not onnx.defs.has(node.op_type, opset, node.domain):
+            return
+        known = onnx.defs.get_schema(node.op_type, opset, node.domain).attributes
+        present = onnx.defs.get_schema(node.op_type, TRACED_OPSET, node.domain).attributes
+        for name in settings.keys() - known.keys():
+            default = onnx.helper.get_attribute_value(present[name].default_value)
+            # No map here has a side of 0, of which `allowzero` speaks.
+            if settings[name] == default or name in ("allowzero", "start", "end"):
+                node.attribute.remove(next(each for each in node.attribute if each.name == name))
+        nodes.append(node)
+        if node.op_type == "Resize" and not node.input[1]:
+            node.input[1] = region.name
+        if node.op_type == "Shape" and ("start" in settings or "end" in settings):
+            (output,) = node.output
+            node.output[0] = f"{output}_of_all_axes"
+            bounds = {"from": settings.get("start", 0), "to": settings.get("end", 2**63 - 1)}
+            for name, value in bounds.items():
+                graph.graph.initializer.append(
+                    onnx.helper.make_tensor(f"{output}_{name}", onnx.TensorProto.INT64, [1], [value])
+                )
+            nodes.append(onnx.helper.make_node("Slice", [*node.output, *(f"{output}_{b}" for b in bounds)], [output]))
+    copied = [onnx.NodeProto.FromString(node.SerializeToString()) for node in nodes]
+    del graph.graph.node[:], graph.graph.value_info[:]
+    graph.graph.node.extend(copied)
+    graph.graph.initializer.append(region)
+    next(each for each in graph.opset_import if each.domain in ("", "ai.onnx")).version = opset
+    graph.ir_version = onnx.helper.find_min_ir_version_for(list(graph.opset_import))
 
 
 def opset_of(graph: onnx.ModelProto) -> int:
@@ -113,8 +158,13 @@ def embed_suppression(raw: Path, path: Path, suppression: EmbeddedSuppression) -
 
     Outputs, K being ``topk_all``, best score first: ``boxes`` (B, K, 4) float xyxy network pixels, ``scores`` (B, K)
     float 0-1, ``classes`` (B, K) int64, ``counts`` (B,) int64; places from ``counts`` on are zero.
+
+    Raises:
+        UsageError: the graph is in an operator set that suppression cannot be written in.
     """
     graph = onnx.load(raw)
+    if opset_of(graph) < 13:
+        raise UsageError(f"--nms --opset {opset_of(graph)}: suppression is written in operator set 13 and later")
     properties = {entry.key: entry.value for entry in graph.metadata_props}
     header = f'<ir_version: {graph.ir_version}, opset_import: ["" : {opset_of(graph)}]>'
     tail = onnx.parser.parse_model(header + suppression_graph(suppression))

@@ -38,7 +38,7 @@ class DrawingStyle:
     """What is drawn beside the boxes."""
 
     line_width: int | None = None  # pixels; by default from the sizes of image and box
-    names: bool = True
+    names: bool = True  # False: no score either, as a tag of a score alone says nothing of what
     scores: bool = True
 
 
@@ -56,8 +56,8 @@ def draw_detections(
     """A copy of ``image`` (H, W, 3) uint8 RGB with detections, whose boxes are in its pixels."""
     captions = []
     for kind, score in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True):
-        parts = [names[kind]] if style.names else []
-        captions.append(" ".join([*parts, f"{score:.2f}"] if style.scores else parts))
+        caption = f"{names[kind]} {score:.2f}" if style.scores else names[kind]
+        captions.append(caption if style.names else "")
     return draw_boxes(image, detections.boxes.cpu().numpy(), detections.classes.cpu().numpy(), captions, style)
 
 

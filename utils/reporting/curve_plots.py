@@ -20,7 +20,6 @@ if TYPE_CHECKING:  # whoever draws one of the figures need not load what makes t
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-    from utils.evaluation.average_precision import PrecisionRecall
     from utils.evaluation.error_analysis import RecallBySize, SizeErrors
     from utils.evaluation.evaluation_report import EvaluationReport
     from utils.evaluation.model_comparison import ComparedModel, StudyRow
@@ -82,11 +81,12 @@ def plot_curves(folder: Path, report: EvaluationReport) -> tuple[Path, ...]:
         figure = _figure(width=8, height=6, layout=None)
         # Every label of these figures is known: to measure them for the margins takes as long as to draw.
         panel = figure.subplots(gridspec_kw={"left": 0.08, "right": 0.97, "bottom": 0.09, "top": 0.94})
-        _class_lines(panel, axis, lines, curves, names)
+        own = [f"{ap:.3f}" for ap in curves.ap[:, 0]] if name == "PR" else [_best(line, axis) for line in lines]
+        captions = [f"{names[index]} {text}" for index, text in zip(curves.classes.tolist(), own, strict=True)]
+        _class_lines(panel, axis, lines, captions)
         if len(lines):
             mean = lines.mean(axis=0)
-            best = f"{mean.max():.2f} at {axis[mean.argmax()]:.3f}"
-            caption = f"mAP50 {report.map50:.3f}" if name == "PR" else best
+            caption = f"mAP50 {report.map50:.3f}" if name == "PR" else _best(mean, axis)
             panel.plot(axis, mean, color=BLUE, linewidth=3, label=f"all classes, {caption}")
             panel.legend(loc=corner, fontsize=8)
         panel.set(xlabel=below, ylabel=beside, xlim=(0, 1), ylim=(0, 1.02), title=f"{beside} over {below}")
@@ -289,9 +289,12 @@ def _size_shares(sides: np.ndarray) -> str:
     return f"small {small:.0%}, medium {medium:.0%}, large {large:.0%}"
 
 
-def _class_lines(
-    panel: Axes, axis: np.ndarray, lines: np.ndarray, curves: PrecisionRecall, names: Sequence[str]
-) -> None:
+def _best(line: np.ndarray, confidence: np.ndarray) -> str:
+    """The highest value of a curve, and the confidence where it is reached."""
+    return f"{line.max():.2f} at {confidence[line.argmax()]:.3f}"
+
+
+def _class_lines(panel: Axes, axis: np.ndarray, lines: np.ndarray, captions: Sequence[str]) -> None:
     """One thin line per class; named in the legend where they are few."""
     if len(lines) > FEW_CLASSES:
         from matplotlib.collections import LineCollection
@@ -299,8 +302,8 @@ def _class_lines(
         points = np.stack((np.broadcast_to(axis, lines.shape), lines), axis=-1)
         panel.add_collection(LineCollection(list(points), colors=GREY, linewidths=0.7, alpha=0.6))
         return
-    for line, index, ap in zip(lines, curves.classes.tolist(), curves.ap[:, 0], strict=True):
-        panel.plot(axis, line, linewidth=1, label=f"{names[index]} {ap:.3f}")
+    for line, caption in zip(lines, captions, strict=True):
+        panel.plot(axis, line, linewidth=1, label=caption)
 
 
 def plot_search(path: Path, fitness: Sequence[tuple[int, float]], importance: Mapping[str, float]) -> None:

@@ -24,6 +24,8 @@ from utils.reporting.output_names import OutputNames
 from utils.reporting.video_output import VideoOutput
 from utils.user_error import UserError
 
+# What tells of a run's detections, and would pass for a later run's that finds other ones or none.
+FILES_OF_ONE_RUN = ("labels", "predictions.csv", "predictions.json", "coco.json")
 CSV_COLUMNS = ("Image Name", "Prediction", "Confidence")  # YOLOv5's
 
 

@@ -36,7 +36,8 @@ class CallTimes:
     """Milliseconds per image of one call, and the shape (B, 3, H, W) of its largest batch."""
 
     preparing: float
-    detecting: float  # network and suppression
+    network: float
+    suppressing: float
     shape: tuple[int, int, int, int]
 
 
@@ -55,7 +56,8 @@ class HubResults:
 
     ``xyxy`` and ``xywh``: tensors (N, 6) in pixels of the image, corners or centre and size, then score and class;
     ``xyxyn`` and ``xywhn``: the same as parts of its width and height. ``ims``: images (H, W, 3) uint8 RGB, drawn on
-    after ``render``. ``names``: class names by id. ``files``: a file name for each image.
+    after ``render``. ``names``: class names by id. ``files``: a file name for each image. ``t``: milliseconds per image
+    of preparing it, the network and suppression.
     """
 
     def __init__(
@@ -76,7 +78,7 @@ class HubResults:
         self.xyxyn = [_as_parts(rows, each) for rows, each in zip(self.xyxy, detections, strict=True)]
         self.xywhn = [_as_parts(rows, each) for rows, each in zip(self.xywh, detections, strict=True)]
         self.n = len(self.detections)
-        self.t = (times.preparing, times.detecting)
+        self.t = (times.preparing, times.network, times.suppressing)
         self.s = times.shape
 
     def __len__(self) -> int:
@@ -91,7 +93,7 @@ class HubResults:
                 f"{count} {self.names[kind]}{'s' * (count > 1)}" for kind, count in sorted(counts.items())
             )
             lines.append(f"image {number}/{self.n}: {each.size.height}x{each.size.width} {found or '(no detections)'}")
-        speed = f"{self.t[0]:.1f}ms pre-process, {self.t[1]:.1f}ms inference and NMS"
+        speed = f"{self.t[0]:.1f}ms pre-process, {self.t[1]:.1f}ms inference, {self.t[2]:.1f}ms NMS"
         return "\n".join([*lines, f"Speed: {speed} per image at shape {self.s}"])
 
     def __repr__(self) -> str:

@@ -10,7 +10,8 @@ import glob
 import logging
 import os
 import re
-from collections.abc import Iterable, Iterator
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -22,16 +23,18 @@ LOGGER = logging.getLogger(__name__)
 SHOWN_PROBLEMS = 5  # on the console
 
 
-def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
+def new_run_directory(project: str, name: str, *, exist_ok: bool, set_aside: Sequence[str] = ()) -> Path:
     """Make the folder of a new run and give its path.
 
     An existing ``name`` is followed by ``name2``, ``name3``, ... unless ``exist_ok``. Two runs that start at once get
-    two folders, as making a folder succeeds only once.
+    two folders, as making a folder succeeds only once. What an earlier run left there under the names ``set_aside``
+    (patterns) is renamed to ``*.older``, so that nothing of it passes for what this run found.
     """
     first = Path(project) / name  # a name may hold folders
     try:
         if exist_ok:
             first.mkdir(parents=True, exist_ok=True)
+            _set_aside(first, set_aside)
             return first
         first.parent.mkdir(parents=True, exist_ok=True)
         number = _highest_number(first) + 1
@@ -44,6 +47,18 @@ def new_run_directory(project: str, name: str, *, exist_ok: bool) -> Path:
                 number += 1
     except OSError as error:
         raise UserError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
+
+
+def _set_aside(folder: Path, patterns: Sequence[str]) -> None:
+    found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
+    for path in found:
+        older = path.with_name(f"{path.name}.older")
+        if older.is_dir():  # a folder takes the place of none that has something in it
+            shutil.rmtree(older)
+        path.replace(older)
+    if found:
+        names = ", ".join(path.name for path in found)
+        LOGGER.warning("%s: %s of an earlier run kept as *.older", folder, names)
 
 
 def _highest_number(first: Path) -> int:

@@ -53,7 +53,7 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
     with closing(open_source(config.source, config.vid_stride)) as source, stop_requests() as stop:
         backend, side = open_classifier(config, device)
         names = OutputNames(source.known)
-        folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+        folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=("labels",))
         LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
         with explained_failures(1, side), Progress(source.expected_frames(), "image", "classifying") as progress:
             for (frame,) in source.groups(1, lambda: stop.signal_number is not None):

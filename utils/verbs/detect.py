@@ -33,7 +33,7 @@ from utils.inference.nms import NmsSettings
 from utils.inference.predictor import ImagePredictor, Prepared
 from utils.inference.slicing import SliceSettings
 from utils.reporting.box_drawing import draw_detections
-from utils.reporting.detection_output import DetectionOutput, FoundInFrame, drawing_style
+from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame, drawing_style
 from utils.reporting.feature_maps import recorded_maps, write_maps
 from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
@@ -59,6 +59,7 @@ class DetectionSummary:
     folder: Path
     frames: int
     objects: tuple[tuple[str, int], ...]  # class name and count, most frequent first
+    empty: tuple[Path, ...]  # sources in which nothing was found
     skipped: tuple[str, ...]  # one line for each unreadable file or frame
     milliseconds: float  # per frame: network and suppression
 
@@ -80,7 +81,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         )
         frame = detector.frame(FrameSize(*square_or_rectangle(config.imgsz)))
         predictor = detector.predictor(nms, frame, _tiles(config), config.batch_size)
-        folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+        folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=FILES_OF_ONE_RUN)
         LOGGER.info("detecting with %s on %s", " ".join(config.weights), describe_device(device))
         with (
             explained_failures(config.batch_size, max(config.imgsz)),
@@ -95,6 +96,9 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     if not summary.frames and stop.signal_number is None:
         count = len(summary.skipped)
         raise UserError(f"{config.source}: {f'none of {count} files could be read' if count else 'names nothing'}")
+    if config.verbose:
+        for path in summary.empty:
+            LOGGER.info("%s: no objects", path)
     _log_summary(summary)
     if stop.signal_number is not None and not source.live:
         raise Stopped(stop.signal_number, f"stopped after {counted(summary.frames, 'frame')}")
@@ -121,6 +125,7 @@ class _Run:
     frames: int = 0
     seconds: float = 0.0
     found: Counter[str] = field(default_factory=Counter)
+    by_source: Counter[Path] = field(default_factory=Counter)  # objects
 
     def go(self) -> None:
         """Detect in all frames of the source, or until the user stops it."""
@@ -150,6 +155,7 @@ class _Run:
             folder=self.output.folder,
             frames=self.frames,
             objects=tuple(self.found.most_common()),
+            empty=tuple(path for path, count in self.by_source.items() if not count),
             skipped=tuple(self.source.skipped),
             milliseconds=1e3 * self.seconds / max(self.frames, 1),
         )
@@ -159,7 +165,8 @@ class _Run:
         found = self.recording(group) if self.recording else self.predictor.detect([image for _, image in group])
         self.seconds += time.perf_counter() - start
         self.frames += len(group)
-        for detections in found:
+        for (frame, _), detections in zip(group, found, strict=True):
+            self.by_source[frame.path] += len(detections)
             self.found.update(self.predictor.names[kind] for kind in detections.classes.tolist())
         return found
 

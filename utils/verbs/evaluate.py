@@ -90,7 +90,12 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     """One detector, or one ensemble, on one part of a data set."""
     config = setup.config
     detector = setup.detector(config.weights)
-    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+    folder = new_run_directory(
+        config.project,
+        config.name,
+        exist_ok=config.exist_ok,
+        set_aside=("labels", "*_predictions.json", "problems.txt"),
+    )
     weights = " ".join(config.weights)
     LOGGER.info(
         "evaluating %s on the %s part of %s, %s", weights, setup.part, setup.dataset.file, describe_device(setup.device)

@@ -5,11 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
 from models.fuse import fused
@@ -40,15 +41,16 @@ LARGEST_BATCH = 32  # images of one frame that go through the network together
 class HubDetector(torch.nn.Module):
     """A detector of images in any form; calls from several threads at once do not disturb each other.
 
-    Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``classes`` (ids to keep, or None),
-    ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in fp16 on a GPU. ``names``: class names by id.
+    Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``classes`` (ids to keep, one or several, or
+    None), ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in fp16 on a GPU. ``names``: class names by id,
+    to be replaced by as many others.
     """
 
     def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
         super().__init__()
         self.conf = 0.25
         self.iou = 0.45
-        self.classes: Sequence[int] | None = None
+        self.classes: int | Sequence[int] | None = None
         self.agnostic = False
         self.multi_label = False
         self.max_det = 1000
@@ -58,13 +60,24 @@ class HubDetector(torch.nn.Module):
         if isinstance(backend, TorchBackend):
             self.model = backend.model
         self.stride = backend.stride
+        self._names: tuple[str, ...] = ()  # in place of the model's own
         self._frames: dict[FrameSize, FrameSize] = {}  # by the size asked for, so that the log has each once
         self._turn = threading.Lock()  # runtimes other than PyTorch keep state in a call
 
     @property
     def names(self) -> dict[int, str]:
         """Class names by id."""
-        return dict(enumerate(self.backend.names))
+        return dict(enumerate(self.backend.names)) | dict(enumerate(self._names))
+
+    @names.setter
+    def names(self, names: Sequence[str] | Mapping[int, str]) -> None:
+        given = names if isinstance(names, Mapping) else dict(enumerate(names))
+        known = len(self.backend.names)
+        if isinstance(names, str) or sorted(given) != list(range(known or len(given))):
+            raise UserError(
+                f"names = {names!r}: the model has {known} classes, ids 0 to {known - 1}; each needs its name"
+            )
+        self._names = tuple(str(given[kind]) for kind in sorted(given))
 
     def forward(
         self,
@@ -84,7 +97,8 @@ class HubDetector(torch.nn.Module):
         Raises:
             UserError: an image that cannot be read, or ``augment`` of an exported file.
         """
-        detector = self._detector(augment)
+        backend = _Timed(self._backend(augment), self.device)
+        detector = OpenedDetector(backend, self.device, torch.float16 if self.amp else torch.float32)
         if isinstance(ims, torch.Tensor):
             return _rows(detector.backend.predict(ims.to(self.device, torch.float32)))
         begin = time.perf_counter()
@@ -96,8 +110,9 @@ class HubDetector(torch.nn.Module):
         for start in range(0, len(fitted), LARGEST_BATCH):
             found += predictor.detect(fitted[start : start + LARGEST_BATCH])
         per_image = 1e3 / max(len(images), 1)
+        rest = time.perf_counter() - ready - backend.seconds
         times = CallTimes(
-            (ready - begin) * per_image, (time.perf_counter() - ready) * per_image, _largest_batch(fitted)
+            (ready - begin) * per_image, backend.seconds * per_image, rest * per_image, _largest_batch(fitted)
         )
         return HubResults(images, found, self.names, times)
 
@@ -128,16 +143,14 @@ class HubDetector(torch.nn.Module):
             self.device = self.backend.device = next(self.backend.model.parameters()).device
         return self
 
-    def _detector(self, augment: bool) -> OpenedDetector:
-        """The detector with the attributes as they are now, for one call."""
+    def _backend(self, augment: bool) -> DetectionBackend:
+        """The model file as one call asks it."""
         backend = self.backend
         if isinstance(backend, TorchBackend):
-            backend = AugmentedBackend(backend) if augment else backend
-        elif augment:
+            return AugmentedBackend(backend) if augment else backend
+        if augment:
             raise UserError("augment=True: only for .pt files; an exported file is as it is")
-        else:
-            backend = _InTurn(backend, self._turn)
-        return OpenedDetector(backend, self.device, torch.float16 if self.amp else torch.float32)
+        return _InTurn(backend, self._turn)
 
     def _nms(self) -> NmsSettings:
         """The attributes as they are now, for one call."""
@@ -147,7 +160,7 @@ class HubDetector(torch.nn.Module):
             max_det=self.max_det,
             multi_label=self.multi_label,
             agnostic=self.agnostic,
-            classes=None if self.classes is None else tuple(self.classes),
+            classes=None if self.classes is None else tuple(map(int, np.atleast_1d(np.asarray(self.classes)))),
         )
 
     def _frame(self, detector: OpenedDetector, size: int | tuple[int, int]) -> FrameSize:
@@ -158,31 +171,102 @@ class HubDetector(torch.nn.Module):
         return self._frames[asked]
 
 
-class _InTurn:
-    """A backend that one thread at a time may ask."""
+class _Asked:
+    """A backend behind another one."""
 
-    def __init__(self, backend: DetectionBackend, turn: threading.Lock) -> None:
+    def __init__(self, backend: DetectionBackend) -> None:
         self._backend = backend
-        self._turn = turn
         self.stride, self.frame, self.batch_size = backend.stride, backend.frame, backend.batch_size
 
     @property
     def names(self) -> tuple[str, ...]:
         return self._backend.names
 
+
+class _InTurn(_Asked):
+    """A backend that one thread at a time may ask."""
+
+    def __init__(self, backend: DetectionBackend, turn: threading.Lock) -> None:
+        super().__init__(backend)
+        self._turn = turn
+
     def predict(self, images: torch.Tensor) -> Predictions:
         with self._turn:
             return self._backend.predict(images)
 
 
-def open_file(path: str | Path, device: str, autoshape: bool) -> HubDetector | DetectionModel | DetectionBackend:
+class _Timed(_Asked):
+    """A backend of one call that counts its seconds."""
+
+    def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
+        super().__init__(backend)
+        self._device = device
+        self.seconds = 0.0
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        begin = time.perf_counter()
+        predictions = self._backend.predict(images)
+        if self._device.type == "cuda":  # which is still at work when the call returns
+            torch.cuda.synchronize(self._device)
+        self.seconds += time.perf_counter() - begin
+        return predictions
+
+
+class BareOutput(NamedTuple):
+    """What YOLOv5's network gives in evaluation mode."""
+
+    rows: torch.Tensor  # (B, N, 5 + C): cx cy w h in pixels, objectness, class probabilities
+    levels: list[torch.Tensor]  # raw logits, each (B, A, H_s, W_s, 5 + C)
+
+
+class BareNetwork(DetectionModel):
+    """A network that is called as YOLOv5's: ``model(images)[0]`` are rows in evaluation, ``levels`` in training."""
+
+    def forward(self, images: torch.Tensor) -> BareOutput | list[torch.Tensor]:  # type: ignore[override]
+        maps = super().forward(images)
+        return list(maps.levels) if self.training else BareOutput(self.head.rows(maps), list(maps.levels))
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """See ``DetectionModel``."""
+        return self.decode(super().forward(images))
+
+
+def _bare(model: DetectionModel, device: torch.device) -> BareNetwork:
+    bare = BareNetwork(model.architecture, names=model.names)
+    bare.load_state_dict(model.state_dict())
+    return bare.eval().to(device)
+
+
+class BareFile(torch.nn.Module):
+    """An exported file that is called as YOLOv5 calls it: images (B, 3, H, W) 0-1 to rows (B, N, 5 + C)."""
+
+    def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
+        super().__init__()
+        self.backend = backend
+        self.device = device
+        self.stride = backend.stride
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Class names, by class id."""
+        return self.backend.names
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return _rows(self.predict(images))
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """See ``DetectionBackend``."""
+        return self.backend.predict(images.to(self.device, torch.float32))
+
+
+def open_file(path: str | Path, device: str, autoshape: bool) -> HubDetector | BareNetwork | BareFile:
     """A model file as a ``HubDetector``, or bare: the network of a .pt file, unfused, or the runtime of another one."""
     place = select_device(device)
     file = find_weights(str(path))
     if not autoshape and file.suffix == ".pt":
-        return load_model(file).to(place)
+        return _bare(load_model(file), place)
     backend = load_backend(file, place)
-    return HubDetector(backend, place) if autoshape else backend
+    return HubDetector(backend, place) if autoshape else BareFile(backend, place)
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,7 +279,7 @@ class HubChoice:
     classes: int
 
 
-def open_named(choice: HubChoice, device: str, autoshape: bool) -> HubDetector | DetectionModel:
+def open_named(choice: HubChoice, device: str, autoshape: bool) -> HubDetector | BareNetwork:
     """A named model with the official weights as far as they fit, as a ``HubDetector`` or bare.
 
     Another number of classes than the weights' gets a fresh head.
@@ -212,8 +296,7 @@ def open_named(choice: HubChoice, device: str, autoshape: bool) -> HubDetector |
             LOGGER.info("%s", line)
     else:
         model = DetectionModel(architecture, class_count=choice.classes, channels=choice.channels)
-    model = model.eval().to(place)
-    return HubDetector(TorchBackend(fused(model), place), place) if autoshape else model
+    return HubDetector(TorchBackend(fused(model), place), place) if autoshape else _bare(model, place)
 
 
 def _rows(predictions: Predictions) -> torch.Tensor:
