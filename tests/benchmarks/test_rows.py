@@ -43,7 +43,7 @@ TINY = {  # in the folder of `inputs`
     "memory_over_time": "--only detect-video --share 0.00001",
     "formats": "--weights nano.pt --cfg yolov5n-spd.yaml --data data/small.yaml --img 64 --threads 1 --rounds 1",
     "slicing": "--weights nano.pt --images 1 --conf 0.9",
-    "tiled_training": "--train 1 --val 1 --tile 64 --shrunk 96 --epochs 1",
+    "tiled_training": "--train 3 --val 1 --tile 64 --shrunk 96 --epochs 1",
     "classification_study": "--data classes --models yolov5n-spd-cls --seeds 0 --epochs 1",
 }
 
@@ -89,7 +89,7 @@ def test_a_row_gives_a_table(
     monkeypatch.chdir(inputs)
     monkeypatch.setattr(Command, "finished", finished_here)
     monkeypatch.setattr(formats, "EXPORTED", {"TorchScript": ("torchscript", "fp32")})
-    for name, value in (("TILED_SIDE", 96), ("SLICED_SIDE", 128), ("TILE", 64)):
+    for name, value in (("TILED_SIDE", 96), ("SLICED_SIDE", 128), ("TILE", 64), ("DENSITY", 8.0)):
         monkeypatch.setattr(large_images, name, value)
     monkeypatch.setattr(formats, "LAYER_REPEATS", 1)
     threads = torch.get_num_threads()

@@ -11,7 +11,8 @@ import pytest
 from PIL import Image
 
 from tests.dataset.images import write_image
-from utils.dataset.image_files import ImageReadError, image_size, label_path, list_images, read_image
+from utils.dataset.image_files import ImageReadError, image_size, read_image
+from utils.dataset.image_lists import label_path, list_images
 from utils.user_error import UserError
 
 GRADIENT = np.add.outer(np.arange(30) * 3, np.arange(40) * 2).astype(np.uint8)

@@ -19,7 +19,8 @@ from models.weights import load_model
 from tests.shared_data import REPOSITORY, SHARED, needs_shared
 from utils.config.command_line import as_command, parse_command_line
 from utils.config.val_flags import ValConfig
-from utils.dataset.image_files import image_size, list_images
+from utils.dataset.image_files import image_size
+from utils.dataset.image_lists import list_images
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.onnx import write_onnx
 from utils.geometry.letterbox import FrameSize

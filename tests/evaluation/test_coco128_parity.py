@@ -16,7 +16,7 @@ from pycocotools.cocoeval import COCOeval
 
 from tests.end_to_end.test_val_flags import annotations_from_labels
 from tests.shared_data import SHARED, needs_shared
-from utils.dataset.image_files import list_images
+from utils.dataset.image_lists import list_images
 from utils.evaluation.coco_average_precision import CocoSummary
 
 TOLERANCE = 0.001

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from utils.config.dataset_file import REPOSITORY, find_dataset_yaml
 from utils.config.dataset_yaml import DatasetSpec, read_dataset_yaml
-from utils.dataset.image_files import label_path, list_images
+from utils.dataset.image_lists import label_path, list_images
 from utils.user_error import UserError
 
 UNFINISHED = ".unfinished-download"  # folder in the data set's own while it is fetched; has what is fetched so far

@@ -13,7 +13,8 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 
-from utils.dataset.image_files import ImageReadError, image_size, list_images, read_image
+from utils.dataset.image_files import ImageReadError, image_size, read_image
+from utils.dataset.image_lists import list_images
 from utils.runtime.archives import unpack
 from utils.runtime.console_log import counted, with_progress
 from utils.runtime.downloads import fetch

@@ -20,7 +20,8 @@ from utils.dataset.coco_annotations import (
     truth_with_ignored,
     usable_annotations,
 )
-from utils.dataset.image_files import ImageReadError, label_path, read_image
+from utils.dataset.image_files import ImageReadError, read_image
+from utils.dataset.image_lists import label_path
 from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_index import LabelIndex
 from utils.geometry.letterbox import FrameSize

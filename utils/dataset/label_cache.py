@@ -22,7 +22,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.image_files import ImageReadError, image_size, label_file, label_path, list_images, other_label_file
+from utils.dataset.image_files import ImageReadError, image_size
+from utils.dataset.image_lists import label_file, label_path, list_images, other_label_file
 from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file, read_voc_file
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.geometry.letterbox import FrameSize

@@ -19,7 +19,8 @@ from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import DetectionDataset, open_part
 from utils.dataset.evaluation_loader import evaluation_loader
-from utils.dataset.image_files import list_images, read_image
+from utils.dataset.image_files import read_image
+from utils.dataset.image_lists import list_images
 from utils.evaluation.evaluate import EvaluationSettings, evaluate
 from utils.exporting.decoding_nodes import decoding_of_openvino, head_convolutions_of_onnx
 from utils.exporting.export_settings import ExportSettings

@@ -20,7 +20,8 @@ from utils.config.export_flags import ExportConfig, flags_without_effect
 from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.dataset.available_dataset import available_dataset
-from utils.dataset.image_files import list_images, read_image
+from utils.dataset.image_files import read_image
+from utils.dataset.image_lists import list_images
 from utils.exporting.classifier_export import export_classifier
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS, check_formats, check_settings, folder_beside, put_in_place

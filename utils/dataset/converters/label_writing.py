@@ -10,12 +10,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
-from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, image_size, label_path
+from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, image_size
+from utils.dataset.image_lists import label_path
 from utils.dataset.label_files import LabelProblem, plain_name
 from utils.geometry.letterbox import FrameSize
 from utils.runtime.atomic_files import write_text
+from utils.runtime.console_log import with_progress
 from utils.user_error import UserError
 
 ALL_CLASSES = -1  # class of a region to ignore that holds for every class
@@ -172,8 +173,7 @@ def _write_part(part: Part, names: Sequence[str], base: Path, *, linked: bool, p
     annotations = _Annotations(names)
     paths: list[Path] = []
     has_regions = False
-    bar = tqdm(part.images, desc=part.name, total=part.count or None, unit="image", disable=not progress)
-    for image in bar:
+    for image in with_progress(part.images, part.count or None, "image", part.name, shown=progress):
         if isinstance(image, LabelProblem):
             summary.problems.append(image)
             continue

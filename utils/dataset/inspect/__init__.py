@@ -15,7 +15,7 @@ from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.anchor_fitting import AnchorFit, anchor_fit, object_sizes
 from utils.dataset.detection_dataset import DetectionDataset, open_part
 from utils.dataset.image_checks import ImageChecks, ImagePair, alike, check_images, labels_without_images
-from utils.dataset.image_files import label_path
+from utils.dataset.image_lists import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
 from utils.runtime.console_log import counted
