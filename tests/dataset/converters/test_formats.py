@@ -225,6 +225,17 @@ def test_into_a_folder_of_its_own(tmp_path: Path) -> None:
         converted("visdrone", SourceSettings(source), tmp_path / "to")
 
 
+@pytest.mark.case("COCO annotation files", "a conversion of a file made at another image size", "the image is left out, named")
+def test_coco_of_another_image_size(tmp_path: Path) -> None:
+    file = coco_set(tmp_path)
+    content = json.loads(file.read_text())
+    content["images"][0] |= {"width": 400, "height": 200}
+    file.write_text(json.dumps(content))
+    summary = converted("coco", SourceSettings(file))["val2017"]
+    assert [problem.text for problem in summary.problems if "says 400 x 200" in problem.text]
+    assert summary.images == 1  # of the three one is left out and one is not there
+
+
 @pytest.mark.parametrize("name", ["coco", "dota", "sku110k", "visdrone", "voc", "xview"])
 def test_a_folder_with_nothing_of_the_format(tmp_path: Path, name: str) -> None:
     with pytest.raises(UserError) as caught:

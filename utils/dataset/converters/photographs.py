@@ -73,6 +73,11 @@ def _coco_images(
         if isinstance(size, LabelProblem):
             yield size
             continue
+        height, width = content.image_sizes[place].tolist()
+        if min(height, width) > 0 and (height, width) != size:
+            text = f"is {size.width} x {size.height}, but {content.file.name} says {width:g} x {height:g}: left out"
+            yield LabelProblem(str(path), 0, text)
+            continue
         rows = rows_of.get(place, [])
         own = [row for row in rows if kinds[content.categories[row]] < len(names)]
         strangers = [content.category_names[content.categories[row]] for row in rows if row not in set(own)]
