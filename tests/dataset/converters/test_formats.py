@@ -225,7 +225,9 @@ def test_into_a_folder_of_its_own(tmp_path: Path) -> None:
         converted("visdrone", SourceSettings(source), tmp_path / "to")
 
 
-@pytest.mark.case("COCO annotation files", "a conversion of a file made at another image size", "the image is left out, named")
+@pytest.mark.case(
+    "COCO annotation files", "conversion of a file made at another image size", "the image is left out, named"
+)
 def test_coco_of_another_image_size(tmp_path: Path) -> None:
     file = coco_set(tmp_path)
     content = json.loads(file.read_text())
