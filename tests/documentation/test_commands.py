@@ -63,6 +63,8 @@ def test_the_program_takes_it(command: DocCommand) -> None:
         assert importlib.util.find_spec(command.script.removeprefix("-m ")) is not None
     elif command.script == "make":
         assert recipe(command.words[-1])
+    elif command.words[0] == "python":
+        assert (REPOSITORY / command.script).is_file(), f"{command.place}: {command.text}: no such script"
     else:
         assert command.words[0] in OTHER_PROGRAMS, f"{command.place}: {command.text}: what is this?"
 
