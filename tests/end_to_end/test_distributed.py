@@ -61,7 +61,7 @@ def test_a_run_in_two_processes(dataset: Path, tmp_path: Path) -> None:
     assert [path.name for path in (tmp_path / "runs" / "train").iterdir()] == ["exp"]
     run = tmp_path / "runs" / "train" / "exp"
     with (run / "results.csv").open() as file:
-        rows = [{key.strip(): float(cell) for key, cell in row.items()} for row in csv.DictReader(file)]
+        rows = [{key.strip(): float(cell or "nan") for key, cell in row.items()} for row in csv.DictReader(file)]
     assert [row["epoch"] for row in rows] == [0, 1]
     # The evaluation of the two, gathered, is that of one process over all images.
     metrics = json.loads((run / "metrics.json").read_text())

@@ -102,7 +102,7 @@ def trial(config: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> Trial:
         run_to_the_end(run)
     with (run.folder / "results.csv").open() as file:
         table = [[cell.strip() for cell in row] for row in csv.reader(file)]
-    rows = [{name: float(cell) for name, cell in zip(table[0], row, strict=True)} for row in table[1:]]
+    rows = [{name: float(cell or "nan") for name, cell in zip(table[0], row, strict=True)} for row in table[1:]]
     assert len(rows) == config.epochs
     assert all(math.isfinite(row["train/box_loss"]) and row["train/box_loss"] > 0 for row in rows)
     end = run.learner.model.state_dict()
