@@ -148,7 +148,7 @@ def test_exist_ok_onto_an_old_run(tmp_path: Path, dataset: Path) -> None:
     folder = tmp_path / "runs" / "train" / "exp"
     old = (folder / "weights" / "best.pt").read_bytes()
     outcome = succeeds("train", *flags, "--epochs", 0, folder=tmp_path)
-    assert "files of an older run are kept as *.older" in outcome.output
+    assert "of an earlier run kept as *.older" in outcome.output
     assert (folder / "weights" / "best.pt.older").read_bytes() == old
     assert epochs_in(folder / "weights" / "best.pt") == epochs_in(folder / "weights" / "last.pt") == 0
     assert not (folder / "metrics.json").exists()

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from utils.training.checkpoint import keep_previous, previous_of, remove_unfinished, set_aside_older_run
+from utils.reporting.run_directory import set_aside_older
+from utils.training.checkpoint import OF_ONE_RUN, keep_previous, previous_of, remove_unfinished
 
 
 def contents(folder: Path) -> dict[str, str]:
@@ -42,11 +43,11 @@ def test_only_last_has_a_previous_one(tmp_path: Path) -> None:
 
 def test_an_older_run_is_set_aside(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     (tmp_path / "weights").mkdir()
-    set_aside_older_run(tmp_path)
+    set_aside_older(tmp_path, OF_ONE_RUN)
     assert caplog.records == []
     for name in ("weights/last.pt", "weights/best.pt", "results.csv", "results.csv.older", "notes.txt"):
         (tmp_path / name).write_text(name)
-    set_aside_older_run(tmp_path)
+    set_aside_older(tmp_path, OF_ONE_RUN)
     assert contents(tmp_path) == {
         "weights/last.pt.older": "weights/last.pt",
         "weights/best.pt.older": "weights/best.pt",

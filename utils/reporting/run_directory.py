@@ -34,7 +34,7 @@ def new_run_directory(project: str, name: str, *, exist_ok: bool, set_aside: Seq
     try:
         if exist_ok:
             first.mkdir(parents=True, exist_ok=True)
-            _set_aside(first, set_aside)
+            set_aside_older(first, set_aside)
             return first
         first.parent.mkdir(parents=True, exist_ok=True)
         number = _highest_number(first) + 1
@@ -49,7 +49,8 @@ def new_run_directory(project: str, name: str, *, exist_ok: bool, set_aside: Seq
         raise UserError(f"{error.filename}: cannot make the run's folder: {error.strerror}") from error
 
 
-def _set_aside(folder: Path, patterns: Sequence[str]) -> None:
+def set_aside_older(folder: Path, patterns: Sequence[str]) -> None:
+    """Rename what an earlier run left in ``folder`` under names of these patterns to ``*.older``, and say so."""
     found = sorted({path for pattern in patterns for path in folder.glob(pattern)})
     for path in found:
         older = path.with_name(f"{path.name}.older")
@@ -57,7 +58,7 @@ def _set_aside(folder: Path, patterns: Sequence[str]) -> None:
             shutil.rmtree(older)
         path.replace(older)
     if found:
-        names = ", ".join(path.name for path in found)
+        names = ", ".join(str(path.relative_to(folder)) for path in found)
         LOGGER.warning("%s: %s of an earlier run kept as *.older", folder, names)
 
 

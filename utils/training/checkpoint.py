@@ -242,15 +242,6 @@ def previous_of(checkpoint: Path) -> Path | None:
     return kept if checkpoint.name == "last.pt" and kept.is_file() else None
 
 
-def set_aside_older_run(folder: Path) -> None:
-    """Rename what an older run left (``--exist-ok``) to ``*.older``, so that nothing of it passes for new."""
-    aside = [folder / name for name in OF_ONE_RUN if (folder / name).is_file()]
-    for path in aside:
-        path.replace(path.with_name(f"{path.name}.older"))
-    if aside:
-        LOGGER.warning("%s: files of an older run are kept as *.older", folder)
-
-
 def remove_unfinished(folder: Path) -> None:
     """Delete checkpoints that a killed process had not written to their end; nobody else may be writing there."""
     settle_rounding(folder / "weights" / "best.pt", kept=False)

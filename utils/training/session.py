@@ -21,7 +21,7 @@ from utils.config.run_flags import RunConfig
 from utils.reporting.curve_plots import plot_results
 from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
-from utils.reporting.run_directory import hold_run_directory, new_run_directory
+from utils.reporting.run_directory import hold_run_directory, new_run_directory, set_aside_older
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import Progress, counted
 from utils.runtime.device import describe_device, resolve_precision
@@ -31,6 +31,7 @@ from utils.runtime.reused_memory import give_back_freed_memory, reuse_freed_memo
 from utils.runtime.seeds import repeatable_arithmetic, reseed_torch
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
 from utils.training.checkpoint import (
+    OF_ONE_RUN,
     PREVIOUS,
     RunState,
     checkpoint_to_resume,
@@ -42,7 +43,6 @@ from utils.training.checkpoint import (
     restore,
     restore_threads,
     round_to_half,
-    set_aside_older_run,
     settle_rounding,
     write_checkpoint,
 )
@@ -108,7 +108,7 @@ def begin(
     with hold_run_directory(run.folder) if ranks.is_writer else nullcontext():
         if ranks.is_writer:
             remove_unfinished(run.folder)
-            set_aside_older_run(run.folder)
+            set_aside_older(run.folder, OF_ONE_RUN)
             write_beginning(run)
         return run_to_the_end(run)
 
