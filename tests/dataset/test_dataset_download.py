@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import signal
+import subprocess
 import threading
 import zipfile
 from collections.abc import Iterator
@@ -178,3 +180,12 @@ def test_what_is_missing_is_fetched_by_a_program_of_its_own(
         available_dataset(file)
     assert re.fullmatch(r"error: .*train\.zip: what came has sha256 .*", capfd.readouterr().err.splitlines()[-1])
     assert available_dataset(yaml_of(server, tmp_path)).root == tmp_path / "sets" / "set"
+
+
+def test_a_program_that_was_killed_has_not_said_why(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "a.yaml"
+    file.write_text("path: none\ntrain: a\nval: a\nnames: [a]\ndownload: https://host/a.zip\n")
+    killed: subprocess.CompletedProcess[str] = subprocess.CompletedProcess([], -signal.SIGKILL)
+    monkeypatch.setattr(subprocess, "run", lambda *words, **settings: killed)
+    with pytest.raises(UserError, match=r"a\.yaml: the program that fetches it was ended by signal 9"):
+        available_dataset(file)

@@ -33,8 +33,9 @@ def available_dataset(name: str | Path) -> DatasetSpec:
     if (spec.download and lacks_files(spec)) or lacks_labels(spec):
         paths = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
         command = [sys.executable, "-m", "utils.dataset.dataset_download", str(file)]
-        if subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=False).returncode:
-            raise UserError("")  # it has said why
+        code = subprocess.run(command, env=os.environ | {"PYTHONPATH": paths}, check=False).returncode
+        if code:  # it has said why, unless it was killed
+            raise UserError(f"{file}: the program that fetches it was ended by signal {-code}" if code < 0 else "")
     return read_dataset_yaml(file)
 
 
