@@ -14,12 +14,8 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from utils.dataset.coco_annotations import (
-    NO_CLASS,
-    classes_of,
-    fit_to_images,
-    read_coco_annotations,
-)
+from utils.dataset.coco_annotations import NO_CLASS, classes_of, fit_to_images
+from utils.dataset.coco_files import read_coco_annotations
 from utils.dataset.detection_dataset import open_dataset
 from utils.evaluation.coco_average_precision import CocoFindings, coco_figures
 from utils.runtime.console_log import counted

@@ -11,15 +11,14 @@ import numpy as np
 
 from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.coco_annotations import (
-    CocoAnnotations,
     CocoTruth,
     ImageAnnotations,
     fit_to_images,
     index_from_annotations,
-    read_coco_annotations,
     truth_with_ignored,
     usable_annotations,
 )
+from utils.dataset.coco_files import CocoAnnotations, read_coco_annotations
 from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.image_lists import label_path
 from utils.dataset.label_cache import read_label_index

@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from utils.dataset.coco_annotations import read_json
+from utils.dataset.coco_files import read_json
 from utils.dataset.converters.label_writing import (
     ALL_CLASSES,
     AnnotatedImage,

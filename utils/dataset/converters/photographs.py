@@ -8,7 +8,8 @@ from pathlib import Path
 
 import numpy as np
 
-from utils.dataset.coco_annotations import CocoAnnotations, classes_of, read_coco_annotations
+from utils.dataset.coco_annotations import classes_of
+from utils.dataset.coco_files import CocoAnnotations, read_coco_annotations
 from utils.dataset.converters.label_writing import (
     AnnotatedImage,
     Part,
