@@ -25,6 +25,7 @@ from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_index import LabelIndex
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
+from utils.runtime.console_log import counted
 from utils.user_error import UserError
 
 
@@ -75,8 +76,7 @@ class DetectionDataset:
             (regions, f"regions to ignore: {regions}"),
         )
         said = "; ".join(reason for holds, reason in reasons if holds) or "every label file is empty"
-        images = "1 image" if len(self) == 1 else f"{len(self)} images"
-        return f"{images} and no object: {said}"
+        return f"{counted(len(self), 'image')} and no object: {said}"
 
     def source_size(self, index: int) -> FrameSize:
         """Size of image ``index`` on disk, pixels."""
