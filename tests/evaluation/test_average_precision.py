@@ -42,6 +42,26 @@ def test_a_class_without_detections_counts_with_zero_and_one_without_objects_not
     assert result.precision.tolist() == [1.0, 0.0]
 
 
+def test_operating_points_worked_by_hand() -> None:
+    result = figures([True, False, True, True], [0.9, 0.8, 0.7, 0.6], [0] * 4, [0, 0, 0])
+    points = result.operating_points
+    # Precision falls from 1 at 0.9 to 1/2 at 0.8: 0.9 at 0.88, where a third is found. Recall rises from 2/3 at 0.7 to
+    # 1 at 0.6: 0.9 at 0.63. F1 is 6/7 up to 0.6, and its mean over a tenth of the axis stays so up to 0.55.
+    assert points.precision_90 == pytest.approx(0.88, abs=0.0011)
+    assert points.recall_90 == pytest.approx(0.63, abs=0.0011)
+    assert points.best_f1 is not None and points.best_f1 < 0.6
+    assert points.best_f1 == result.confidence[result.best]  # where the table's P and R are
+    assert result.class_operating_points() == {0: points}
+
+
+def test_operating_points_that_are_not_reached() -> None:
+    result = figures([False, True, True], [0.9, 0.5, 0.4], [0, 0, 0], [0] * 20)
+    assert result.operating_points.precision_90 is None  # above 0.9 precision is 1, as nothing is found there
+    assert result.operating_points.recall_90 is None
+    assert figures([False], [0.9], [0], [0]).operating_points == (None, None, None)
+    assert figures([], [], [], []).operating_points == (None, None, None)
+
+
 def test_the_order_of_images_does_not_matter() -> None:
     rng = np.random.default_rng(3)
     hits, scores, classes = rng.random(60) < 0.5, rng.permutation(60) / 60, rng.integers(0, 3, 60)

@@ -136,6 +136,26 @@ def test_a_missed_boat_and_an_invented_car() -> None:
     assert report.confusion.tolist() == [[2, 0, 1], [0, 0, 0], [0, 1, 0]]
 
 
+def test_thresholds_of_small_objects_leave_out_larger_ones_and_what_found_them() -> None:
+    near, far = [0, 10, 10, 30, 30], [0, 100, 50, 200, 150]  # 400 and 10 000 square pixels
+    found = [[0, 0.95, *far[1:]], [0, 0.85, 210, 0, 290, 80], [0, 0.6, *near[1:]], [0, 0.3, 0, 100, 20, 120]]
+    report = evaluate(RoteDetector([found]), loader_of([labels_of(near, far)]), QUIET, CPU)
+    # All: hit, miss, hit, miss. Precision falls from 1 at 0.95 to 1/2 at 0.85, recall rises from 1/2 there to 1 at 0.6.
+    assert report.thresholds.precision_90 == pytest.approx(0.93, abs=0.0011)
+    assert report.thresholds.recall_90 == pytest.approx(0.65, abs=0.0011)
+    # Small: hit at 0.6, miss at 0.3.
+    assert report.thresholds_small.precision_90 == pytest.approx(0.54, abs=0.0011)
+    assert report.thresholds_small.recall_90 == pytest.approx(0.6, abs=0.0011)
+    (row,) = report.per_class
+    assert (row.thresholds, row.thresholds_small) == (report.thresholds, report.thresholds_small)
+    assert report.as_dict()["thresholds_small"] == report.thresholds_small._asdict()
+    assert report.stored_thresholds() == {
+        **report.thresholds._asdict(),
+        "small": report.thresholds_small._asdict(),
+        "classes": {0: {"objects": 2, **report.thresholds._asdict()}},
+    }
+
+
 def test_single_class_joins_what_is_found_and_what_is_true() -> None:
     answers = [[[1, 0.9, *CAR[1:]], [0, 0.8, *BOAT[1:]]], [[1, 0.7, *CAR[1:]]], []]
     assert evaluate(RoteDetector(answers), loader_of(TRUTH), QUIET, CPU).map50 == 0

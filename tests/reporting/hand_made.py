@@ -81,6 +81,7 @@ def report_of(*classes: ClassReport, **changes: Any) -> EvaluationReport:
         names=names,
         coco_figures=FIGURES,
         curves=curves_of(len(names)),
+        curves_small=curves_of(len(names)),
         confusion=np.zeros((len(names) + 1, len(names) + 1)),
     )
     return replace(report, **changes)

@@ -180,9 +180,8 @@ def rows(block: str) -> list[list[str]]:
 
 
 def test_the_two_blocks_of_a_report() -> None:
-    yolov5, coco = format_table(report_of(class_report("cat", 0), class_report("dog", 1, map50=1.0, objects=9))).split(
-        "\n\n"
-    )
+    report = report_of(class_report("cat", 0), class_report("dog", 1, map50=1.0, objects=9))
+    yolov5, coco, points = format_table(report).split("\n\n")
     assert rows(yolov5) == [
         ["Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95"],
         ["all", "5", "21", "0.5", "0.25", "0.375", "0.3"],
@@ -192,6 +191,12 @@ def test_the_two_blocks_of_a_report() -> None:
     assert rows(coco)[0] == ["Class", *COCO._fields]
     figures = ["0.5", "0.75", "0.25", "0.125", "0.6", "-", "0.1", "0.2", "0.3", "0.4", "0.5", "-"]
     assert rows(coco)[1:] == [[name, *figures] for name in ("all", "cat", "dog")]
+    assert points.splitlines()[0].endswith(" S best F1 S P >= 0.9 S R >= 0.9")
+    # Precision never reaches 0.9, recall nowhere above 0; of the two classes nothing is known.
+    assert rows(points)[1:] == [
+        ["all", "0.500", "-", "-", "0.500", "-", "-"],
+        *([name, *["-"] * 6] for name in ("cat", "dog")),
+    ]
     # Columns stand below each other: right edges at 22 + 11 k and, of the twelve of COCO, at 22 + 6 k.
     for block, width in ((yolov5, 22 + 6 * 11), (coco, 22 + 12 * 6)):
         assert {len(line) for line in block.splitlines()} == {width}
@@ -215,7 +220,7 @@ def test_a_long_name_widens_its_column_and_is_cut_where_100_columns_end() -> Non
         ("a name of a class, indeed", " a name of a class, indeed "),
         ("a very long name of a class, indeed", " a very long name of a clas\u2026 "),
     ):
-        yolov5, coco = format_table(report_of(class_report(name, 0)), verbose=True).split("\n\n")
+        yolov5, coco, _ = format_table(report_of(class_report(name, 0)), verbose=True).split("\n\n")
         for block in (yolov5, coco):
             (width,) = {len(line) for line in block.splitlines()}
             assert width <= 100 and block.splitlines()[2].startswith(shown)
@@ -229,7 +234,7 @@ def test_a_figure_in_five_characters() -> None:
 def test_ranges_of_area_have_a_block_of_their_own() -> None:
     areas = (AreaFigures("tiny", 0, 256, 4, 0.5, 0.25, 0.125), AreaFigures("big", 256, WITHOUT_END, 0, -1, -1, -1))
     report = report_of(class_report("cat", 0), coco_figures=replace(FIGURES, by_area=areas))
-    _, _, block = format_table(report).split("\n\n")
+    _, _, block, _ = format_table(report).split("\n\n")
     assert rows(block) == [
         ["Area,", "px^2", "Instances", "AP", "AP50", "AR100"],
         ["tiny", "0-256", "4", "0.5", "0.25", "0.125"],

@@ -54,7 +54,8 @@ def test_figures_and_tables(tmp_path: Path) -> None:
         "mAP50-95": "0.3",
         "ms per image": "23.5",  # 20 of the network, 3.5 of suppression
     }
-    yolov5, coco, by_area, errors = page.tables
+    yolov5, coco, points, by_area, errors = page.tables
+    assert points[0][:4] == ["Class", "best F1", "P >= 0.9", "R >= 0.9"] and points[1][:3] == ["all", "0.500", "-"]
     assert yolov5 == [
         ["Class", "Images", "Instances", "P", "R", "mAP50", "mAP50-95"],
         ["all", "5", "21", "0.5", "0.25", "0.375", "0.3"],
@@ -81,8 +82,9 @@ def test_figures_and_tables(tmp_path: Path) -> None:
 def test_without_analysis_ranges_and_images_nothing_of_them_is_there(tmp_path: Path) -> None:
     write_report(tmp_path / "report.html", SOURCE, report_of(class_report("cat", 0)), None)
     page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
-    assert len(page.tables) == 2 and page.images == {} and page.items == []
-    assert page.titles == ["Precision, recall, mAP as YOLOv5 computes them", "COCO's figures"]
+    assert len(page.tables) == 3 and page.images == {} and page.items == []
+    assert page.titles[:2] == ["Precision, recall, mAP as YOLOv5 computes them", "COCO's figures"]
+    assert page.titles[2].startswith("Confidence to detect at") and len(page.titles) == 3
 
 
 def test_images_of_the_folder_are_inside_the_page(tmp_path: Path) -> None:
@@ -101,7 +103,7 @@ def test_images_of_the_folder_are_inside_the_page(tmp_path: Path) -> None:
         kind, encoded = address.split(";base64,")
         assert kind == ("data:image/png" if name.endswith("png") else "data:image/jpeg")
         assert base64.b64decode(encoded) == contents[name]
-    assert page.titles[2:] == ["Labels (left) and detections (right)", "Curves at IoU 0.5"]
+    assert page.titles[3:] == ["Labels (left) and detections (right)", "Curves at IoU 0.5"]
 
 
 @pytest.fixture(scope="module")
@@ -148,5 +150,5 @@ def shown_in_a_browser(page: Path, folder: Path) -> tuple[list[int], list[int]]:
 def test_tables_and_images_are_there_in_a_browser(page: Path, tmp_path: Path) -> None:
     images, tables = shown_in_a_browser(page, tmp_path)
     assert len(images) >= 10 and min(images) >= 200
-    # Figures of YOLOv5 and of COCO: a head, the whole, three classes; four areas; errors of the sizes that occur.
-    assert tables[:3] == [5, 5, 5] and tables[3] >= 3
+    # YOLOv5's figures, COCO's and thresholds: a head, the whole, three classes; four areas; errors of some sizes.
+    assert tables[:4] == [5, 5, 5, 5] and tables[4] >= 3

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -10,6 +11,15 @@ CURVE_POINTS = 1000
 RECALL_POINTS = 101
 F1_SMOOTHING = 0.1  # part of the confidence axis that the smoothing window spans
 EPSILON = 1e-16
+WANTED = 0.9  # precision, recall of `OperatingPoints`
+
+
+class OperatingPoints(NamedTuple):
+    """Confidences (0-1) worth working at, on curves at IoU 0.5; None where the figure is not reached."""
+
+    best_f1: float | None  # where F1, smoothed as for the table's P and R, is highest
+    precision_90: float | None  # the lowest at which precision is 0.9 or more and anything is found
+    recall_90: float | None  # the highest at which recall is 0.9 or more
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,6 +45,22 @@ class PrecisionRecall:
     def recall(self) -> np.ndarray:
         """(K,) recall at IoU 0.5 and the best confidence."""
         return self.recall_curve[:, self.best]
+
+    @property
+    def operating_points(self) -> OperatingPoints:
+        """On the mean curves of all classes."""
+        if not len(self.classes):
+            return OperatingPoints(None, None, None)
+        means = (curve.mean(axis=0) for curve in (self.precision_curve, self.recall_curve, self.f1_curve))
+        return _operating_points(self.confidence, *means)
+
+    def class_operating_points(self) -> dict[int, OperatingPoints]:
+        """On the own curves of each class, by class index."""
+        curves = zip(self.precision_curve, self.recall_curve, self.f1_curve, strict=True)
+        return {
+            kind: _operating_points(self.confidence, *own)
+            for kind, own in zip(self.classes.tolist(), curves, strict=True)
+        }
 
 
 def precision_recall(
@@ -86,6 +112,19 @@ def precision_recall(
         recall_curve=recall,
         f1_curve=f1,
         precision_at_recall=at_recall,
+    )
+
+
+def _operating_points(
+    confidence: np.ndarray, precision: np.ndarray, recall: np.ndarray, f1: np.ndarray
+) -> OperatingPoints:
+    """Of curves (1000,) over the confidence."""
+    precise = np.flatnonzero((precision >= WANTED) & (recall > 0))  # where nothing is found, precision is 1
+    complete = np.flatnonzero(recall >= WANTED)
+    return OperatingPoints(
+        best_f1=float(confidence[_smoothed(f1).argmax()]) if f1.any() else None,
+        precision_90=float(confidence[precise[0]]) if len(precise) else None,
+        recall_90=float(confidence[complete[-1]]) if len(complete) else None,
     )
 
 

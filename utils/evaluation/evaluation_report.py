@@ -9,8 +9,9 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.dataset.coco_annotations import CocoTruth
-from utils.evaluation.average_precision import PrecisionRecall, precision_recall
+from utils.evaluation.average_precision import OperatingPoints, PrecisionRecall, precision_recall
 from utils.evaluation.coco_average_precision import (
+    COCO_RANGES,
     NO_FIGURES,
     AreaFigures,
     AreaRange,
@@ -22,7 +23,8 @@ from utils.evaluation.coco_average_precision import (
     findings_from_detections,
     truth_from_labels,
 )
-from utils.evaluation.match_detections import ConfusionMatrix, match_detections
+from utils.evaluation.match_detections import ConfusionMatrix, matched_objects
+from utils.geometry.boxes import box_area
 from utils.geometry.records import Detections, Labels
 from utils.user_error import UserError
 
@@ -60,6 +62,9 @@ class RunFigures:
     speed_ms: SpeedFigures
 
 
+NOWHERE = OperatingPoints(None, None, None)
+
+
 @dataclass(frozen=True, slots=True)
 class ClassReport:
     """Figures of one class with ground truth."""
@@ -73,12 +78,14 @@ class ClassReport:
     map50: float
     map50_95: float
     coco: CocoSummary
+    thresholds: OperatingPoints = NOWHERE
+    thresholds_small: OperatingPoints = NOWHERE  # of its small objects
 
     def as_dict(self) -> dict[str, object]:
         plain: dict[str, object] = {
             key: getattr(self, key) for key in ("name", "index", "images", "objects", *YOLOV5_FIGURES)
         }
-        return plain | existing_figures(self.coco._asdict())
+        return plain | existing_figures(self.coco._asdict()) | thresholds_of(self)
 
 
 YOLOV5_FIGURES = ("precision", "recall", "map50", "map50_95")
@@ -100,11 +107,27 @@ class EvaluationReport:
     names: tuple[str, ...]
     coco_figures: CocoFigures = field(repr=False)  # images numbered as the data set's images
     curves: PrecisionRecall = field(repr=False, compare=False)
+    curves_small: PrecisionRecall = field(repr=False, compare=False)  # of the small objects, at IoU 0.5 alone
     confusion: np.ndarray = field(repr=False, compare=False)  # (C + 1, C + 1), see ConfusionMatrix
 
     @property
     def coco(self) -> CocoSummary:
         return self.coco_figures.summary
+
+    @property
+    def thresholds(self) -> OperatingPoints:
+        """Confidences worth working at, over all classes."""
+        return self.curves.operating_points
+
+    @property
+    def thresholds_small(self) -> OperatingPoints:
+        """The same for small objects."""
+        return self.curves_small.operating_points
+
+    def stored_thresholds(self) -> dict[str, object]:
+        """What a checkpoint keeps of them, plain values; ``stored_thresholds`` in models/weights.py reads them."""
+        classes = {row.index: {"objects": row.objects, **row.thresholds._asdict()} for row in self.per_class}
+        return {**self.thresholds._asdict(), "small": self.thresholds_small._asdict(), "classes": classes}
 
     @property
     def by_area(self) -> tuple[AreaFigures, ...]:
@@ -132,6 +155,7 @@ class EvaluationReport:
             "objects": self.objects,
             "loss": self.loss._asdict() if self.loss else None,
             "speed_ms": self.speed_ms._asdict(),
+            **thresholds_of(self),
             "per_class": [row.as_dict() for row in self.per_class],
         }
 
@@ -163,12 +187,14 @@ def report_on(
     truth = [image.labels for image in images]
     found = [image.detections for image in images]
     findings = findings_from_detections(found)
+    matches = [matched_objects(own, labels) for own, labels in zip(found, truth, strict=True)]
     curves = precision_recall(
-        np.concatenate([match_detections(own, labels) for own, labels in zip(found, truth, strict=True)]),
+        np.concatenate([correct for correct, _ in matches]),
         findings.scores,
         findings.classes,
         np.concatenate([labels.classes for labels in truth]),
     )
+    small = _small_curves(truth, findings, matches)
     objects = truth_from_labels(truth) if annotated is None else annotated
     coco = coco_figures(objects, findings, areas=areas)
     confusion = ConfusionMatrix(len(names))
@@ -180,21 +206,54 @@ def report_on(
         map50=_mean(curves.ap[:, 0]),
         map50_95=_mean(curves.ap),
         coco_figures=coco,
-        per_class=_class_reports(names, truth, curves, coco.per_class),
+        per_class=_class_reports(names, truth, (curves, small), coco.per_class),
         images=len(images),
         objects=int(curves.objects.sum()),
         loss=run.loss,
         speed_ms=run.speed_ms,
         names=names,
         curves=curves,
+        curves_small=small,
         confusion=confusion.counts,
     )
 
 
+def _small_curves(
+    truth: Sequence[Labels], findings: CocoFindings, matches: Sequence[tuple[np.ndarray, np.ndarray]]
+) -> PrecisionRecall:
+    """Curves at IoU 0.5 of the small objects, by the areas of the boxes in source pixels.
+
+    As for AP_S, what found a larger object counts nowhere, nor does a larger box that found nothing.
+    """
+    largest = COCO_RANGES[1].high
+    small = [box_area(labels.boxes.astype(np.float64)) <= largest for labels in truth]
+    hits = np.concatenate([correct[:, 0] for correct, _ in matches])
+    aims = [
+        own[target] if len(own) else np.zeros(len(target), dtype=bool)
+        for own, (_, target) in zip(small, matches, strict=True)
+    ]
+    counted = np.where(hits, np.concatenate(aims), box_area(findings.boxes) <= largest)
+    return precision_recall(
+        hits[counted, None],
+        findings.scores[counted],
+        findings.classes[counted],
+        np.concatenate([labels.classes[own] for labels, own in zip(truth, small, strict=True)]),
+    )
+
+
+def thresholds_of(report: ClassReport | EvaluationReport) -> dict[str, object]:
+    """The confidences worth working at as they stand in ``metrics.json``."""
+    return {"thresholds": report.thresholds._asdict(), "thresholds_small": report.thresholds_small._asdict()}
+
+
 def _class_reports(
-    names: tuple[str, ...], truth: Sequence[Labels], curves: PrecisionRecall, coco: Mapping[int, CocoSummary]
+    names: tuple[str, ...],
+    truth: Sequence[Labels],
+    both: tuple[PrecisionRecall, PrecisionRecall],
+    coco: Mapping[int, CocoSummary],
 ) -> tuple[ClassReport, ...]:
-    """The classes that have objects."""
+    """The classes that have objects, out of the curves of all and of the small ones."""
+    curves, (points, small) = both[0], (one.class_operating_points() for one in both)
     images_with = np.zeros(len(names), dtype=np.int64)
     for labels in truth:
         images_with[np.unique(labels.classes)] += 1
@@ -209,6 +268,8 @@ def _class_reports(
             map50=float(curves.ap[row, 0]),
             map50_95=float(curves.ap[row].mean()),
             coco=coco.get(index, NO_FIGURES),  # an annotation file need not have every class of the labels
+            thresholds=points[index],
+            thresholds_small=small.get(index, NOWHERE),
         )
         for row, index in enumerate(curves.classes.tolist())
     )

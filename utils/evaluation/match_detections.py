@@ -19,6 +19,11 @@ def overlaps(labels: Labels, detections: Detections) -> np.ndarray:
 
 
 def match_detections(detections: Detections, labels: Labels) -> np.ndarray:
+    """Mark the true positives, (N, 10) bool; see :func:`matched_objects`."""
+    return matched_objects(detections, labels)[0]
+
+
+def matched_objects(detections: Detections, labels: Labels) -> tuple[np.ndarray, np.ndarray]:
     """Mark the true positives as YOLOv5's validation does.
 
     A detection aims at the label of its own class that it overlaps most; a label goes to the best-scored detection
@@ -29,11 +34,12 @@ def match_detections(detections: Detections, labels: Labels) -> np.ndarray:
         labels: M objects of that image, source pixels.
 
     Returns:
-        (N, 10) bool, one column per threshold of :data:`IOU_THRESHOLDS`; an IoU equal to the threshold counts.
+        ``correct`` (N, 10) bool, one column per threshold of :data:`IOU_THRESHOLDS`, where an IoU equal to the
+        threshold counts; ``target`` (N,), the label that each detection aims at, 0 without labels.
     """
     correct = np.zeros((len(detections), len(IOU_THRESHOLDS)), dtype=bool)
     if not len(labels) or not len(detections):
-        return correct
+        return correct, np.zeros(len(detections), dtype=np.int64)
     same_class = labels.classes[:, None] == detections.classes.cpu().numpy()[None, :]
     iou = np.where(same_class, overlaps(labels, detections), -1)
     target = iou.argmax(axis=0)
@@ -42,7 +48,7 @@ def match_detections(detections: Detections, labels: Labels) -> np.ndarray:
         passing = np.flatnonzero(overlap >= threshold)
         _, first = np.unique(target[passing], return_index=True)
         correct[passing[first], column] = True
-    return correct
+    return correct, target
 
 
 class ConfusionMatrix:

@@ -48,6 +48,7 @@ SAMPLE_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
 DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
 AREA_HEADER = ("Instances", "AP", "AP50", "AR100")
 YOLOV5_HEADER = ("Images", "Instances", "P", "R", "mAP50", "mAP50-95")
+THRESHOLD_HEADER = ("best F1", "P >= 0.9", "R >= 0.9")
 LONGEST_NAME = 27  # characters of a class name in the tables of the console
 MANY_CLASSES = 50  # without --verbose classes are listed up to this number
 
@@ -164,8 +165,9 @@ def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: Err
 
 
 def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
-    """Two blocks, YOLOv5's figures and COCO's: a row for the whole and, with ``verbose``, one for each class.
+    """Blocks of YOLOv5's figures, COCO's, and the confidences worth working at.
 
+    Each has a row for the whole and, with ``verbose``, one for each class.
     Like YOLOv5, few classes are always listed. A dash stands where no object of that size exists.
     """
     shown = report.per_class if verbose or 1 < len(report.names) < MANY_CLASSES else ()
@@ -180,7 +182,16 @@ def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
     if report.by_area:
         rows = [(str(one.objects), *map(figure_text, (one.AP, one.AP50, one.AR100))) for one in report.by_area]
         blocks.append(_block([_range_text(one) for one in report.by_area], AREA_HEADER, rows, title="Area, px^2"))
+    points = [threshold_texts(row) for row in reports]
+    header = (*THRESHOLD_HEADER, *(f"S {text}" for text in THRESHOLD_HEADER))
+    blocks.append(_block(names, header, points, title="Confidence at"))
     return "\n\n".join("\n".join(block) for block in blocks)
+
+
+def threshold_texts(row: EvaluationReport | ClassReport) -> tuple[str, ...]:
+    """The confidences worth working at, of all objects and of small ones; a dash where a figure is not reached."""
+    points = (*row.thresholds, *row.thresholds_small)
+    return tuple("-" if value is None else f"{value:.3f}" for value in points)
 
 
 def speed_line(report: EvaluationReport) -> str:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from utils.evaluation.coco_average_precision import WITHOUT_END, CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis, advice
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
-from utils.reporting.evaluation_files import YOLOV5_HEADER, figure_text
+from utils.reporting.evaluation_files import THRESHOLD_HEADER, YOLOV5_HEADER, figure_text, threshold_texts
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
 
 TEMPLATE = "report.html.j2"
@@ -54,6 +54,11 @@ def _tables(report: EvaluationReport, analysis: ErrorAnalysis | None) -> list[Ta
             "COCO's figures",
             ("Class", *CocoSummary._fields),
             [(name, *map(figure_text, one.coco)) for name, one in rows],
+        ),
+        Table(
+            "Confidence to detect at: where F1 is best, precision or recall reaches 0.9 (IoU 0.5)",
+            ("Class", *THRESHOLD_HEADER, *(f"small: {text}" for text in THRESHOLD_HEADER)),
+            [(name, *threshold_texts(one)) for name, one in rows],
         ),
     ]
     if report.by_area:
