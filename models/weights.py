@@ -18,6 +18,7 @@ from models.yolo import DetectionModel
 from utils.user_error import UserError
 
 SCHEMA = 1  # of our checkpoints
+ENOUGH_OBJECTS = 30  # of a class in the validation part, for a threshold of its own
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +62,41 @@ def _weights_in(path: Path) -> ModelWeights:
     if module is None:
         raise UserError(f"{path}: holds no model")
     return _pickled_module(file, module)
+
+
+def best_thresholds(path: Path) -> tuple[float, ...]:
+    """The confidence of each class at which F1 was best when the weights were evaluated in training.
+
+    A class of fewer than ``ENOUGH_OBJECTS`` validation objects has that of all classes.
+
+    Raises:
+        UserError: the file has none; it says where to read them.
+    """
+    content = _own_content(path) if path.suffix == ".pt" else {}
+    stored, names = content.get("thresholds") or {}, content.get("names")
+    whole = stored.get("best_f1") if isinstance(stored, dict) else None
+    if not isinstance(whole, float) or not isinstance(names, (list, tuple)):
+        raise UserError(
+            f"--conf auto: {path}: has no thresholds, which only train.py's checkpoints have; "
+            f"python val.py --weights {path} prints the best one, to be given as a number"
+        )
+    classes = stored.get("classes")
+    thresholds = [whole] * len(names)
+    for kind, row in classes.items() if isinstance(classes, dict) else ():
+        known = isinstance(row, dict) and isinstance(row.get("best_f1"), float)
+        if known and kind in range(len(names)) and row.get("objects", 0) >= ENOUGH_OBJECTS:
+            thresholds[kind] = row["best_f1"]
+    return tuple(thresholds)
+
+
+def stored_thresholds(path: Path) -> dict[str, Any]:
+    """The part of a checkpoint that ``best_thresholds`` reads; empty where there is none."""
+    return {key: each for key, each in _own_content(path).items() if key == "thresholds"}
+
+
+def _own_content(path: Path) -> Mapping[str, Any]:
+    content = read_pickled(path).content
+    return content if isinstance(content, dict) and "schema" in content else {}
 
 
 def pickled_model(content: object) -> StandIn | None:

@@ -151,3 +151,13 @@ def test_all_spellings_of_the_image_size(config_type: type) -> None:
 def test_one_side_or_height_and_width() -> None:
     assert square_or_rectangle((640,)) == (640, 640)
     assert square_or_rectangle((320, 480)) == (320, 480)
+
+
+def test_a_word_in_place_of_a_number() -> None:
+    def parse(value: str) -> object:
+        return parse_command_line(DetectConfig, ["--conf", value], prog="detect.py", description="").conf_thres
+
+    assert (parse("auto"), parse("0.5"), parse("1")) == ("auto", 0.5, 1.0)
+    for value, line in (("best", "'best' is neither a number nor auto"), ("1.5", "must be at most 1")):
+        with pytest.raises(UsageError, match=line):
+            parse(value)

@@ -25,12 +25,19 @@ def weights(run: Path, name: str) -> dict[str, torch.Tensor]:
     return state
 
 
+def thresholds(run: Path, name: str) -> dict[str, object] | None:
+    """The confidences worth working at in a checkpoint of the run's folder; None in a classifier's."""
+    stored: dict[str, object] | None = torch.load(run / "weights" / name, weights_only=True)["thresholds"]
+    return stored
+
+
 def assert_same_run(first: Path, second: Path) -> None:
     """Both runs ended with the same weights, bit for bit, and the same table."""
     for name in ("last.pt", "best.pt"):
         one, other = weights(first, name), weights(second, name)
         assert one.keys() == other.keys() and len(one) > 30
         assert [key for key in one if not torch.equal(one[key], other[key])] == []
+        assert thresholds(first, name) == thresholds(second, name)
     assert (first / "results.csv").read_text() == (second / "results.csv").read_text()
 
 

@@ -13,7 +13,7 @@ import pytest
 import torch
 import yaml
 
-from tests.end_to_end.finished_runs import assert_same_run, killed_when, weights
+from tests.end_to_end.finished_runs import assert_same_run, killed_when, thresholds, weights
 from tests.end_to_end.scripts import command, environment, run_script
 from tests.small_dataset import write_small_dataset
 
@@ -42,6 +42,9 @@ def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
     assert [row[0] for row in rows] == ["epoch", "0", "1", "2"]
     metrics = json.loads((uninterrupted / "metrics.json").read_text())
     assert metrics["images"] == 8 and 0 <= metrics["map50_95"] <= 1
+    for name in ("best.pt", "last.pt"):
+        stored = thresholds(uninterrupted, name)
+        assert stored is not None and {"best_f1", "precision_90", "recall_90", "small", "classes"} == set(stored)
 
 
 def test_the_number_of_workers_changes_nothing(dataset: Path, uninterrupted: Path, tmp_path: Path) -> None:

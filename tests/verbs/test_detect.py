@@ -11,6 +11,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+import torch
 
 from tests.exporting.small_model import write_small_checkpoint
 from tests.same_detections import assert_same_label_rows
@@ -154,6 +155,46 @@ def test_mistakes_are_one_line(folder: Path, flags: tuple[object, ...], code: in
         detect(folder, *(str(word).format(folder=folder) for word in flags))
     assert error.value.exit_code == code
     assert line in str(error.value) and "\n" not in str(error.value)
+
+
+def with_thresholds(folder: Path, name: str) -> str:
+    """The small model with thresholds: boats, of which there were enough, have their own."""
+    content = torch.load(folder / "small.pt", weights_only=True)
+    rows = {
+        0: {"objects": 29, "best_f1": 0.5},
+        1: {"objects": 30, "best_f1": 0.91},
+        2: {"objects": 90, "best_f1": None},
+    }
+    torch.save({**content, "thresholds": {"best_f1": 0.89, "classes": rows}}, folder / name)
+    return name
+
+
+@pytest.mark.parametrize("most", [1000, 4])
+def test_conf_auto_takes_the_thresholds_of_the_file(folder: Path, most: int, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    source = ("--source", folder / "images" / "a.png", "--nosave", "--save-txt", "--save-conf", "--iou", 1)
+    auto = detect(folder, *source, "--conf", "auto", "--max-det", most, weights=with_thresholds(folder, "auto.pt"))
+    assert '--conf auto: car 0.890, boat 0.910, it\'s a "person" 0.890' in caplog.text
+    every = rows(detect(folder, *source, "--conf", 0.89).folder / "labels" / "a.txt")
+    expected = every[(every[:, 0] != 1) | (every[:, 5] > 0.91)]
+    assert 4 < len(expected) < len(every)  # so that boats of 0.89 to 0.91 would take places among the best four
+    best = expected[np.argsort(-expected[:, 5], kind="stable")][:most]
+    np.testing.assert_array_equal(rows(auto.folder / "labels" / "a.txt"), best)
+
+
+@pytest.mark.case("Flags", "--conf auto with a file that has no thresholds", "one line that names val.py")
+def test_conf_auto_without_thresholds(folder: Path) -> None:
+    with pytest.raises(UserError, match=r"^--conf auto: .*small.pt: has no thresholds.*val.py --weights .*small.pt"):
+        detect(folder, "--source", folder / "images", "--conf", "auto")
+    with pytest.raises(UserError, match=r"^--conf auto --weights .*: takes the thresholds of one file"):
+        detect(folder, "--source", folder / "images", "--conf", "auto", "--weights", *[folder / "small.pt"] * 2)
+
+
+def test_update_keeps_the_thresholds(folder: Path) -> None:
+    name = with_thresholds(folder, "updated.pt")
+    before = torch.load(folder / name, weights_only=True)["thresholds"]
+    detect(folder, "--source", folder / "images" / "a.png", "--nosave", "--update", weights=name)
+    assert torch.load(folder / name, weights_only=True)["thresholds"] == before
 
 
 @pytest.fixture(scope="module")

@@ -243,6 +243,22 @@ def test_settings_of_the_model_count(model: HubDetector) -> None:
         model.half()
 
 
+def test_conf_auto_takes_the_thresholds_of_the_file(folder: Path) -> None:
+    content = torch.load(folder / "small.pt", weights_only=True)
+    torch.save(
+        {**content, "thresholds": {"best_f1": CONF, "classes": {1: {"objects": 99, "best_f1": 2.0}}}},
+        folder / "auto.pt",
+    )
+    model = load("custom", path=folder / "auto.pt")
+    model.iou, model.multi_label, model.conf = 1.0, True, CONF
+    every = call(model, [pixels(0)]).xyxy[0]
+    model.conf = "auto"
+    torch.testing.assert_close(call(model, [pixels(0)]).xyxy[0], every[every[:, 5] != 1], rtol=0, atol=0)
+    model.file = None
+    with pytest.raises(UserError, match='conf = "auto": a named model'):
+        call(model, [pixels(0)])
+
+
 def test_another_size_is_told_once(model: HubDetector, caplog: pytest.LogCaptureFixture) -> None:
     for size in ((60, 90), (60, 90), 96, (90, 60), (60, 90)):
         model(pixels(0), size=size)

@@ -39,6 +39,7 @@ class FlagSpec:
     at_least: float | None
     at_most: float | None
     lone_value: object  # what the bare flag means when its value may be left out (--resume)
+    word: str  # that is taken in place of a number (--conf auto)
     max_values: int | None  # for flags that take several values
 
 
@@ -52,10 +53,11 @@ def flag(
     at_least: float | None = None,
     at_most: float | None = None,
     lone_value: object = None,
+    word: str = "",
     max_values: int | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line flag; ``at_least`` and ``at_most`` are inclusive."""
-    spec = FlagSpec(help, group, aliases, choices, at_least, at_most, lone_value, max_values)
+    spec = FlagSpec(help, group, aliases, choices, at_least, at_most, lone_value, word, max_values)
     return field(default=default, metadata={"flag": spec})
 
 
@@ -143,14 +145,14 @@ def _argument(item: Field[Any], value_type: Any, spec: FlagSpec) -> dict[str, An
     """Keywords of ``add_argument`` for one field."""
     shown = "" if item.default in (None, False, "") else f" (default: {_plain(item.default)})"
     argument: dict[str, Any] = {"default": item.default, "help": (spec.help + shown).replace("%", "%%")}
-    if isinstance(value_type, types.UnionType):  # X | None, or bool | X: a switch that may take a value
+    if typing.get_origin(value_type) in (types.UnionType, typing.Union):  # X | None, bool | X, X | Literal[word]
         value_type = next(t for t in typing.get_args(value_type) if t not in (bool, types.NoneType))
     if value_type is bool:
         return argument | {"action": "store_true"}
     if typing.get_origin(value_type) is tuple:
         argument |= {"action": _Tuple, "nargs": "+", "type": _reader(typing.get_args(value_type)[0])}
         return argument | ({"choices": spec.choices} if spec.choices else {"metavar": "V"})
-    argument |= {"type": _reader(value_type), "metavar": value_type.__name__.upper()}
+    argument |= {"type": _reader(value_type, spec.word), "metavar": value_type.__name__.upper()}
     if spec.choices:
         argument |= {"choices": spec.choices, "metavar": None}
     if spec.lone_value is not None:
@@ -162,8 +164,16 @@ def _plain(value: object) -> str:
     return " ".join(map(str, value)) if isinstance(value, tuple) else str(value)
 
 
-def _reader(value_type: type) -> Callable[[str], Any]:
-    return value_type if value_type is not float else _finite_float
+def _reader(value_type: type, word: str = "") -> Callable[[str], Any]:
+    read: Callable[[str], Any] = value_type if value_type is not float else _finite_float
+
+    def number_or_word(text: str) -> Any:
+        try:
+            return word if text == word else read(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is neither a number nor {word}") from None
+
+    return number_or_word if word else read
 
 
 def _finite_float(text: str) -> float:

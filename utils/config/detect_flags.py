@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from utils.config import shared_flags
 from utils.config.command_line import flag
@@ -40,7 +41,14 @@ class DetectConfig:
         1, "images, frames or tiles that go through the network together", group="Data", at_least=1, at_most=4096
     )
 
-    conf_thres: float = flag(0.25, "lowest score of a detection", group="Detections", at_least=0, at_most=1)
+    conf_thres: float | Literal["auto"] = flag(
+        0.25,
+        "lowest score of a detection; auto: each class's, with the best F1 in the training run's validation",
+        group="Detections",
+        word="auto",
+        at_least=0,
+        at_most=1,
+    )
     iou_thres: float = flag(
         0.45, "IoU above which the lower-scored box is dropped", group="Detections", at_least=0, at_most=1
     )

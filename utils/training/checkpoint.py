@@ -47,6 +47,7 @@ class RunState:
     records: tuple[FinishedEpoch, ...]  # of every finished epoch
     class_ap: tuple[float, ...]  # how well each class did in the last evaluation, 0 before it
     finished: bool = False
+    thresholds: dict[str, object] | None = None  # of the last epoch's evaluation, None where it had none
 
 
 class CheckpointContent(TypedDict):
@@ -62,6 +63,7 @@ class CheckpointContent(TypedDict):
     records: list[dict[str, float | str]]  # fields of each epoch's record
     finished: bool
     class_ap: list[float]
+    thresholds: dict[str, object] | None  # see `EvaluationReport.stored_thresholds`
     threads: int
     versions: dict[str, str]
 
@@ -91,6 +93,7 @@ def write_checkpoint(path: Path, task: Task[BatchType], state: RunState, *, resu
         "records": [record.as_dict() for record in state.records],
         "finished": state.finished,
         "class_ap": list(state.class_ap),
+        "thresholds": state.thresholds,
         "threads": torch.get_num_threads(),
         "versions": versions(),
     }
@@ -135,7 +138,7 @@ def read_checkpoint(path: Path, script: str = "train.py", task: str = "detect") 
     found = content.get("task", "detect")  # the first checkpoints were all of detectors and did not say so
     if found != task:
         raise UserError(f"{path}: a checkpoint whose task is '{found}'; {script} trains to {task}")
-    return cast(CheckpointContent, {"class_ap": [], **content})  # the first checkpoints had none
+    return cast(CheckpointContent, {"class_ap": [], "thresholds": None, **content})  # older ones had none
 
 
 def restore(learner: Learner[nn.Module, BatchType], content: CheckpointContent) -> None:

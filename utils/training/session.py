@@ -179,7 +179,7 @@ def resumed_run(
     task = kind.reopened(checkpoint, settings, config_from_plain(kind.recipe_type, content["hyp"]), ranks)
     restore(task.learner, content)
     LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(records), settings.epochs)
-    state = RunState(records, class_ap=tuple(content["class_ap"]))
+    state = RunState(records, class_ap=tuple(content["class_ap"]), thresholds=content["thresholds"])
     return TrainingRun(kind.script, checkpoint.parent.parent, state, task)
 
 
@@ -227,10 +227,10 @@ def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> Non
     ranks.share(run.learner.average.model)  # batch statistics are each process's own
     if is_last or not config.noval:
         give_back_freed_memory()
-        record, class_ap = run.task.evaluate(epoch, outcome)
+        record, class_ap, thresholds = run.task.evaluate(epoch, outcome)
     else:
-        record, class_ap = run.task.record(epoch, outcome), run.state.class_ap
-    run.state = RunState((*run.state.records, record), class_ap)
+        record, class_ap, thresholds = run.task.record(epoch, outcome), run.state.class_ap, None
+    run.state = RunState((*run.state.records, record), class_ap, thresholds=thresholds)
     LOGGER.info("%s", record.line())
     if ranks.is_writer:
         write_epoch(run, record)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import Field, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, NamedTuple, Protocol, TypeVar
 
 from torch import nn
 
@@ -34,6 +34,14 @@ class Batches(Protocol[Loaded]):
     def __iter__(self) -> Iterator[Loaded]: ...
 
 
+class EvaluatedEpoch(NamedTuple):
+    """What the evaluation of an epoch leaves."""
+
+    record: FinishedEpoch
+    class_scores: tuple[float, ...]  # how well each class did, 0 to 1
+    thresholds: dict[str, object] | None = None  # of a detector, see `EvaluationReport.stored_thresholds`
+
+
 class Task(Protocol[BatchType]):
     """A learner with its settings and images; `utils.training.session` drives it through the epochs."""
 
@@ -59,8 +67,8 @@ class Task(Protocol[BatchType]):
     def record(self, epoch: int, outcome: EpochOutcome) -> FinishedEpoch:
         """The row of an epoch that is not evaluated."""
 
-    def evaluate(self, epoch: int, outcome: EpochOutcome) -> tuple[FinishedEpoch, tuple[float, ...]]:
-        """The row of an epoch whose averaged weights are evaluated, and how well each class did, 0 to 1."""
+    def evaluate(self, epoch: int, outcome: EpochOutcome) -> EvaluatedEpoch:
+        """The averaged weights evaluated after an epoch."""
 
     def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
         """What is known before the first epoch, images included."""

@@ -6,18 +6,18 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
 
 from models.fuse import fused
 from models.transfer import transfer_weights
-from models.weights import load_model, read_weights
+from models.weights import best_thresholds, load_model, read_weights
 from models.yolo import DetectionModel, find_architecture, read_architecture
-from utils.config.shared_flags import square_or_rectangle
+from utils.config.shared_flags import MOST_DETECTIONS, square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize
@@ -41,14 +41,15 @@ LARGEST_BATCH = 32  # images of one frame that go through the network together
 class HubDetector(torch.nn.Module):
     """A detector of images in any form; calls from several threads at once do not disturb each other.
 
-    Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``classes`` (ids to keep, one or several, or
-    None), ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in fp16 on a GPU. ``names``: class names by id,
-    to be replaced by as many others.
+    Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``conf`` also "auto" (as ``--conf``);
+    ``classes`` (ids to keep, one or several, or None), ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in
+    fp16 on a GPU. ``names``: class names by id, to be replaced by as many others.
     """
 
     def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
         super().__init__()
-        self.conf = 0.25
+        self.conf: float | Literal["auto"] = 0.25
+        self.file: Path | None = None  # that it was opened from
         self.iou = 0.45
         self.classes: int | Sequence[int] | None = None
         self.agnostic = False
@@ -102,13 +103,18 @@ class HubDetector(torch.nn.Module):
         if isinstance(ims, torch.Tensor):
             return _rows(detector.backend.predict(ims.to(self.device, torch.float32)))
         begin = time.perf_counter()
-        predictor = detector.whole_predictor(self._nms(), self._frame(detector, size))
+        nms, thresholds, most = self._nms(), _own_thresholds(self), self.max_det
+        if thresholds:
+            nms = replace(nms, conf_thres=min(thresholds), max_det=MOST_DETECTIONS)
+        predictor = detector.whole_predictor(nms, self._frame(detector, size))
         images = as_images(ims)
         fitted = [predictor.prepare(image.pixels) for image in images]
         ready = time.perf_counter()
         found = []
         for start in range(0, len(fitted), LARGEST_BATCH):
             found += predictor.detect(fitted[start : start + LARGEST_BATCH])
+        if thresholds:
+            found = [one.passing(thresholds, most) for one in found]
         per_image = 1e3 / max(len(images), 1)
         rest = time.perf_counter() - ready - backend.seconds
         times = CallTimes(
@@ -155,7 +161,7 @@ class HubDetector(torch.nn.Module):
     def _nms(self) -> NmsSettings:
         """The attributes as they are now, for one call."""
         return NmsSettings(
-            conf_thres=self.conf,
+            conf_thres=0.0 if self.conf == "auto" else self.conf,
             iou_thres=self.iou,
             max_det=self.max_det,
             multi_label=self.multi_label,
@@ -169,6 +175,15 @@ class HubDetector(torch.nn.Module):
         if asked not in self._frames:
             self._frames[asked] = detector.frame(asked)
         return self._frames[asked]
+
+
+def _own_thresholds(model: HubDetector) -> tuple[float, ...]:
+    """Of each class, where the file's are asked for; otherwise none."""
+    if model.conf != "auto":
+        return ()
+    if model.file is None:
+        raise UserError('conf = "auto": a named model has no thresholds; open a checkpoint of train.py by its path')
+    return best_thresholds(model.file)
 
 
 class _Asked:
@@ -266,7 +281,11 @@ def open_file(path: str | Path, device: str, autoshape: bool) -> HubDetector | B
     if not autoshape and file.suffix == ".pt":
         return _bare(load_model(file), place)
     backend = load_backend(file, place)
-    return HubDetector(backend, place) if autoshape else BareFile(backend, place)
+    if not autoshape:
+        return BareFile(backend, place)
+    detector = HubDetector(backend, place)
+    detector.file = file
+    return detector
 
 
 @dataclass(frozen=True, slots=True)

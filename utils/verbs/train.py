@@ -61,7 +61,7 @@ from utils.training.optimizer import build_optimizer
 from utils.training.run_images import MultiScale, RunImages, open_images
 from utils.training.session import train
 from utils.training.starting_model import ModelSource, fit_anchors, freeze_layers, starting_model
-from utils.training.task import TaskKind
+from utils.training.task import EvaluatedEpoch, TaskKind
 from utils.training.weight_average import WeightAverage
 
 LOGGER = logging.getLogger(__name__)
@@ -100,11 +100,12 @@ class DetectionTask:
     def record(self, epoch: int, outcome: EpochOutcome) -> EpochRecord:
         return epoch_record(epoch, outcome.losses, outcome.rates, None)
 
-    def evaluate(self, epoch: int, outcome: EpochOutcome) -> tuple[EpochRecord, tuple[float, ...]]:
+    def evaluate(self, epoch: int, outcome: EpochOutcome) -> EvaluatedEpoch:
         report = self.report(self.learner.average.model)
         found = {row.index: row.map50_95 for row in report.per_class}
         class_scores = tuple(found.get(index, 0.0) for index in range(self.class_count))
-        return epoch_record(epoch, outcome.losses, outcome.rates, report), class_scores
+        record = epoch_record(epoch, outcome.losses, outcome.rates, report)
+        return EvaluatedEpoch(record, class_scores, report.stored_thresholds())
 
     def report(self, model: DetectionModel, observers: Sequence[EvaluationObserver] = ()) -> EvaluationReport:
         """The figures of ``model`` on the validation part: thresholds of ``val.py``, the run's arithmetic.

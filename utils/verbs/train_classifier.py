@@ -55,7 +55,7 @@ from utils.training.learning_rate import StepRates
 from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
 from utils.training.optimizer import build_optimizer
 from utils.training.session import train
-from utils.training.task import TaskKind
+from utils.training.task import EvaluatedEpoch, TaskKind
 from utils.training.weight_average import WeightAverage
 
 LOGGER = logging.getLogger(__name__)
@@ -100,10 +100,11 @@ class ClassificationTask:
         part = self.images.evaluation.dataset.part
         return ClassificationRecord(epoch=epoch, part=part, train_loss=loss, lr0=outcome.rates[0])
 
-    def evaluate(self, epoch: int, outcome: EpochOutcome) -> tuple[ClassificationRecord, tuple[float, ...]]:
+    def evaluate(self, epoch: int, outcome: EpochOutcome) -> EvaluatedEpoch:
         report = self.report(self.learner.average.model)
         record = replace(self.record(epoch, outcome), val_loss=report.loss, top1=report.top1, top5=report.top5)
-        return record, tuple(0.0 if math.isnan(score) else score for score in report.class_top1.tolist())
+        scores = tuple(0.0 if math.isnan(score) else score for score in report.class_top1.tolist())
+        return EvaluatedEpoch(record, scores)
 
     def report(self, model: Classifier) -> ClassificationReport:
         """The figures of ``model`` on the part that is evaluated, in the run's arithmetic."""
