@@ -331,6 +331,7 @@ def test_compare(dataset: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
     assert second["differences"]["AP"] == {"value": 0, "low": 0, "high": 0}
     assert 1_800_000 < first["parameters"] < 1_900_000 and first["gflops"] == pytest.approx(0.7, abs=0.1)
     assert "could be chance" in caplog.text
+    assert (folder / "report.html").is_file() and not (folder / "found_alone_1").exists()  # they differ nowhere
     assert (folder / "comparison.png").is_file() and len((folder / "comparison.csv").read_text().splitlines()) == 3
 
 

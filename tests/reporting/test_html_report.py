@@ -17,9 +17,10 @@ from tests.end_to_end.scripts import run_script
 from tests.reporting.hand_made import FIGURES, class_report, report_of
 from tests.reporting.test_html_page import Page
 from tests.small_dataset import write_small_dataset
-from utils.evaluation.coco_average_precision import COCO_RANGES, WITHOUT_END, AreaFigures
+from utils.evaluation.coco_average_precision import COCO_RANGES, WITHOUT_END, AreaFigures, CocoFigures
 from utils.evaluation.error_analysis import KINDS, ErrorAnalysis, ErrorKind, RecallBySize, SizeErrors
-from utils.reporting.html_report import ReportSource, write_report
+from utils.evaluation.evaluation_report import ClassReport
+from utils.reporting.html_report import ReportSource, write_comparison_page, write_report
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 SOURCE = ReportSource("val.py --weights 'a<b>.pt'", "a<b>.pt", "val part of x & y.yaml")
@@ -85,6 +86,28 @@ def test_without_analysis_ranges_and_images_nothing_of_them_is_there(tmp_path: P
     assert len(page.tables) == 3 and page.images == {} and page.items == []
     assert page.titles[:2] == ["Precision, recall, mAP as YOLOv5 computes them", "COCO's figures"]
     assert page.titles[2].startswith("Confidence to detect at") and len(page.titles) == 3
+
+
+def test_models_compared(tmp_path: Path) -> None:
+    def coco(**figures: float) -> CocoFigures:
+        return replace(FIGURES, summary=FIGURES.summary._replace(**figures))
+
+    def kind(name: str, index: int, ap: float) -> ClassReport:
+        return class_report(name, index, coco=FIGURES.summary._replace(AP=ap))
+
+    first = report_of(kind("cat", 0, 0.5), kind("dog", 1, 0.5))
+    second = report_of(kind("cat", 0, 0.52), kind("dog", 1, 0.25), coco_figures=coco(AP=0.4, AP_S=0.25))
+    (tmp_path / "found_alone_1").mkdir()
+    (tmp_path / "found_alone_1" / "0.jpg").write_bytes(b"\xff\xd8zero")
+    write_comparison_page(tmp_path / "report.html", SOURCE, ["old.pt", "new.pt"], [first, second])
+    page = Page((tmp_path / "report.html").read_text(encoding="utf-8"))
+    assert page.cards == {"AP_S of old.pt": "0.125", "AP_S of new.pt": "0.25"}
+    models, classes = page.tables
+    assert models[1][:5] == ["old.pt", "0.5", "0.125", "0.6", "-"]
+    assert models[2][:5] == ["new.pt", "0.4 (-0.100)", "0.25 (+0.125)", "0.6 (+0.000)", "-"]
+    assert [row[:3] for row in classes[1:]] == [["dog", "7", "0.25 (-0.250)"], ["cat", "7", "0.52 (+0.020)"]]
+    assert list(page.images) == ["0.jpg"]
+    assert page.titles[-1] == "Objects that only one found: old.pt (left), new.pt (right)"
 
 
 def test_images_of_the_folder_are_inside_the_page(tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ from utils.evaluation.evaluation_report import EvaluatedImage, EvaluationReport,
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
 from utils.reporting import missed_objects
-from utils.reporting.missed_objects import CELL, COLUMNS, write_missed_objects
+from utils.reporting.missed_objects import CELL, COLUMNS, write_found_alone, write_missed_objects
 
 SIZE = FrameSize(600, 600)  # of the grey images
 WHITE = 255
@@ -171,3 +171,21 @@ def test_a_cut_reaches_over_the_border(tmp_path: Path, box: tuple[float, float, 
     outside = cell[10, 10] if name == "corner" else cell[CELL - 30, CELL - 10]
     assert outside.tolist() == [114] * 3, name
     assert cell[CELL // 2, CELL // 2].tolist() == [20] * 3
+
+
+def test_images_in_which_two_models_differ(tmp_path: Path, images: DetectionDataset) -> None:
+    labels = images.source_labels(0)
+    rows = [[kind, 0.9, *box] for kind, box in zip(labels.classes.tolist(), labels.boxes.tolist(), strict=True)]
+    rows[3][1] = 0.2  # found by neither, as not surely
+    first, second = (evaluated(images, detections_of(*own, size=labels.size)) for own in (rows[:2], rows[1:]))
+    assert write_found_alone(tmp_path / "same", images, first, first) == 0 and not (tmp_path / "same").exists()
+    assert write_found_alone(tmp_path / "alone", images, first, second) == 1
+    drawn = cv2.imread(str(tmp_path / "alone" / "0.jpg"))
+    assert drawn is not None and drawn.shape == (200, 406, 3)
+    touched = np.abs(drawn.astype(int) - 90).max(axis=2) > 40
+    left, right = touched[:, :200], touched[:, 206:]
+    frames = [(slice(13, 16), slice(15, 26)), (slice(13, 16), slice(55, 66)), (slice(8, 11), slice(110, 131))]
+    # Upper edges of the objects: the first is the first model's alone, the second both found, the third the other's.
+    assert [bool(left[frame].any()) for frame in frames] == [True, False, False]
+    assert [bool(right[frame].any()) for frame in frames] == [False, False, True]
+    assert not touched[118:123, 70:130].any()

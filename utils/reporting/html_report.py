@@ -1,7 +1,8 @@
-"""``report.html``: the tables and images of an evaluation on one page that needs no network and no other file."""
+"""The tables and images of an evaluation, or of several models compared, on one page that needs no other file."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,6 +13,7 @@ from utils.reporting.evaluation_files import THRESHOLD_HEADER, YOLOV5_HEADER, fi
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
 
 TEMPLATE = "report.html.j2"
+BY_SIZE = ("AP", "AP_S", "AP_M", "AP_L", "AR100", "AR_S", "AR_M", "AR_L")  # figures that models are compared in
 
 
 class ReportSource(NamedTuple):
@@ -99,3 +101,44 @@ def _sections(folder: Path) -> list[Section]:
         Section("Curves at IoU 0.5", "", images_of(folder, curves), True),
         Section("Confusion matrix", "", images_of(folder, ("confusion_matrix.png",)), False),
     ]
+
+
+def write_comparison_page(
+    path: Path, source: ReportSource, names: Sequence[str], reports: Sequence[EvaluationReport]
+) -> None:
+    """Write the page of several models on the same images, each against the first.
+
+    The images of `write_found_alone` are taken from the folders ``found_alone_1`` and so on beside the page.
+    """
+    first = reports[0]
+    rows = [(name, *_compared(first.coco, one.coco)) for name, one in zip(names, reports, strict=True)]
+    tables = [Table(f"AP and recall by object size (difference to {names[0]})", ("Model", *BY_SIZE), rows)]
+    sections = [Section("AP and AP_S, and 95 % intervals", "", images_of(path.parent, ("comparison.png",)), False)]
+    for number, (name, report) in enumerate(zip(names[1:], reports[1:], strict=True), start=1):
+        pairs = list(zip(first.per_class, report.per_class, strict=True))  # of the same objects
+        pairs.sort(key=lambda pair: -abs(pair[1].coco.AP - pair[0].coco.AP))
+        rows = [(one.name, str(one.objects), *_compared(one.coco, two.coco)) for one, two in pairs]
+        title = f"Classes of {name} (difference to {names[0]}), the most different first"
+        tables.append(Table(title, ("Class", "Objects", *BY_SIZE), rows))
+        folder = path.parent / f"found_alone_{number}"
+        sections.append(
+            Section(
+                f"Objects that only one found: {names[0]} (left), {name} (right)",
+                "The images in which they differ most. Found is: at IoU 0.5 by a detection of the class with a "
+                "score of 0.25 or more; what both or neither found is not drawn.",
+                images_of(folder, [file.name for file in sorted(folder.glob("*.jpg"))]),
+                False,
+            )
+        )
+    headline = [(f"AP_S of {name}", figure_text(one.coco.AP_S)) for name, one in zip(names, reports, strict=True)]
+    write_page(path, TEMPLATE, PageContent(headline, [], tables, sections), source=source, report=first)
+
+
+def _compared(first: CocoSummary, other: CocoSummary) -> list[str]:
+    """The figures by size, each with its difference to the first model's."""
+    cells = []
+    for key in BY_SIZE:
+        before, after = getattr(first, key), getattr(other, key)
+        exists = before >= 0 and after >= 0 and other is not first
+        cells.append(figure_text(after) + (f" ({after - before:+.3f})" if exists else ""))
+    return cells

@@ -1,4 +1,4 @@
-"""An image of the objects that were missed worst, cut out with their surroundings."""
+"""Images of objects that were missed: those missed worst, and those that one of two models found alone."""
 
 from __future__ import annotations
 
@@ -10,18 +10,22 @@ import numpy as np
 
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.image_files import ImageReadError
-from utils.evaluation.coco_average_precision import COCO_RANGES
-from utils.evaluation.error_analysis import SURE, ErrorAnalysis
+from utils.evaluation.coco_average_precision import COCO_RANGES, scores_of_found
+from utils.evaluation.error_analysis import IOU, SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
 from utils.geometry.boxes import clip_boxes, pairwise_iou, xyxy_to_cxcywh
+from utils.geometry.letterbox import FrameSize
+from utils.geometry.records import Labels
 from utils.reporting.detection_files import write_image
 from utils.reporting.image_grid import image_grid
-from utils.reporting.labelled_images import captioned_cut
+from utils.reporting.labelled_images import captioned_cut, draw_labels
 
 COLUMNS = 8  # objects of each range of sizes
 CELL = 180  # pixels
 CONTEXT = 3.0  # the cut is so many times the object's longer side ...
 SMALLEST_CUT = 48  # ... and at least so many pixels
+COMPARED = 6  # images of the objects that one of two models found alone
+COMPARED_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
 
 
 def write_missed_objects(
@@ -83,3 +87,43 @@ def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.nd
     name = report.names[truth.classes[row]] if truth.classes[row] < len(report.names) else "no class of the model"
     caption = f"{name}, {math.sqrt(truth.areas[row]):.0f} px"
     return captioned_cut(cut, (box - (left, top, left, top)) * scale, frames, caption)
+
+
+def write_found_alone(folder: Path, images: DetectionDataset, first: EvaluationReport, second: EvaluationReport) -> int:
+    """Images in which two models differ most, each beside itself, into the folder ``folder``; how many were written.
+
+    On the left are the objects that only ``first`` found, at IoU 0.5 by a detection of 0.25 or more, on the right those
+    that only ``second`` found. Both reports are of the same images. Without objects, or without hotcoco, there is none.
+    """
+    if first.coco_figures.evaluator is None or second.coco_figures.evaluator is None:
+        return 0
+    truth = first.truth
+    found = [scores_of_found(report.coco_figures, IOU) >= SURE for report in (first, second)]
+    own = ~truth.crowd & (truth.classes < len(first.names))
+    alone = [own & found[0] & ~found[1], own & found[1] & ~found[0]]
+    counts = np.bincount(truth.images[alone[0] | alone[1]], minlength=truth.image_count)
+    written = 0
+    for index in np.argsort(-counts, kind="stable")[:COMPARED].tolist():
+        try:
+            image = images.source_image(index) if counts[index] else None
+        except ImageReadError:  # gone since it was evaluated
+            image = None
+        if image is None:
+            continue
+        sides = [_objects_drawn(image, first, np.flatnonzero(rows & (truth.images == index))) for rows in alone]
+        folder.mkdir(exist_ok=True)
+        write_image(folder / f"{written}.jpg", image_grid(sides, columns=2, gap=6))
+        written += 1
+    return written
+
+
+def _objects_drawn(image: np.ndarray, report: EvaluationReport, rows: np.ndarray) -> np.ndarray:
+    """A copy of the image, reduced where it is large, with these rows of the truth."""
+    size = FrameSize(*image.shape[:2])
+    boxes = clip_boxes(report.truth.boxes[rows], *size).astype(np.float32)
+    labels = Labels(boxes, report.truth.classes[rows], (None,) * len(rows), size)
+    scale = min(1.0, COMPARED_SIDE / max(size))
+    if scale < 1:
+        reduced = (max(round(size.width * scale), 1), max(round(size.height * scale), 1))
+        image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
+    return draw_labels(image, labels.scaled(scale), report.names)

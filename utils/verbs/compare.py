@@ -30,6 +30,8 @@ from utils.inference.detector import OpenedDetector
 from utils.inference.torch_backend import TorchBackend
 from utils.reporting.curve_plots import plot_comparison
 from utils.reporting.evaluation_files import figure_text, write_metrics
+from utils.reporting.html_report import ReportSource, write_comparison_page
+from utils.reporting.missed_objects import write_found_alone
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.device import describe_device
@@ -44,11 +46,12 @@ def run_comparison(config: ValConfig) -> tuple[ComparedModel, ...]:
     """Evaluate each file of ``--weights``; table, JSON, CSV and image go to the run's folder."""
     setup = EvaluationSetup.of(config)
     detectors = [setup.detector([name]) for name in config.weights]
-    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok)
+    folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=("found_alone_[0-9]",))
     LOGGER.info("comparing on the %s part of %s, %s", setup.part, setup.dataset.file, describe_device(setup.device))
     draws = paired_draws(len(setup.images))
     first: ResampledFigures | None = None
     rows: list[ComparedModel] = []
+    reports: list[EvaluationReport] = []
     for name, label, detector in zip(config.weights, short_names(config.weights), detectors, strict=True):
         report = setup.evaluate(detector)
         write_metrics(folder / f"metrics_{len(rows)}_{Path(name).stem}.json", report, name, asdict(config))
@@ -56,12 +59,21 @@ def run_comparison(config: ValConfig) -> tuple[ComparedModel, ...]:
         differences = paired_differences(first, figures) if first is not None else None
         first = first or figures
         rows.append(_row(label, detector, report, differences, config.imgsz))
+        reports.append(report)
         LOGGER.info("%s: AP %s, AP_S %s", label, figure_text(report.coco.AP), figure_text(report.coco.AP_S))
     LOGGER.info("%s", comparison_table(rows))
     content = {"command": as_command(config, "val.py"), "models": [_plain(row) for row in rows]}
     write_text(folder / "comparison.json", json.dumps(content, indent=2) + "\n")
     write_text(folder / "comparison.csv", _csv(rows))
     plot_comparison(folder / "comparison.png", rows)
+    for number, report in enumerate(reports[1:], start=1):
+        write_found_alone(folder / f"found_alone_{number}", setup.images, reports[0], report)
+    labels = [row.name for row in rows]
+    source = ReportSource(
+        as_command(config, "val.py"), " and ".join(labels), f"{setup.part} part of {setup.dataset.file.name}"
+    )
+    write_comparison_page(folder / "report.html", source, labels, reports)
+    LOGGER.info("report with images: %s", folder / "report.html")
     LOGGER.info("results in %s", folder)
     return tuple(rows)
 
@@ -78,15 +90,20 @@ def short_names(weights: Sequence[str]) -> list[str]:
 def comparison_table(rows: Sequence[ComparedModel]) -> str:
     """A row per model, then a line per difference to the first."""
     width = max(len("model"), *(len(row.name) for row in rows)) + 2
-    lines = [f"{'model':>{width}}" + "".join(f"{text:>12}" for text in HEADER)]
+    table: list[tuple[str, ...]] = [HEADER]
     for row in rows:
-        cells = [
+        cells = (
             "-" if row.parameters is None else f"{row.parameters:,}".replace(",", " "),
             "-" if row.gflops is None else f"{row.gflops:.1f}",
             *(figure_text(getattr(row, key)) for key in HEADER[2:7]),
             f"{row.milliseconds:.1f}",
-        ]
-        lines.append(f"{row.name:>{width}}" + "".join(f"{text:>12}" for text in cells))
+        )
+        table.append(cells)
+    widths = [max(map(len, column)) + 2 for column in zip(*table, strict=True)]  # as narrow as they go
+    lines = [
+        f"{name:>{width}}" + "".join(f"{text:>{own}}" for text, own in zip(cells, widths, strict=True))
+        for name, cells in zip(("model", *(row.name for row in rows)), table, strict=True)
+    ]
     lines.append("")
     lines.append(f"differences to {rows[0].name}, {CONFIDENCE:.0%} intervals from {RESAMPLES} resamples of the images")
     for row in rows[1:]:
