@@ -1,0 +1,47 @@
+"""The console command ``yolov5-spd`` of an installed copy: the scripts by name, with the same flags.
+
+    yolov5-spd train --weights yolov5n.pt --data my.yaml
+    yolov5-spd classify predict --weights best.pt --source images/
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[1]
+SCRIPTS = {
+    ("train",): ("train.py", "train a detector"),
+    ("val",): ("val.py", "evaluate detectors by AP, AP_S and YOLOv5's figures"),
+    ("detect",): ("detect.py", "find objects in images, videos and streams"),
+    ("export",): ("export.py", "write ONNX, TorchScript, OpenVINO or TensorRT files"),
+    ("classify", "train"): ("classify/train.py", "train a classifier"),
+    ("classify", "val"): ("classify/val.py", "evaluate a classifier"),
+    ("classify", "predict"): ("classify/predict.py", "classify images"),
+    ("inspect",): ("utils/dataset/inspect/__main__.py", "look at a data set: sizes, faults, look-alikes"),
+}
+USAGE = "\n".join(
+    [
+        "usage: yolov5-spd COMMAND [FLAGS]; yolov5-spd COMMAND --help lists the flags",
+        *(f"  {' '.join(words):17}{meaning}" for words, (_, meaning) in SCRIPTS.items()),
+    ]
+)
+
+
+def main() -> None:
+    """Run the script that the first words name, as ``python SCRIPT`` in the folder of the caller."""
+    words = sys.argv[1:]
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE)
+        return
+    for command, (script, _) in SCRIPTS.items():
+        if tuple(words[: len(command)]) == command:
+            # The packages are called models and utils: found here first, and by the processes that are started.
+            sys.path.insert(0, str(REPOSITORY))
+            os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
+            sys.argv = [str(REPOSITORY / script), *words[len(command) :]]
+            runpy.run_path(sys.argv[0], run_name="__main__")
+    print(f"error: yolov5-spd: no command {' '.join(words[:2])!r}\n{USAGE}", file=sys.stderr)
+    sys.exit(2)
