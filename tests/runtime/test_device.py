@@ -111,4 +111,4 @@ def test_weights_are_placed_channels_last() -> None:
 
 def test_the_cpu_is_described_with_its_threads() -> None:
     torch.set_num_threads(1)
-    assert describe_device(CPU) == "cpu (1 threads)"
+    assert describe_device(CPU) == "cpu (1 thread)"

@@ -1,16 +1,34 @@
-"""Work in threads: order, errors, bounds and ends, and OpenCV's own threads meanwhile."""
+"""Work in threads: order, errors, bounds and ends, and OpenCV's own threads meanwhile.
+
+How many there are, and how they wait.
+"""
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from pathlib import Path
 
 import cv2
 import pytest
 
-from utils.runtime.threads import Behind, ahead, one_opencv_thread, read_ahead
+from tests.shared_data import REPOSITORY
+from utils.runtime import threads as module
+from utils.runtime.threads import (
+    SPIN,
+    WAITING,
+    Behind,
+    ahead,
+    one_opencv_thread,
+    read_ahead,
+    share_processors,
+    usable_processors,
+)
 
 
 def test_items_come_in_order_and_the_thread_ends() -> None:
@@ -170,3 +188,97 @@ def test_the_last_of_overlapping_blocks_gives_opencv_its_threads_back() -> None:
     assert cv2.getNumThreads() == 1
     third.close()
     assert cv2.getNumThreads() == 3
+
+
+QUOTAS = {  # files below the control groups' folder and /proc/self/cgroup, and the processors of 8 that they leave
+    "none": ({}, "0::/\n", 8),
+    "2, unlimited": ({"job/cpu.max": "max 100000\n"}, "0::/job\n", 8),
+    "2, two": ({"job/cpu.max": "200000 100000\n"}, "0::/job\n", 2),
+    "2, one and a half": ({"cpu.max": "150000 100000\n"}, "0::/\n", 2),
+    "2, a tenth": ({"cpu.max": "10000 100000\n"}, "0::/\n", 1),
+    "2, more than there are": ({"cpu.max": "1600000 100000\n"}, "0::/\n", 8),
+    "2, above its own": ({"job/cpu.max": "300000 100000\n", "job/one/cpu.max": "max 100000\n"}, "0::/job/one\n", 3),
+    "2, a path on the host": ({"cpu.max": "200000 100000\n"}, "0::/system.slice/docker-1\n", 2),
+    "2, a path outside": ({"cpu.max": "200000 100000\n"}, "0::/../other\n", 2),
+    "1, unlimited": ({"cpu/cpu.cfs_quota_us": "-1\n", "cpu/cpu.cfs_period_us": "100000\n"}, "1:cpu:/\n", 8),
+    "1, two and a half": (
+        {"cpu,cpuacct/a/cpu.cfs_quota_us": "125000\n", "cpu,cpuacct/a/cpu.cfs_period_us": "50000\n"},
+        "4:memory:/a\n3:cpu,cpuacct:/a\n0::/\n",
+        3,
+    ),
+    "1, another controller's": (
+        {"cpuset/cpu.cfs_quota_us": "100000\n", "cpuset/cpu.cfs_period_us": "100000\n"},
+        "3:cpuset:/\n",
+        8,
+    ),
+    "an empty file": ({"cpu.max": ""}, "0::/\n", 8),
+}
+
+
+@pytest.mark.parametrize("case", QUOTAS)
+def test_processors_that_a_quota_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, case: str) -> None:
+    files, own, expected = QUOTAS[case]
+    for name, text in {**{f"groups/{name}": text for name, text in files.items()}, "own": own}.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    assert usable_processors(tmp_path / "groups", tmp_path / "own") == expected
+
+
+def test_processors_where_there_are_no_control_groups(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: {3, 5})
+    assert usable_processors(tmp_path, tmp_path / "none") == 2
+    monkeypatch.delattr(os, "sched_getaffinity")
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    assert usable_processors(tmp_path, tmp_path / "none") == 3
+
+
+SET_HERE = {"GOMP_SPINCOUNT", "OMP_NUM_THREADS", "OPENCV_FOR_THREADS_NUM"}
+
+
+@pytest.mark.parametrize(
+    ("given", "processors", "expected"),
+    [
+        ({}, 8, {"GOMP_SPINCOUNT": str(SPIN)}),
+        ({}, 3, {"GOMP_SPINCOUNT": str(SPIN), "OMP_NUM_THREADS": "3", "OPENCV_FOR_THREADS_NUM": "3"}),
+        ({"GOMP_SPINCOUNT": "7"}, 8, {"GOMP_SPINCOUNT": "7"}),
+        ({"OMP_WAIT_POLICY": "active"}, 8, {}),
+        ({"KMP_BLOCKTIME": "0"}, 8, {}),
+        (
+            {"OMP_NUM_THREADS": "6", "KMP_BLOCKTIME": "0"},
+            3,
+            {"OMP_NUM_THREADS": "6", "OPENCV_FOR_THREADS_NUM": "3"},
+        ),
+    ],
+)
+def test_what_is_set_for_torch(
+    monkeypatch: pytest.MonkeyPatch, given: dict[str, str], processors: int, expected: dict[str, str]
+) -> None:
+    monkeypatch.setattr(os, "environ", dict(given))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(8)))
+    monkeypatch.setattr(module, "usable_processors", lambda: processors)
+    share_processors()
+    assert os.environ == given, "torch is loaded here"
+    monkeypatch.delitem(sys.modules, "torch")
+    share_processors()
+    assert {name: value for name, value in os.environ.items() if name in SET_HERE} == expected
+
+
+def test_the_runtime_of_torch_reads_what_is_set() -> None:
+    """In a process of its own, which says what libgomp found in the environment when it was loaded."""
+    code = (
+        "import sys; from utils.runtime.console_log import run_verb; assert 'torch' not in sys.modules;"
+        " run_verb(lambda: __import__('torch'))"
+    )
+    environment = {name: value for name, value in os.environ.items() if name not in WAITING}
+    said = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=REPOSITORY,
+        env=environment | {"OMP_DISPLAY_ENV": "verbose"},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stderr
+    if "GOMP_SPINCOUNT" not in said:
+        pytest.skip("another OpenMP runtime than libgomp")
+    assert f"GOMP_SPINCOUNT = '{SPIN}'" in said

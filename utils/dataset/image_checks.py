@@ -17,7 +17,7 @@ from utils.dataset.image_files import ImageReadError, read_image
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
 from utils.runtime.console_log import with_progress
-from utils.runtime.threads import one_opencv_thread
+from utils.runtime.threads import one_opencv_thread, usable_processors
 from utils.user_error import UserError
 
 HASH_SIDE = 16  # the hash has this many bits squared
@@ -63,7 +63,7 @@ def check_images(index: LabelIndex, *, title: str = "") -> ImageChecks:
     def check(row: int) -> tuple[np.ndarray, bytes, str]:
         return _check(index.paths[row], min(index.sizes[row].tolist()))
 
-    with one_opencv_thread(), ThreadPoolExecutor(os.cpu_count() or 1) as pool:
+    with one_opencv_thread(), ThreadPoolExecutor(usable_processors()) as pool:
         results = pool.map(check, range(len(index)))
         found = list(with_progress(results, len(index), "image", title, shown=bool(title)))
     problems = [LabelProblem(str(index.paths[row]), 0, text) for row, (_, _, text) in enumerate(found) if text]

@@ -18,7 +18,7 @@ import numpy as np
 
 from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, read_image
 from utils.inference.frames import Frame, VideoFacts
-from utils.runtime.threads import POLL, read_ahead
+from utils.runtime.threads import POLL, read_ahead, useful_workers
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -27,7 +27,7 @@ VIDEO_SUFFIXES = frozenset(
     {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 MOST_LOST = 30  # frames in a row that cannot be read, after which the rest of the file is given up
-READERS = max(min(4, os.cpu_count() or 1), 2)  # threads that decode images
+READERS = 2, 4  # threads that decode images, at least and at most
 
 
 class FileSource:
@@ -42,7 +42,8 @@ class FileSource:
         self._clean_up = clean_up
 
     def __iter__(self) -> Iterator[Frame]:
-        for path, content in zip(self.files, read_ahead(_content, self.files, threads=READERS), strict=True):
+        readers = max(READERS[0], useful_workers(READERS[1]))
+        for path, content in zip(self.files, read_ahead(_content, self.files, threads=readers), strict=True):
             yield from self._frames(path, content)
 
     def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:

@@ -17,6 +17,7 @@ from typing import TypeVar
 
 from tqdm import tqdm
 
+from utils.runtime.threads import share_processors
 from utils.user_error import UserError
 
 OWN_PACKAGES = ("models", "utils", "classify")
@@ -72,6 +73,7 @@ class _LineFormatter(logging.Formatter):
 
 def run_verb(verb: Callable[[], None]) -> int:
     """Run a script's work; the exit code it should end with. A user's mistake becomes one line, no traceback."""
+    share_processors()
     # torch and matplotlib are half a million objects that stay, and by default Python looks through all of them each
     # time that some ten thousand were added: a twentieth of the time of val.py.
     gc.set_threshold(COLLECT_AFTER)

@@ -8,6 +8,7 @@ from typing import TypeVar
 
 import torch
 
+from utils.runtime.console_log import counted
 from utils.user_error import UsageError
 
 Module = TypeVar("Module", bound=torch.nn.Module)
@@ -90,4 +91,4 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"cuda:{device.index} ({properties.name}, {properties.total_memory / 2**30:.1f} GiB)"
-    return f"cpu ({torch.get_num_threads()} threads)"
+    return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
