@@ -48,6 +48,8 @@ FLAGS: dict[str, tuple[type, str]] = {  # with the kind of a value
     "train": (int, "images to learn from"),
     "val": (int, "images to evaluate on"),
     "tile": (int, "pixels"),
+    "spins": (int, "turns of a waiting loop"),
+    "processes": (int, "how many at once, one row each"),
     "shrunk": (int, "pixels"),
     "models": (str, "networks"),
     "seeds": (int, "of trainings"),

@@ -18,7 +18,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple, Protocol, TypeVar
@@ -48,10 +48,11 @@ class Side(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """A command line and the folder it runs in; as a side, the whole process."""
+    """A command line, the folder it runs in and what is added to its environment; as a side, the whole process."""
 
     words: tuple[str, ...]
     folder: Path = REPOSITORY
+    environment: Mapping[str, str] = field(default_factory=dict)
 
     def finished(self) -> tuple[str, Cost]:
         """What it prints, and what it takes from its start to its end.
@@ -61,7 +62,13 @@ class Command:
         """
         start = time.perf_counter()
         process = subprocess.Popen(
-            self.words, cwd=self.folder, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace"
+            self.words,
+            cwd=self.folder,
+            env=os.environ | self.environment,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+            errors="replace",
         )
         assert process.stdout is not None
         output = process.stdout.read()
@@ -111,6 +118,20 @@ class Further:
 def _json_in(output: str) -> Any:
     """The last line that is JSON; warnings may follow it."""
     return json.loads(next(line for line in reversed(output.splitlines()) if line[:1] in ("{", "[")))
+
+
+@dataclass(frozen=True, slots=True)
+class AtOnce:
+    """So many processes of one command, started together: the time of all, the processor's sum, the largest memory."""
+
+    command: Command
+    count: int
+
+    def run(self) -> dict[str, Cost]:
+        start = time.perf_counter()
+        costs = [cost for _, cost in each_of(Command.finished, [self.command] * self.count, at_once=True)]
+        together = time.perf_counter() - start
+        return {"": Cost(together, sum(cost.cpu for cost in costs), max(cost.mib for cost in costs))}
 
 
 def python(*words: object, folder: Path = REPOSITORY) -> Command:

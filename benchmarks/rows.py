@@ -6,7 +6,7 @@ import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from benchmarks import (
@@ -23,6 +23,7 @@ from benchmarks.inputs import Times
 from benchmarks.measuring import (
     COST_HEAD,
     REPOSITORY,
+    AtOnce,
     Further,
     Side,
     Table,
@@ -162,6 +163,27 @@ def detection_start(flags: Namespace, runs: Path) -> Groups:
     return {"detect.py on one image, whole process": sides}
 
 
+def shared_machine(flags: Namespace, runs: Path) -> Groups:
+    """Scripts beside themselves, for each spin of the OpenMP threads; the last side is one alone that spins longest."""
+    inputs = words_of(flags, "weights", "data", "img")
+    scripts = {
+        "val.py": ["val.py", *inputs],
+        "train.py": ["train.py", *inputs, "--epochs", 1, "--workers", 1, "--noval", "--noplots", "--noautoanchor"],
+        "detect.py --slice": ["detect.py", *words_of(flags, "weights", "source"), "--slice", flags.tile],
+    }
+    return {
+        script: {
+            f"{count} at once, spin {spin}": AtOnce(
+                replace(python(*words, "--project", runs), environment={"GOMP_SPINCOUNT": str(spin)}), count
+            )
+            for count in sorted(flags.processes, reverse=True)
+            for spin in sorted(flags.spins)
+        }
+        for script, words in scripts.items()
+        if script.split(".")[0] in flags.only
+    }
+
+
 def coco_evaluation(flags: Namespace, _: Path) -> Groups:
     engines = ("hotcoco", "pycocotools")
     sides: dict[str, Side] = {
@@ -203,6 +225,13 @@ ROWS = {
         "detect.py on one image as a whole process, and its --help",
         COMPARED | {"weights": NEEDED, "source": NEEDED, "rounds": 5},
         compared(detection_start),
+    ),
+    "shared_machine": Row(
+        "val.py, train.py and detect.py --slice alone and beside themselves, for turns of the OpenMP threads' waiting"
+        " loop, of which 300000 is libgomp's own number",
+        {"weights": NEEDED, "data": NEEDED, "source": NEEDED, "img": 320, "tile": 160, "rounds": 3, "at_once": False}
+        | {"only": ("val", "train", "detect"), "spins": (1000, 3000, 10_000, 300_000), "processes": (1, 2, 3)},
+        compared(shared_machine),
     ),
     "coco_evaluation": Row(
         "COCO's twelve figures on a synthetic set of val2017's size, hotcoco beside pycocotools, held to be equal",

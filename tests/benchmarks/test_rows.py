@@ -36,6 +36,8 @@ TINY = {  # in the folder of `inputs`
     "training_epoch": f"{SCRIPT} --epochs 2 --precision fp32",
     "validation": f"{SCRIPT} --precision fp32",
     "detection_start": "--weights nano.pt --source data/images/val/000.png --rounds 1",
+    "shared_machine": "--weights nano.pt --data data/small.yaml --source data/images/val/000.png --img 64 --tile 64"
+    " --rounds 1 --only detect --spins 3000 --processes 1",
     "coco_evaluation": "--images 4",
     "roofline": "--share 0.1 --rounds 1",
     "dataset_index": "--images 4 --boxes 20",
