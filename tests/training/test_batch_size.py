@@ -6,12 +6,13 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
 from utils.training import batch_size
-from utils.training.batch_size import TRIED, fitting_batch_size, largest_batch, measured_bytes
+from utils.training.batch_size import TRIED, fitting_batch_size, kept_bytes, largest_batch, measured_bytes
+from utils.training.optimizer import build_optimizer
 from utils.user_error import UserError
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
@@ -40,10 +41,12 @@ def test_the_line_is_that_of_least_squares() -> None:
     each=st.integers(10**4, 10**9),
     tried=st.integers(2, len(TRIED)),
     images=st.integers(0, 5000),
+    rest=st.floats(0, 1, exclude_max=True),
 )
-def test_any_line_is_found_and_its_batch_fits(first: int, each: int, tried: int, images: int) -> None:
+@example(first=10**9, each=10**9 - 1, tried=5, images=5000, rest=0.0)  # a budget that is met exactly
+def test_any_line_is_found_and_its_batch_fits(first: int, each: int, tried: int, images: int, rest: float) -> None:
     measured = {count: first + each * count for count in TRIED[:tried]}
-    budget = first + each * images + each // 2
+    budget = first + each * images + int(rest * each)
     assert largest_batch(measured, budget) == images
 
 
@@ -106,6 +109,26 @@ def test_measured_at_the_runs_size_and_arithmetic(gpu_of: Callable[[int, StepByt
     gpu_of(10 * GIB, quadratic)
     assert fitting(640) == 20  # 8 GiB / (640 * 640 KiB) = 20.48
     assert fitting(320) == 81  # and four times that
+
+
+def test_what_a_run_keeps_beside_the_step_is_left_free(gpu_of: Callable[[int, StepBytes], None]) -> None:
+    gpu_of(10 * GIB, lambda model, imgsz, count, precision: count * GIB)
+    model = nn.Identity()
+    sizes = [fitting_batch_size(model, 640, GPU, torch.float16, kept=kept * GIB) for kept in (0, 3)]  # type: ignore[arg-type]
+    assert sizes == [8, 5]
+
+
+@pytest.mark.parametrize(("optimizer", "states"), [("SGD", 1), ("Adam", 2), ("AdamW", 2), ("RMSProp", 2)])
+def test_kept_are_the_weights_their_average_and_what_the_optimizer_adds(optimizer: str, states: int) -> None:
+    model = nn.Sequential(nn.Linear(3, 5), nn.BatchNorm1d(5))
+    model[0].weight.requires_grad_(False)
+    trained, weights = 4 * (5 + 5 + 5), 4 * (15 + 5 + 5 + 5 + 5 + 5) + 8  # the count of batches is an int64
+    assert kept_bytes(model, optimizer) == 2 * weights + states * trained  # type: ignore[arg-type]
+    built = build_optimizer(model, optimizer, lr=0.1, momentum=0.9, decay=0.0)
+    model(torch.zeros(4, 3)).sum().backward()
+    built.step()
+    made = [value for state in built.state.values() for value in state.values() if torch.is_tensor(value)]
+    assert sum(value.nbytes for value in made if value.dim()) == states * trained
 
 
 def test_less_than_the_multiple_is_refused(gpu_of: Callable[[int, StepBytes], None]) -> None:

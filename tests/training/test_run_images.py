@@ -30,6 +30,7 @@ def test_sizes_are_multiples_from_half_to_one_and_a_half_in_the_frames_shape(
     exact = size.height * scaled.width / size.width
     assert exact - 1e-6 <= scaled.height < exact + stride
     assert MultiScale(imgsz, stride, seed).frame(size, epoch, step) == scaled, "the same in every process"
+    assert max(scaled) <= MultiScale(imgsz, stride, seed).longest, "what a fitting batch size is measured at"
 
 
 def test_every_size_occurs_about_as_often() -> None:

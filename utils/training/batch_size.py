@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Mapping, Sequence
+from fractions import Fraction
 
-import numpy as np
 import torch
 
 from models.yolo import DetectionModel
@@ -16,12 +17,27 @@ LOGGER = logging.getLogger(__name__)
 DEFAULT = 16  # without a GPU, whose memory is the measure
 MEMORY_SHARE = 0.8  # of the memory that is free
 TRIED = (1, 2, 4, 8, 16)
+OPTIMIZER_STATES = {"SGD": 1, "Adam": 2, "AdamW": 2, "RMSProp": 2}  # tensors that each keeps for a parameter
 
 
 def fitting_batch_size(
-    model: DetectionModel, imgsz: int, device: torch.device, precision: torch.dtype, *, multiple_of: int = 1
+    model: DetectionModel,
+    imgsz: int,
+    device: torch.device,
+    precision: torch.dtype,
+    *,
+    multiple_of: int = 1,
+    kept: int = 0,
 ) -> int:
     """Images of ``imgsz`` pixels per batch that fill ``MEMORY_SHARE`` of a GPU's free memory; 16 on the CPU.
+
+    Args:
+        model: to train, not yet on the device.
+        imgsz: the longest side that a batch may have.
+        device: to train on.
+        precision: of the arithmetic.
+        multiple_of: what the batch size has to be divisible by.
+        kept: bytes that stay on the device beside the steps, see `kept_bytes`.
 
     Raises:
         UserError: not even ``multiple_of`` images fit.
@@ -32,11 +48,18 @@ def fitting_batch_size(
     free, _ = torch.cuda.mem_get_info(device)
     copy = placed(model, device)
     measured = measured_bytes(lambda count: _step_bytes(copy, imgsz, count, precision))
-    size = largest_batch(measured, int(free * MEMORY_SHARE)) // multiple_of * multiple_of
+    size = largest_batch(measured, int(free * MEMORY_SHARE) - kept) // multiple_of * multiple_of
     if size < 1:
         raise UserError(f"--batch-size -1: {free / 2**30:.1f} GiB of free memory are too little at --imgsz {imgsz}")
     LOGGER.info("--batch-size -1: %d images take %.0f %% of the free memory", size, 100 * MEMORY_SHARE)
     return size
+
+
+def kept_bytes(model: DetectionModel, optimizer: str) -> int:
+    """Bytes of the weights, of their average, and of what the optimizer keeps once it has made a step."""
+    weights = sum(value.nbytes for value in (*model.parameters(), *model.buffers()))
+    trained = sum(value.nbytes for value in model.parameters() if value.requires_grad)
+    return 2 * weights + OPTIMIZER_STATES[optimizer] * trained
 
 
 def measured_bytes(step_bytes: Callable[[int], int]) -> dict[int, int]:
@@ -60,8 +83,17 @@ def largest_batch(measured: Mapping[int, int], budget: int) -> int:
     counts, sizes = list(measured), list(measured.values())
     if len(counts) == 1:
         return budget * counts[0] // sizes[0]
-    slope, intercept = np.polyfit(counts, sizes, 1)
-    return max(int((budget - intercept) // slope), 0) if slope > 0 else max(counts)
+    # In whole numbers: the rounding of floats would make a batch that fits exactly one smaller.
+    slope, intercept = least_squares_line(counts, sizes)
+    return max(math.floor((budget - intercept) / slope), 0) if slope > 0 else max(counts)
+
+
+def least_squares_line(x: Sequence[int], y: Sequence[int]) -> tuple[Fraction, Fraction]:
+    """Slope and intercept of the line through the points (x, y), without rounding."""
+    n, sum_x, sum_y = len(x), sum(x), sum(y)
+    products, squares = sum(a * b for a, b in zip(x, y, strict=True)), sum(a * a for a in x)
+    slope = Fraction(n * products - sum_x * sum_y, n * squares - sum_x**2)
+    return slope, (sum_y - slope * sum_x) / n
 
 
 def _step_bytes(model: DetectionModel, imgsz: int, count: int, precision: torch.dtype) -> int:

@@ -73,6 +73,11 @@ class MultiScale:
     stride: int
     seed: int
 
+    @property
+    def longest(self) -> int:
+        """The longest side, in pixels, that a batch may be scaled to."""
+        return int(1.5 * self.imgsz) // self.stride * self.stride
+
     def __call__(self, batch: Batch, epoch: int, step: int) -> Batch:
         """The batch, float images on their device, in the size of this step of the run."""
         return batch.resized(self.frame(batch.size, epoch, step))
@@ -81,6 +86,6 @@ class MultiScale:
         """What a batch of frames of ``size`` is scaled to: the same for every process of a run."""
         rng = np.random.default_rng((self.seed, epoch, step))
         lowest = math.ceil(0.5 * self.imgsz / self.stride)
-        longest = int(rng.integers(lowest, int(1.5 * self.imgsz) // self.stride + 1)) * self.stride
+        longest = int(rng.integers(lowest, self.longest // self.stride + 1)) * self.stride
         scale = longest / max(size)
         return FrameSize(*(math.ceil(side * scale / self.stride - 1e-9) * self.stride for side in size))

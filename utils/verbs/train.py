@@ -53,7 +53,7 @@ from utils.reporting.run_directory import write_problems
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
-from utils.training.batch_size import fitting_batch_size
+from utils.training.batch_size import fitting_batch_size, kept_bytes
 from utils.training.checkpoint import as_expected, plain_config, same_in_every_process
 from utils.training.learning_rate import LearningRateSchedule
 from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
@@ -206,7 +206,14 @@ def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRan
     config = replace(config, imgsz=imgsz)
     if config.batch_size == -1:
         precision = resolve_precision(config.precision, ranks.device)
-        size = fitting_batch_size(model, imgsz, ranks.device, precision, multiple_of=QUAD if config.quad else 1)
+        size = fitting_batch_size(
+            model,
+            MultiScale(imgsz, model.stride, config.seed).longest if config.multi_scale else imgsz,
+            ranks.device,
+            precision,
+            multiple_of=QUAD if config.quad else 1,
+            kept=kept_bytes(model, config.optimizer),
+        )
         config = replace(config, batch_size=size)
     return config
 
