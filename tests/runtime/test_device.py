@@ -19,9 +19,13 @@ from utils.user_error import UsageError
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 
-def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
+def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> list[torch.device]:
+    """A machine with so many GPUs; the list is filled with those that were made the current one."""
+    current: list[torch.device] = []
     monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    return current
 
 
 @pytest.mark.parametrize(
@@ -43,8 +47,9 @@ def with_gpus(monkeypatch: pytest.MonkeyPatch, count: int) -> None:
     ],
 )
 def test_which_device(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, rank: int | None, expected: str) -> None:
-    with_gpus(monkeypatch, gpus)
+    current = with_gpus(monkeypatch, gpus)
     assert str(select_device(name, rank)) == expected
+    assert [str(device) for device in current] == ([] if expected == "cpu" else [expected])
 
 
 @pytest.mark.parametrize(

@@ -24,6 +24,7 @@ from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
+ON_CUDA = "CUDAExecutionProvider"
 OPENVINO_SUFFIX = "_openvino_model"
 READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}"  # .pt files by others than this module
 TORCHSCRIPT_METADATA = "config.txt"
@@ -105,10 +106,10 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
-    providers = ["CPUExecutionProvider"]
+    providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     if device.type == "cuda":
-        if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
-            providers.insert(0, "CUDAExecutionProvider")
+        if ON_CUDA in onnxruntime.get_available_providers():
+            providers.insert(0, (ON_CUDA, {"device_id": device.index or 0}))
         else:
             LOGGER.warning("%s: this ONNX Runtime has no CUDA (pip install onnxruntime-gpu); runs on the CPU", path)
     try:
@@ -121,6 +122,8 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
         states.NoSuchFile,
     ) as error:
         raise UserError(f"{path}: not a readable ONNX model ({first_line(error)})") from None
+    if len(providers) > len(session.get_providers()):  # a library of CUDA was not found: ONNX Runtime goes on without
+        LOGGER.warning("%s: ONNX Runtime could not start its CUDA provider; runs on the CPU", path)
     entry, *others = session.get_inputs()
     if others or entry.type not in ("tensor(float)", "tensor(float16)"):
         kinds = ", ".join(f"{one.name} {one.type}" for one in (entry, *others))

@@ -75,7 +75,9 @@ def open_tensorrt(path: Path, device: torch.device) -> RuntimeGraph:
         }
         for name, tensor in {entry: images, **buffers}.items():
             context.set_tensor_address(name, tensor.data_ptr())
-        if not context.execute_async_v3(stream.cuda_stream):
+        with torch.cuda.device(device):  # TensorRT launches on the current one, whatever the stream's is
+            started = context.execute_async_v3(stream.cuda_stream)
+        if not started:
             raise UserError(f"{path}: TensorRT could not run it")
         stream.synchronize()
         return buffers

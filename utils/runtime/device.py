@@ -38,7 +38,9 @@ def select_device(name: str, local_rank: int | None = None) -> torch.device:
         raise UsageError(f"--device {name}: not a device; use cpu or the number of a GPU")
     if int(text) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices")
-    return torch.device("cuda", int(text))
+    device = torch.device("cuda", int(text))
+    torch.cuda.set_device(device)  # for libraries that are not told which: TensorRT's streams, synchronize()
+    return device
 
 
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:

@@ -114,8 +114,6 @@ def joined_processes(device_name: str, local_rank: int = -1) -> Iterator[Process
         yield ProcessRanks(select_device(device_name))
         return
     device = select_device(device_name, place)
-    if device.type == "cuda":
-        torch.cuda.set_device(device)
     distributed.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield ProcessRanks(device, distributed.get_rank(), distributed.get_world_size(), place)
