@@ -1,7 +1,7 @@
 """The console command ``yolov5-spd`` of an installed copy: the scripts by name, with the same flags.
 
-    yolov5-spd train --weights yolov5n.pt --data my.yaml
-    yolov5-spd classify predict --weights best.pt --source images/
+yolov5-spd train --weights yolov5n.pt --data my.yaml
+yolov5-spd classify predict --weights best.pt --source images/
 """
 
 from __future__ import annotations

@@ -1,0 +1,51 @@
+"""``pip install .`` and ``pip install -e .`` give the console command ``yolov5-spd``, from any folder."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+from pathlib import Path
+
+import pytest
+
+from tests.shared_data import REPOSITORY
+from utils.console_command import SCRIPTS
+
+LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "datasets", "tests", "docs", ".*_cache", "__pycache__")
+
+
+def said(*command: str | Path, folder: Path) -> tuple[int, str]:
+    done = subprocess.run([str(word) for word in command], cwd=folder, capture_output=True, text=True)
+    return done.returncode, done.stdout + done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("editable", [False, True])
+def test_the_installed_command(tmp_path: Path, editable: bool) -> None:
+    source = tmp_path / "source"
+    shutil.copytree(REPOSITORY, source, ignore=LEFT_OUT)
+    venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
+    python = tmp_path / "venv" / "bin" / "python"
+    _, packages = said(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path)
+    # What the program runs on is there already; nothing is fetched.
+    Path(packages.strip(), "here.pth").write_text(sysconfig.get_path("purelib"))
+    install = [sys.executable, "-m", "pip", "--python", str(python), "install", "--quiet"]
+    install += ["--no-deps", "--no-build-isolation"]
+    code, text = said(*install, *(["-e"] if editable else []), source, folder=tmp_path)
+    assert code == 0, text
+
+    command = tmp_path / "venv" / "bin" / "yolov5-spd"
+    code, text = said(command, "detect", "--weights", "none.pt", "--source", ".", folder=tmp_path)
+    assert (code, text.count("\n")) == (1, 1) and text.startswith("error: "), text
+    for words in SCRIPTS:
+        code, text = said(command, *words, "--help", folder=tmp_path)
+        assert code == 0 and text.startswith("usage: "), text
+    code, text = said(command, "val", "--weights", "", "--data", "coco128.yaml", "--imgz", "64", folder=tmp_path)
+    assert code == 2 and "--imgsz" in text, text
+    code, text = said(command, "detekt", folder=tmp_path)
+    assert code == 2 and text.startswith("error: yolov5-spd: no command 'detekt'"), text
+    site = {path.name for path in Path(packages.strip()).iterdir()}
+    assert not site & {"models", "utils", "data", "tests", "train.py"}, "names that others use too"
