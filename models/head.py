@@ -24,6 +24,19 @@ def boxes_of_cells(sigmoids: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     return 2 * sigmoids[..., 0:2] - 0.5, (2 * sigmoids[..., 2:4]) ** 2 * anchors
 
 
+def _cells(sigmoids: Tensor) -> Tensor:
+    """Column and row of each cell (H, W, 2) of a level's sigmoids (B, A, H, W, 5 + C), float32, on their device."""
+    if torch.jit.is_tracing():  # type: ignore[no-untyped-call,attr-defined]
+        # A trace would keep the device that arange is given, and the file would run on no other one. What is computed
+        # from the map goes where the map goes: ones (a sigmoid is never 2), summed up to each place.
+        ones = (sigmoids[0, 0, :, :, 0] != 2).to(torch.float32)
+        return torch.stack((ones.cumsum(1), ones.cumsum(0)), dim=2) - 1
+    height, width = sigmoids.shape[2:4]
+    across = torch.arange(width, device=sigmoids.device, dtype=torch.float32).view(1, -1, 1).expand(height, -1, -1)
+    down = torch.arange(height, device=sigmoids.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
+    return torch.cat((across, down), dim=2)
+
+
 class Detect(nn.Module):
     """One 1x1 convolution per level; each cell answers for A anchors with ``tx ty tw th``, objectness and C classes.
 
@@ -112,13 +125,8 @@ class Detect(nn.Module):
         """``cx cy`` and ``w h``, each (B, A, H, W, 2) network pixels, of a level's sigmoids (B, A, H, W, 5 + C)."""
         stride = float(self.strides[level])
         anchors = self.anchors[level].float() * stride
-        height, width = out.shape[2], out.shape[3]
-        across = torch.arange(width, device=out.device, dtype=torch.float32).view(1, -1, 1).expand(height, -1, -1)
-        down = torch.arange(height, device=out.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
-        cells = torch.cat((across, down), dim=2)  # (H, W, 2): x, y
-
         offsets, sizes = boxes_of_cells(out, anchors[:, None, None, :])
-        return (offsets + cells) * stride, sizes
+        return (offsets + _cells(out)) * stride, sizes
 
     def decode(self, maps: HeadMaps) -> Predictions:
         """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""

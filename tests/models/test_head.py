@@ -69,3 +69,14 @@ def test_biases_start_at_the_prior() -> None:
         cells = (640 / stride) ** 2
         assert bias[:, 4].sigmoid().tolist() == pytest.approx([8 / cells] * 2, rel=0.03)
         assert bias[:, 5:].exp().mean().item() == pytest.approx(0.6 / 79.00001, rel=0.03)
+
+
+def test_a_trace_names_no_device_and_gives_the_rows_of_the_model() -> None:
+    """A device among a traced graph's constants would bind the file to it; frames of another size have other cells."""
+    detect = head().eval()
+    levels = tuple(torch.randn(1, 2, *sides, 8) for sides in ((5, 7), (3, 4)))
+    with torch.no_grad():
+        traced = torch.jit.trace(lambda a, b: detect.rows(HeadMaps((a, b))), levels)  # type: ignore[no-untyped-call]
+        other = tuple(torch.randn(2, 2, *sides, 8) for sides in ((4, 6), (2, 3)))
+        assert torch.equal(traced(*other), detect.rows(HeadMaps(other)))
+    assert "Device = prim::Constant[value=" not in str(traced.inlined_graph)
