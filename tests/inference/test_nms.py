@@ -124,3 +124,28 @@ def test_equals_the_definition_of_greedy_suppression(seed: int, max_det: int, io
         if scores[candidate] > 0.1 and all(overlap[candidate, kept] <= iou_thres for kept in expected):
             expected.append(candidate)
     torch.testing.assert_close(found.boxes, boxes[expected[:max_det]], rtol=0, atol=0)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.booleans(), st.booleans(), st.sampled_from([None, (0,), (1, 2)]))
+def test_images_of_a_batch_do_not_change_each_other(
+    seed: int, multi_label: bool, agnostic: bool, classes: tuple[int, ...] | None
+) -> None:
+    """As on a GPU, where the candidates of all images are found together: each image as if it were alone."""
+    generator = torch.Generator().manual_seed(seed)
+    corner = torch.rand(3, 40, 2, generator=generator) * 60
+    boxes = torch.cat((corner, corner + 5 + torch.rand(3, 40, 2, generator=generator) * 30), dim=2)
+    objectness = torch.rand(3, 40, generator=generator)
+    objectness[seed % 3] = 0  # an image without candidates, in any place
+    given_predictions = Predictions(boxes, objectness, torch.rand(3, 40, 4, generator=generator))
+    chosen = NmsSettings(0.2, 0.5, 10, multi_label, agnostic, classes)
+    together = nms_module._suppress_batch(given_predictions, chosen, SIZE)
+    alone = non_max_suppression(given_predictions, chosen, SIZE)
+    assert [rows(found) for found in together] == [rows(found) for found in alone]
+    assert len(together[seed % 3]) == 0
+
+
+def test_a_score_that_has_overflown_is_no_detection() -> None:
+    two = predictions([[0, 0, 9, 9], [20, 0, 29, 9]], [0.9, 0.9], [[float("inf")], [0.5]])
+    found = non_max_suppression(two, NmsSettings(0.25, 0.45, 10), SIZE)[0]
+    assert found.boxes.tolist() == [[20, 0, 29, 9]]

@@ -78,7 +78,7 @@ def compare_suppressed(
     """Largest difference between suppression inside the graph and outside, both on the graph's own raw rows."""
     pixels, probability = 0.0, 0.0
     for images in inputs:
-        inside = exported.predict(images)
+        inside = Predictions(*(part.cpu() for part in exported.predict(images)))
         for i, outside in enumerate(
             _suppressed_outside(raw.predict(images), suppression, FrameSize(*images.shape[2:]))
         ):
@@ -130,7 +130,7 @@ def _best(groups: Sequence[Detections], count: int, size: FrameSize) -> Detectio
 def fastest_milliseconds(backend: DetectionBackend, images: torch.Tensor) -> float:
     """Shortest time of a call, after one that is not counted: other work on the machine only ever adds to it."""
     backend.predict(images)
-    return min(_milliseconds(lambda: backend.predict(images)) for _ in range(TIMED_RUNS))
+    return min(_milliseconds(lambda: backend.predict(images), images.device) for _ in range(TIMED_RUNS))
 
 
 def size_in_megabytes(path: Path) -> float:
@@ -155,9 +155,9 @@ def _shape(predictions: Predictions) -> str:
     return " x ".join(str(side) for side in predictions.class_probs.shape[1:])
 
 
-def _milliseconds(call: Callable[[], object]) -> float:
+def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
     start = time.perf_counter()
     call()
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
     return (time.perf_counter() - start) * 1e3

@@ -29,77 +29,116 @@ class NmsSettings:
 def non_max_suppression(predictions: Predictions, settings: NmsSettings, size: FrameSize) -> list[Detections]:
     """Greedy suppression as YOLOv5 does it; the score of a box for a class is objectness times class probability.
 
+    The candidates of all images are found together: a GPU stops twice to count them, once to say whose they are, once
+    for each image's suppression, and once to give everything that is left to the CPU.
+
     Args:
         predictions: decoded output of the detector for B images, xyxy in network pixels.
         settings: thresholds.
         size: the network frame, which the detections carry on.
 
     Returns:
-        B detections, float32 xyxy in network pixels, best score first.
+        B detections on the CPU, float32 xyxy in network pixels, best score first.
     """
-    passing = predictions.objectness > settings.conf_thres  # (B, K); NaN never passes
-    return [
-        _suppress_image(
-            predictions.boxes[image][mask].float(),
-            predictions.objectness[image][mask].float(),
-            predictions.class_probs[image][mask].float(),
-            settings,
-            size,
-        )
-        for image, mask in enumerate(passing)
-    ]
+    if predictions.objectness.device.type == "cpu":  # which has nobody to wait for, and a cache that holds one image
+        each = (Predictions(*(part[None] for part in one)) for one in zip(*predictions, strict=True))
+        return [found for one in each for found in _suppress_batch(one, settings, size)]
+    return _suppress_batch(predictions, settings, size)
 
 
-def _suppress_image(
-    boxes: torch.Tensor,
-    objectness: torch.Tensor,
-    class_probs: torch.Tensor,
-    settings: NmsSettings,
-    size: FrameSize,
-) -> Detections:
-    """Detections out of boxes (N, 4), objectness (N,) and class probabilities (N, C) that passed the threshold."""
-    box_index, scores, classes = _candidates(objectness[:, None] * class_probs, settings)
-    boxes = boxes[box_index]
-    finite = torch.isfinite(boxes).all(dim=1) & torch.isfinite(scores)
-    if not finite.all():  # where the network has overflown there is no place to name
-        boxes, scores, classes = boxes[finite], scores[finite], classes[finite]
-    # The offset is added in float32, as YOLOv5 does: at high class numbers it rounds the boxes a little, and figures
-    # are to be equal.
-    shifted = boxes if settings.agnostic else boxes + (classes.float() * CLASS_OFFSET)[:, None]
-    kept = _first_survivors(shifted, scores, settings.iou_thres, settings.max_det)
-    return Detections(boxes=boxes[kept], scores=scores[kept], classes=classes[kept], size=size)
+def _suppress_batch(predictions: Predictions, settings: NmsSettings, size: FrameSize) -> list[Detections]:
+    boxes, scores, classes, box_index, counts = _candidates(predictions, settings)
+    kept: list[torch.Tensor] = []
+    start = 0
+    for count in counts:
+        best, order = _best_first(scores[start : start + count])
+        order = order + start
+        candidates = boxes[box_index[order]]
+        # The offset is added in float32, as YOLOv5 does: at high class numbers it rounds the boxes a little, and
+        # figures are to be equal.
+        shifted = candidates if settings.agnostic else candidates + (classes[order].float() * CLASS_OFFSET)[:, None]
+        kept.append(order[_first_survivors(shifted, best, settings)])
+        start += count
+    rows = torch.cat(kept) if kept else box_index
+    table = torch.cat((boxes[box_index[rows]], scores[rows, None], classes[rows, None].float()), dim=1).cpu()
+    return [_detections(part, size) for part in torch.split(table, [len(own) for own in kept])]
 
 
-def _candidates(scores: torch.Tensor, settings: NmsSettings) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Box index, score and class, each (M,), of the pairs that enter suppression, out of scores (N, C), best first."""
-    class_count = scores.shape[1]
+def _detections(table: torch.Tensor, size: FrameSize) -> Detections:
+    """Detections out of rows (N, 6) of box, score and class; a score that has overflown is no score."""
+    if not torch.isfinite(table[:, 4]).all():
+        table = table[torch.isfinite(table[:, 4])]
+    return Detections(boxes=table[:, :4].clone(), scores=table[:, 4].clone(), classes=table[:, 5].long(), size=size)
+
+
+def _candidates(
+    predictions: Predictions, settings: NmsSettings
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
+    """The pairs of box and class that enter suppression.
+
+    Returns:
+        Boxes (N, 4); scores, classes and box index of each pair, each (M,), in the order of images, boxes and classes;
+        how many pairs each image has.
+    """
+    images, places, class_count = predictions.class_probs.shape
+    passing = predictions.objectness.flatten() > settings.conf_thres  # NaN never passes
+    rows = passing.nonzero().squeeze(1)
+    boxes = predictions.boxes.flatten(0, 1)[rows].float()
+    objectness = predictions.objectness.flatten()[rows].float()
+    # Where the network has overflown there is no place to name, and no score of NaN passes.
+    objectness = objectness.where(torch.isfinite(boxes).all(dim=1), torch.nan)
+    scores = objectness[:, None] * predictions.class_probs.flatten(0, 1)[rows].float()
     if settings.multi_label and class_count > 1:
-        pair = (scores.flatten() > settings.conf_thres).nonzero().squeeze(1)
-        best = scores.flatten()[pair]
-        box_index, classes = pair // class_count, pair % class_count
+        chosen = scores > settings.conf_thres
+        if settings.classes is not None:
+            chosen &= _is_wanted(torch.arange(class_count, device=scores.device), settings.classes)
+        pair = chosen.flatten().nonzero().squeeze(1)
+        box_index, classes, scores = pair // class_count, pair % class_count, scores.flatten()[pair]
     else:
-        best, classes = scores.max(dim=1)
-        box_index = (best > settings.conf_thres).nonzero().squeeze(1)
-        best, classes = best[box_index], classes[box_index]
-    if settings.classes is not None:
-        wanted = torch.isin(classes, classes.new_tensor(settings.classes))
-        box_index, best, classes = box_index[wanted], best[wanted], classes[wanted]
-    if len(best) > MAX_CANDIDATES:  # selecting is much cheaper than sorting all of them
-        best, order = best.topk(MAX_CANDIDATES)
+        scores, classes = scores.max(dim=1)
+        chosen = scores > settings.conf_thres
+        if settings.classes is not None:
+            chosen &= _is_wanted(classes, settings.classes)
+        box_index = chosen.nonzero().squeeze(1)
+        scores, classes = scores[box_index], classes[box_index]
+    if images == 1:  # known without waiting for the device
+        return boxes, scores, classes, box_index, [len(scores)]
+    return boxes, scores, classes, box_index, _counts(rows[box_index] // places, images)
+
+
+def _is_wanted(classes: torch.Tensor, wanted: tuple[int, ...]) -> torch.Tensor:
+    """Whether each of the classes (N,) is among the wanted ones; no tensor of which would have to be sent."""
+    found = torch.zeros_like(classes, dtype=torch.bool)
+    for kind in wanted:
+        found |= classes == kind
+    return found
+
+
+def _counts(image_index: torch.Tensor, images: int) -> list[int]:
+    """How many of the rising image numbers (M,) are 0, 1, ... ``images`` - 1."""
+    ends = torch.searchsorted(image_index, torch.arange(images, device=image_index.device), right=True).tolist()
+    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+
+
+def _best_first(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """The scores (M,) that enter suppression, best first, and their places."""
+    if len(scores) > MAX_CANDIDATES:  # selecting is much cheaper than sorting all of them
+        best, order = scores.topk(MAX_CANDIDATES)
     else:
-        best, order = best.sort(descending=True, stable=True)
-    return box_index[order], best, classes[order]
+        best, order = scores.sort(descending=True, stable=True)
+    return best, order
 
 
-def _first_survivors(boxes: torch.Tensor, scores: torch.Tensor, iou_thres: float, count: int) -> torch.Tensor:
-    """Indices (at most ``count``) that survive suppression, for boxes (M, 4) sorted by score.
+def _first_survivors(boxes: torch.Tensor, scores: torch.Tensor, settings: NmsSettings) -> torch.Tensor:
+    """Indices (at most ``max_det``) that survive suppression, for boxes (M, 4) sorted by score.
 
-    Whether a box survives depends on better ones only, so a head of the list that already yields ``count`` survivors
-    yields the right ones; the quadratic work on the tail is then never done.
+    Whether a box survives depends on better ones only, so a head of the list that already yields ``max_det`` survivors
+    yields the right ones; the quadratic work on the tail is then never done. A GPU takes a longer head: it has the work
+    done sooner than it is asked again.
     """
-    head = 4 * count
+    head = (4 if boxes.device.type == "cpu" else 32) * settings.max_det
     while True:
-        kept = nms(boxes[:head], scores[:head], iou_thres)
-        if len(kept) >= count or head >= len(boxes):
-            return kept[:count]
+        kept = nms(boxes[:head], scores[:head], settings.iou_thres)
+        if len(kept) >= settings.max_det or head >= len(boxes):
+            return kept[: settings.max_det]
         head *= 4
