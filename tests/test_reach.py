@@ -9,7 +9,7 @@ import pytest
 
 from tests.shared_data import REPOSITORY
 
-CEILINGS = {"train": 14_600, "val": 12_500, "detect": 8_200, "classify.predict": 8_500}  # lines, imports included
+CEILINGS = {"train": 14_700, "val": 12_500, "detect": 8_200, "classify.predict": 8_500}  # lines, imports included
 MOST_MODULES = 205
 FOLDERS = ("benchmarks", "classify", "models", "utils")
 
