@@ -97,7 +97,7 @@ def test_collate_counts_objects_and_keeps_channels_last() -> None:
 
 
 def test_no_more_workers_than_processors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda process: {0, 1, 2})
     dataset = small_dataset(tmp_path, count=2)
     for asked, given in ((8, 3), (2, 2), (0, 0)):
         loader = evaluation_loader(dataset, 64, LoaderSettings(2, workers=asked))
