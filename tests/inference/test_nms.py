@@ -73,6 +73,17 @@ def test_classes_suppress_each_other_only_when_agnostic() -> None:
     assert non_max_suppression(two, NmsSettings(0.25, 0.45, 10, agnostic=True), SIZE)[0].classes.tolist() == [0]
 
 
+@pytest.mark.parametrize("multi_label", [False, True])
+def test_a_box_below_its_classs_own_threshold_is_not_there(multi_label: bool) -> None:
+    """Two boxes in one place and a third: that of class 0 scores most, but too little for its class."""
+    found = predictions(
+        [[0, 0, 10, 10], [0, 0, 10, 10], [50, 50, 60, 60]], [1, 1, 1], [[0.6, 0.1], [0.1, 0.5], [0.1, 0.3]]
+    )
+    limits = NmsSettings(0.4, 0.5, 10, multi_label=multi_label, agnostic=True, class_thres=(0.7, 0.4))
+    (kept,) = non_max_suppression(found, limits, FrameSize(64, 64))
+    assert rows(kept) == [(0, 0, 10, 10, 0.5, 1)]
+
+
 def test_multi_label_gives_every_class_above_the_threshold() -> None:
     one = predictions([[0, 0, 10, 10]], [0.5], [[0.8, 0.6, 0.4]])  # scores 0.4, 0.3, 0.2
     found = non_max_suppression(one, NmsSettings(0.25, 0.45, 10, multi_label=True), SIZE)[0]

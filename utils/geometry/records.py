@@ -6,7 +6,6 @@ collated, torch after. Normalized, centre and COCO layouts exist only in files.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
@@ -195,15 +194,6 @@ class Detections:
         """Those of at least this score."""
         sure = self.scores >= score
         return replace(self, boxes=self.boxes[sure], scores=self.scores[sure], classes=self.classes[sure])
-
-    def passing(self, thresholds: Sequence[float], most: int) -> Detections:
-        """Those that score more than the threshold (C,) of their class, at most so many, the best.
-
-        To be called after suppression, as no box is suppressed by one that scores less.
-        """
-        limits = self.scores.new_tensor(thresholds)
-        rows = (self.scores > limits[self.classes]).nonzero().squeeze(1)[:most]
-        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], classes=self.classes[rows])
 
     def cpu(self) -> Detections:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu())

@@ -24,6 +24,7 @@ class NmsSettings:
     multi_label: bool = False  # every class above conf_thres instead of the best class only
     agnostic: bool = False  # suppress across classes
     classes: tuple[int, ...] | None = None  # keep these classes only
+    class_thres: tuple[float, ...] = ()  # lowest score of each class; conf_thres is then the lowest of them
 
 
 def non_max_suppression(predictions: Predictions, settings: NmsSettings, size: FrameSize) -> list[Detections]:
@@ -89,29 +90,31 @@ def _candidates(
     objectness = objectness.where(torch.isfinite(boxes).all(dim=1), torch.nan)
     scores = objectness[:, None] * predictions.class_probs.flatten(0, 1)[rows].float()
     if settings.multi_label and class_count > 1:
-        chosen = scores > settings.conf_thres
-        if settings.classes is not None:
-            chosen &= _is_wanted(torch.arange(class_count, device=scores.device), settings.classes)
+        chosen = _passing(scores, torch.arange(class_count, device=scores.device), settings)
         pair = chosen.flatten().nonzero().squeeze(1)
         box_index, classes, scores = pair // class_count, pair % class_count, scores.flatten()[pair]
     else:
         scores, classes = scores.max(dim=1)
-        chosen = scores > settings.conf_thres
-        if settings.classes is not None:
-            chosen &= _is_wanted(classes, settings.classes)
-        box_index = chosen.nonzero().squeeze(1)
+        box_index = _passing(scores, classes, settings).nonzero().squeeze(1)
         scores, classes = scores[box_index], classes[box_index]
     if images == 1:  # known without waiting for the device
         return boxes, scores, classes, box_index, [len(scores)]
     return boxes, scores, classes, box_index, _counts(rows[box_index] // places, images)
 
 
-def _is_wanted(classes: torch.Tensor, wanted: tuple[int, ...]) -> torch.Tensor:
-    """Whether each of the classes (N,) is among the wanted ones; no tensor of which would have to be sent."""
-    found = torch.zeros_like(classes, dtype=torch.bool)
-    for kind in wanted:
-        found |= classes == kind
-    return found
+def _passing(scores: torch.Tensor, classes: torch.Tensor, settings: NmsSettings) -> torch.Tensor:
+    """Which scores, (N,) or (N, C), of the classes (N,) or (C,) are high enough, and of a class that is kept.
+
+    Asked before suppression: a box that scores too little for its own class must not drop one of another class.
+    """
+    limits = scores.new_tensor(settings.class_thres)[classes] if settings.class_thres else settings.conf_thres
+    passing = scores > limits
+    if settings.classes is None:
+        return passing
+    kept = torch.zeros_like(classes, dtype=torch.bool)
+    for kind in settings.classes:  # a tensor of them would have to be sent to the device
+        kept |= classes == kind
+    return passing & kept
 
 
 def _counts(image_index: torch.Tensor, images: int) -> list[int]:

@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +21,7 @@ import torch
 from models.weights import best_thresholds, checkpoint_fields, load_model, stored_thresholds
 from utils.config.dataset_file import class_names, dataset_content, find_dataset_yaml
 from utils.config.detect_flags import DetectConfig
-from utils.config.shared_flags import MOST_DETECTIONS, square_or_rectangle
+from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
@@ -76,14 +76,19 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     with contextlib.closing(open_source(config.source, config.vid_stride)) as source:
         detector = open_detector(config.weights, config, device, lambda: _names_of_data(config.data))
         _check_flags(config, detector)
-        nms = NmsSettings(0.0, config.iou_thres, config.max_det, agnostic=config.agnostic_nms, classes=config.classes)
         if config.conf_thres == "auto":
             thresholds = _best_thresholds(config, detector.names)
-            # What does not pass its class's threshold takes no place among the most that are wanted.
-            nms = replace(nms, conf_thres=min(thresholds), max_det=MOST_DETECTIONS)
+            lowest = min(thresholds)
         else:
-            thresholds = ()
-            nms = replace(nms, conf_thres=config.conf_thres)
+            thresholds, lowest = (), config.conf_thres
+        nms = NmsSettings(
+            lowest,
+            config.iou_thres,
+            config.max_det,
+            agnostic=config.agnostic_nms,
+            classes=config.classes,
+            class_thres=thresholds,
+        )
         frame = detector.frame(FrameSize(*square_or_rectangle(config.imgsz)))
         predictor = detector.predictor(nms, frame, _tiles(config), config.batch_size)
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=FILES_OF_ONE_RUN)
@@ -93,7 +98,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
             DetectionOutput(folder, config, source.known) as output,
             _stop_requests() as stop,
         ):
-            run = _Run(config, source, predictor, output, stop, thresholds)
+            run = _Run(config, source, predictor, output, stop)
             if config.visualize:
                 run.recording = _recording(detector, run)
             run.go()
@@ -125,7 +130,6 @@ class _Run:
     predictor: ImagePredictor[Any]
     output: DetectionOutput
     stop: StopRequest
-    thresholds: tuple[float, ...] = ()  # of each class, where it has one of its own
     recording: Detect | None = None  # in place of the plain call of the predictor
     window: ImageWindow | None = None
     frames: int = 0
@@ -169,8 +173,6 @@ class _Run:
     def _detect(self, group: list[tuple[Frame, Any]]) -> list[Detections]:
         start = time.perf_counter()
         found = self.recording(group) if self.recording else self.predictor.detect([image for _, image in group])
-        if self.thresholds:
-            found = [one.passing(self.thresholds, self.config.max_det) for one in found]
         self.seconds += time.perf_counter() - start
         self.frames += len(group)
         for (frame, _), detections in zip(group, found, strict=True):

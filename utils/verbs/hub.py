@@ -6,7 +6,8 @@ import logging
 import threading
 import time
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,7 +18,7 @@ from models.fuse import fused
 from models.transfer import transfer_weights
 from models.weights import best_thresholds, load_model, read_weights
 from models.yolo import DetectionModel, find_architecture, read_architecture
-from utils.config.shared_flags import MOST_DETECTIONS, square_or_rectangle
+from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize
@@ -35,6 +36,7 @@ from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
+Thresholds = tuple[float, ...]  # in the class `float` is a method
 LARGEST_BATCH = 32  # images of one frame that go through the network together
 
 
@@ -46,10 +48,11 @@ class HubDetector(torch.nn.Module):
     fp16 on a GPU. ``names``: class names by id, to be replaced by as many others.
     """
 
-    def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
+    def __init__(self, backend: DetectionBackend, device: torch.device, file: Path | None = None) -> None:
+        """``file``: what the backend was opened from."""
         super().__init__()
         self.conf: float | Literal["auto"] = 0.25
-        self.file: Path | None = None  # that it was opened from
+        self.file = file
         self.iou = 0.45
         self.classes: int | Sequence[int] | None = None
         self.agnostic = False
@@ -103,18 +106,13 @@ class HubDetector(torch.nn.Module):
         if isinstance(ims, torch.Tensor):
             return _rows(detector.backend.predict(ims.to(self.device, torch.float32)))
         begin = time.perf_counter()
-        nms, thresholds, most = self._nms(), _own_thresholds(self), self.max_det
-        if thresholds:
-            nms = replace(nms, conf_thres=min(thresholds), max_det=MOST_DETECTIONS)
-        predictor = detector.whole_predictor(nms, self._frame(detector, size))
+        predictor = detector.whole_predictor(self._nms(), self._frame(detector, size))
         images = as_images(ims)
         fitted = [predictor.prepare(image.pixels) for image in images]
         ready = time.perf_counter()
         found = []
         for start in range(0, len(fitted), LARGEST_BATCH):
             found += predictor.detect(fitted[start : start + LARGEST_BATCH])
-        if thresholds:
-            found = [one.passing(thresholds, most) for one in found]
         per_image = 1e3 / max(len(images), 1)
         rest = time.perf_counter() - ready - backend.seconds
         times = CallTimes(
@@ -158,15 +156,24 @@ class HubDetector(torch.nn.Module):
             raise UserError("augment=True: only for .pt files; an exported file is as it is")
         return _InTurn(backend, self._turn)
 
+    @cached_property
+    def _own_thresholds(self) -> Thresholds:
+        """Of each class, as the file has them; read once."""
+        if self.file is None:
+            raise UserError('conf = "auto": a named model has no thresholds; open a checkpoint of train.py by its path')
+        return best_thresholds(self.file)
+
     def _nms(self) -> NmsSettings:
         """The attributes as they are now, for one call."""
+        thresholds = self._own_thresholds if self.conf == "auto" else ()
         return NmsSettings(
-            conf_thres=0.0 if self.conf == "auto" else self.conf,
+            conf_thres=min(thresholds) if self.conf == "auto" else self.conf,
             iou_thres=self.iou,
             max_det=self.max_det,
             multi_label=self.multi_label,
             agnostic=self.agnostic,
             classes=None if self.classes is None else tuple(map(int, np.atleast_1d(np.asarray(self.classes)))),
+            class_thres=thresholds,
         )
 
     def _frame(self, detector: OpenedDetector, size: int | tuple[int, int]) -> FrameSize:
@@ -175,15 +182,6 @@ class HubDetector(torch.nn.Module):
         if asked not in self._frames:
             self._frames[asked] = detector.frame(asked)
         return self._frames[asked]
-
-
-def _own_thresholds(model: HubDetector) -> tuple[float, ...]:
-    """Of each class, where the file's are asked for; otherwise none."""
-    if model.conf != "auto":
-        return ()
-    if model.file is None:
-        raise UserError('conf = "auto": a named model has no thresholds; open a checkpoint of train.py by its path')
-    return best_thresholds(model.file)
 
 
 class _Asked:
@@ -281,11 +279,7 @@ def open_file(path: str | Path, device: str, autoshape: bool) -> HubDetector | B
     if not autoshape and file.suffix == ".pt":
         return _bare(load_model(file), place)
     backend = load_backend(file, place)
-    if not autoshape:
-        return BareFile(backend, place)
-    detector = HubDetector(backend, place)
-    detector.file = file
-    return detector
+    return HubDetector(backend, place, file) if autoshape else BareFile(backend, place)
 
 
 @dataclass(frozen=True, slots=True)
