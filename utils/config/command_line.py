@@ -7,7 +7,8 @@
     config = parse_command_line(ValConfig, sys.argv[1:], prog="val.py", description="...")
 
 The type of a field decides how its flag reads: ``bool`` is a switch, ``tuple[int, ...]`` takes several values,
-``X | None`` may stay away. Names turn underscores into dashes; unambiguous prefixes work, as in argparse.
+``X | None`` may stay away, ``float | Literal["auto"]`` takes that word too. Names turn underscores into dashes;
+unambiguous prefixes work, as in argparse.
 """
 
 from __future__ import annotations
@@ -39,7 +40,6 @@ class FlagSpec:
     at_least: float | None
     at_most: float | None
     lone_value: object  # what the bare flag means when its value may be left out (--resume)
-    word: str  # that is taken in place of a number (--conf auto)
     max_values: int | None  # for flags that take several values
 
 
@@ -53,11 +53,10 @@ def flag(
     at_least: float | None = None,
     at_most: float | None = None,
     lone_value: object = None,
-    word: str = "",
     max_values: int | None = None,
 ) -> Any:
     """A dataclass field that is also a command-line flag; ``at_least`` and ``at_most`` are inclusive."""
-    spec = FlagSpec(help, group, aliases, choices, at_least, at_most, lone_value, word, max_values)
+    spec = FlagSpec(help, group, aliases, choices, at_least, at_most, lone_value, max_values)
     return field(default=default, metadata={"flag": spec})
 
 
@@ -145,14 +144,16 @@ def _argument(item: Field[Any], value_type: Any, spec: FlagSpec) -> dict[str, An
     """Keywords of ``add_argument`` for one field."""
     shown = "" if item.default in (None, False, "") else f" (default: {_plain(item.default)})"
     argument: dict[str, Any] = {"default": item.default, "help": (spec.help + shown).replace("%", "%%")}
+    word = ""
     if typing.get_origin(value_type) in (types.UnionType, typing.Union):  # X | None, bool | X, X | Literal[word]
-        value_type = next(t for t in typing.get_args(value_type) if t not in (bool, types.NoneType))
+        value_type, *others = (t for t in typing.get_args(value_type) if t not in (bool, types.NoneType))
+        word = typing.get_args(others[0])[0] if others else ""
     if value_type is bool:
         return argument | {"action": "store_true"}
     if typing.get_origin(value_type) is tuple:
         argument |= {"action": _Tuple, "nargs": "+", "type": _reader(typing.get_args(value_type)[0])}
         return argument | ({"choices": spec.choices} if spec.choices else {"metavar": "V"})
-    argument |= {"type": _reader(value_type, spec.word), "metavar": value_type.__name__.upper()}
+    argument |= {"type": _reader(value_type, word), "metavar": value_type.__name__.upper()}
     if spec.choices:
         argument |= {"choices": spec.choices, "metavar": None}
     if spec.lone_value is not None:

@@ -45,7 +45,6 @@ class DetectConfig:
         0.25,
         "lowest score of a detection; auto: each class's, with the best F1 in the training run's validation",
         group="Detections",
-        word="auto",
         at_least=0,
         at_most=1,
     )
