@@ -91,7 +91,8 @@ def best_thresholds(path: Path) -> tuple[float, ...]:
 
 def stored_thresholds(path: Path) -> dict[str, Any]:
     """The part of a checkpoint that ``best_thresholds`` reads; empty where there is none."""
-    return {key: each for key, each in _own_content(path).items() if key == "thresholds"}
+    content = _own_content(path)
+    return {"thresholds": content["thresholds"]} if "thresholds" in content else {}
 
 
 def _own_content(path: Path) -> Mapping[str, Any]:

@@ -43,5 +43,6 @@ def main() -> None:
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
             sys.argv = [str(REPOSITORY / script), *words[len(command) :]]
             runpy.run_path(sys.argv[0], run_name="__main__")
+            return
     print(f"error: yolov5-spd: no command {' '.join(words[:2])!r}\n{USAGE}", file=sys.stderr)
     sys.exit(2)

@@ -10,10 +10,14 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 from torch import nn
 
+from models.yolo import DetectionModel, find_architecture, read_architecture
+from utils.config.train_flags import TrainConfig
+from utils.runtime.process_ranks import ProcessRanks
 from utils.training import batch_size
 from utils.training.batch_size import TRIED, fitting_batch_size, kept_bytes, largest_batch, measured_bytes
 from utils.training.optimizer import build_optimizer
 from utils.user_error import UserError
+from utils.verbs import train as train_verb
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 GIB = 2**30
@@ -129,6 +133,24 @@ def test_kept_are_the_weights_their_average_and_what_the_optimizer_adds(optimize
     built.step()
     made = [value for state in built.state.values() for value in state.values() if torch.is_tensor(value)]
     assert sum(value.nbytes for value in made if value.dim()) == states * trained
+
+
+@pytest.mark.parametrize(("multi_scale", "longest"), [(False, 96), (True, 128)])
+def test_train_measures_the_largest_frame_it_will_make(
+    monkeypatch: pytest.MonkeyPatch, multi_scale: bool, longest: int
+) -> None:
+    asked: list[tuple[int, int, int]] = []
+
+    def fitting(model: nn.Module, imgsz: int, device: torch.device, precision: torch.dtype, **more: int) -> int:
+        asked.append((imgsz, more["kept"], more["multiple_of"]))
+        return 7
+
+    monkeypatch.setattr(train_verb, "fitting_batch_size", fitting)
+    model = DetectionModel(read_architecture(find_architecture("yolov5n.yaml")))
+    config = TrainConfig(imgsz=96, batch_size=-1, multi_scale=multi_scale, optimizer="AdamW")
+    fitted = train_verb.fitting_config(config, model, ProcessRanks(CPU))
+    assert (fitted.imgsz, fitted.batch_size) == (96, 7)
+    assert asked == [(longest, kept_bytes(model, "AdamW"), 1)]
 
 
 def test_less_than_the_multiple_is_refused(gpu_of: Callable[[int, StepBytes], None]) -> None:

@@ -15,7 +15,7 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def select_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device named ``cpu``, ``0``, ``cuda:0`` or ``''`` (first GPU, else CPU).
+    """The device named ``cpu``, ``0``, ``cuda:0`` or ``''`` (first GPU, else CPU); a GPU becomes the current one.
 
     One of several processes on a machine takes the GPU of its ``local_rank``, counted in the list ``0,1`` if given.
 
