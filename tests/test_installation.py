@@ -45,6 +45,10 @@ def test_the_installed_command(tmp_path: Path, editable: bool) -> None:
         assert code == 0 and text.startswith("usage: "), text
     code, text = said(command, "val", "--weights", "", "--data", "coco128.yaml", "--imgz", "64", folder=tmp_path)
     assert code == 2 and "--imgsz" in text, text
+    words = ("train", "--weights", "", "--cfg", "yolov5n.yaml", "--data", "demo-scenes.yaml")
+    code, text = said(command, *words, folder=tmp_path)
+    data = (source if editable else tmp_path) / "datasets" / "demo-scenes"
+    assert code == 1 and f"train: {data / 'images' / 'train'} does not exist" in text, text
     code, text = said(command, "detekt", folder=tmp_path)
     assert code == 2 and text.startswith("error: yolov5-spd: no command 'detekt'"), text
     site = {path.name for path in Path(packages.strip()).iterdir()}

@@ -117,7 +117,9 @@ def _root(file: Path, value: object) -> Path:
     for base in (file.resolve().parent, Path.cwd(), REPOSITORY):
         if (base / given).is_dir():
             return (base / given).resolve()
-    return (REPOSITORY / given).resolve()
+    # Where it will be fetched to. An installed copy lies among packages, which is no place for images.
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(REPOSITORY.parts)
+    return ((Path.cwd() if installed else REPOSITORY) / given).resolve()
 
 
 def _split(file: Path, root: Path, key: str, value: object) -> tuple[Path, ...]:
