@@ -4,6 +4,7 @@
 # make check         ruff, mypy, fast tests: before every commit
 # make acceptance    the very long tests
 # VENV=path          use an environment that is there
+# TEST_PROCESSES=N   how many run tests side by side (2)
 
 PYTHON ?= python3
 VENV ?= .venv
@@ -12,6 +13,9 @@ BIN := $(VENV)/bin
 DEMO_PRECISION := $(shell grep -qs -e avx512_bf16 -e amx_bf16 /proc/cpuinfo && echo bf16 || echo fp32)
 # Where results hang on the kernels that torch, oneDNN and their like choose for a processor.
 NUMERIC := $(addprefix tests/,models loss inference evaluation reporting exporting verbs)
+# What the tests of a file share is made once: a file stays in one process.
+TEST_PROCESSES ?= 2
+PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 READY := $(VENV)/.installed-for-yolov5-spd
 
 .PHONY: demo test test-isa check acceptance install
@@ -39,18 +43,18 @@ check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest -m "not slow and not acceptance"
+	$(PYTEST) -m "not slow and not acceptance"
 
 test: $(READY)
-	$(BIN)/pytest -m "not acceptance" --durations=15
+	$(PYTEST) -m "not acceptance" --durations=15
 
 # What is set here decides at the start of a process only. Slow tests that compare nothing that a processor computes
 # (pages, file names, structures of graphs) would take as long as all the others together: they are left out.
 test-isa: $(READY)
 	OMP_NUM_THREADS=1 ATEN_CPU_CAPABILITY=default ONEDNN_MAX_CPU_ISA=SSE41 \
-		$(BIN)/pytest -m "not acceptance and (not slow or kernels)" $(NUMERIC)
+		$(PYTEST) -m "not acceptance and (not slow or kernels)" $(NUMERIC)
 	OMP_NUM_THREADS=2 ATEN_CPU_CAPABILITY=avx2 ONEDNN_MAX_CPU_ISA=AVX2 \
-		$(BIN)/pytest -m "not acceptance and (not slow or kernels)" $(NUMERIC)
+		$(PYTEST) -m "not acceptance and (not slow or kernels)" $(NUMERIC)
 
 acceptance: $(READY)
 	$(BIN)/pytest -m acceptance -rA
