@@ -186,6 +186,7 @@ def test_observers_see_every_image_in_source_pixels_and_every_batch_in_network_p
         def on_batch(
             self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]
         ) -> None:
+            assert batch.images.dtype == torch.uint8  # as loaded: a GPU's copy would have to come back to be drawn
             self.batches += [(number, one.size) for one in detections]
 
         def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:

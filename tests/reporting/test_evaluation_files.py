@@ -90,6 +90,7 @@ def test_hybrid_labels_are_the_true_objects_and_what_was_found_elsewhere(tmp_pat
 
 def test_the_first_three_batches_are_drawn_and_only_with_sure_detections(tmp_path: Path) -> None:
     batch = batch_of([np.array([[20.0, 20, 60, 60]])], height=96, width=128)
+    batch = replace(batch, images=batch.images.byte())
     frame = FrameSize(96, 128)
     predictions = Predictions(*(torch.zeros(0),) * 3)
     unsure = detections_of((0, 0.2, 20, 20, 60, 60), size=frame)

@@ -29,7 +29,7 @@ from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.console_log import with_progress
-from utils.runtime.device import autocast
+from utils.runtime.device import autocast, wait_for
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.runtime.threads import read_ahead
 from utils.user_error import UserError
@@ -149,7 +149,10 @@ class EvaluationObserver:
     """Sees what is found while it is found: for label files, COCO results, images. The default does nothing."""
 
     def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
-        """Batch ``number`` (from 0) on its device, its predictions and detections, all in network pixels."""
+        """Batch ``number`` (from 0) as it was loaded, its predictions and detections, all in network pixels.
+
+        The batch (images uint8) and the detections are on the CPU, the predictions on the detector's device.
+        """
 
     def on_image(self, index: int, path: Path, detections: Detections, labels: Labels) -> None:
         """Image ``index`` of the data set, its detections (on the CPU) and its labels, in source pixels."""
@@ -178,17 +181,18 @@ def evaluate(
     Raises:
         UserError: a label's class that the detector does not have; no image.
     """
-    tally, clock, losses = _Tally(loader.dataset, detector, settings, observers), _Clock(device), []
+    tally, clock = _Tally(loader.dataset, detector, settings, observers), _Clock(device)
+    losses: list[torch.Tensor] = []  # one (parts,) for each batch, read at the end: every reading stops a GPU
     with _evaluation_mode(detector), torch.no_grad():
         shown = settings.progress and ranks.is_writer
         batches = with_progress(loader, len(loader), "batch", "evaluating", shown=shown)
         for number, batch in enumerate(batches):
             with clock.stage("preprocess"):
-                batch = batch.on(device)
-            with clock.stage("inference"):
-                predictions, maps = _forward(detector, batch.images, settings, raw=loss is not None)
+                placed = batch.on(device)
+            with clock.stage("inference", waits=True):
+                predictions, maps = _forward(detector, placed.images, settings, raw=loss is not None)
             if loss is not None and maps is not None:
-                losses.append([float(part) for part in loss(maps, batch)])
+                losses.append(torch.stack(loss(maps, placed)))
             with clock.stage("nms"):
                 found = non_max_suppression(predictions, settings.suppression, batch.size)
             for observer in observers:
@@ -203,8 +207,8 @@ def evaluate(
     images = images_of_all(tally.images, loader.dataset, settings.single_cls, ranks)
     mean_loss = None
     if loss is not None:
-        rows = ranks.all_rows(torch.tensor(losses, dtype=torch.float64).reshape(-1, len(LossFigures._fields)))
-        mean_loss = LossFigures(*rows.mean(dim=0).tolist())
+        rows = torch.stack(losses).cpu() if losses else torch.zeros(0, len(LossFigures._fields))
+        mean_loss = LossFigures(*ranks.all_rows(rows.double()).mean(dim=0).tolist())
     return report_on(images, tally.names, tally.annotated_truth(), settings.areas, RunFigures(mean_loss, speed))
 
 
@@ -271,18 +275,22 @@ def _evaluation_mode(detector: object) -> Iterator[None]:
 
 
 class _Clock:
-    """Time spent per stage; waits for the device, so that work is charged to the stage that ordered it."""
+    """Time spent per stage, as the host sees it.
+
+    A GPU is waited for behind the network only, where suppression's first answer would be waited for anyway, and that
+    answer ends suppression. What the upload takes beyond its order is therefore counted as the network's.
+    """
 
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self.seconds = {"preprocess": 0.0, "inference": 0.0, "nms": 0.0}
 
     @contextmanager
-    def stage(self, name: str) -> Iterator[None]:
+    def stage(self, name: str, *, waits: bool = False) -> Iterator[None]:
         start = time.perf_counter()
         yield
-        if self.device.type == "cuda":
-            torch.cuda.synchronize(self.device)
+        if waits:
+            wait_for(self.device)
         self.seconds[name] += time.perf_counter() - start
 
     def per_image(self, images: int) -> SpeedFigures:
@@ -365,19 +373,19 @@ def _image(index: int, rows: torch.Tensor, dataset: LabelledImages, single_cls: 
 def labels_and_detections(batch: Batch, predictions: Predictions, settings: NmsSettings) -> list[Detections]:
     """The true objects of each image and what was found where none of them is, in network pixels.
 
-    Labels enter suppression in front of the predictions (B, K), as boxes that are certain of their class.
+    Labels enter suppression in front of the predictions (B, K), as boxes that are certain of their class. They are laid
+    out where the batch is, on the CPU, and go to the predictions' device together.
     """
     images, _, class_count = predictions.class_probs.shape
     most = int(torch.bincount(batch.image_index, minlength=images).max()) if len(batch.classes) else 0
-    boxes = predictions.boxes.new_zeros(images, most, 4)
-    objectness = predictions.objectness.new_zeros(images, most)
-    class_probs = predictions.class_probs.new_zeros(images, most, class_count)
+    boxes, objectness = torch.zeros(images, most, 4), torch.zeros(images, most)
+    class_probs = torch.zeros(images, most, class_count)
     for place in range(images):
         own = batch.image_index == place
         count = int(own.sum())
-        boxes[place, :count] = batch.boxes[own].to(boxes.dtype)
+        boxes[place, :count] = batch.boxes[own]
         objectness[place, :count] = 1
-        class_probs[place, torch.arange(count, device=boxes.device), batch.classes[own]] = 1
-    added = (boxes, objectness, class_probs)
-    known = Predictions(*(torch.cat(pair, dim=1) for pair in zip(added, predictions, strict=True)))
+        class_probs[place, torch.arange(count), batch.classes[own]] = 1
+    pairs = zip((boxes, objectness, class_probs), predictions, strict=True)
+    known = Predictions(*(torch.cat((added.to(found), found), dim=1) for added, found in pairs))
     return non_max_suppression(known, settings, batch.size)

@@ -16,6 +16,7 @@ from utils.geometry.records import Detections, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.inference.predictor import as_network_input
 from utils.inference.torch_backend import DetectionBackend
+from utils.runtime.device import wait_for
 from utils.user_error import UserError
 
 # fp32 runtimes sum in other orders. On the largest models at 1280 px that moves a box by some thousandths of a pixel,
@@ -158,6 +159,5 @@ def _shape(predictions: Predictions) -> str:
 def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
     start = time.perf_counter()
     call()
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
+    wait_for(device)
     return (time.perf_counter() - start) * 1e3

@@ -58,7 +58,7 @@ def batch_mosaic(
     """The first images of a batch side by side (H, W, 3) uint8 RGB, with their labels or with ``predictions``.
 
     Args:
-        batch: images uint8, or float 0-1.
+        batch: as loaded, images uint8.
         names: of the classes.
         predictions: detections in network pixels, one per image; those below 0.25 are left out.
         most: images at most.
@@ -71,7 +71,7 @@ def batch_mosaic(
     height, width = round(batch.size.height * scale), round(batch.size.width * scale)
     cells = []
     for place in range(count):
-        image = _pixels(batch, place)
+        image = np.ascontiguousarray(batch.images[place].permute(1, 2, 0).numpy())
         if scale < 1:
             image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
         if predictions is not None:
@@ -80,19 +80,12 @@ def batch_mosaic(
             found = replace(found, boxes=found.boxes[sure], scores=found.scores[sure], classes=found.classes[sure])
             image = draw_detections(image, replace(found, boxes=found.boxes * scale), names)
         else:
-            own = (batch.image_index == place).cpu()
-            kinds = batch.classes.cpu()[own].numpy()
-            boxes = batch.boxes.cpu()[own].numpy() * scale
+            own = batch.image_index == place
+            kinds = batch.classes[own].numpy()
+            boxes = batch.boxes[own].numpy() * scale
             image = draw_boxes(image, boxes, kinds, [names[kind] for kind in kinds], DEFAULT_STYLE)
         cells.append(_with_title(image, batch.paths[place].name))
     return image_grid(cells, columns)
-
-
-def _pixels(batch: Batch, place: int) -> np.ndarray:
-    image = batch.images[place].detach().cpu()
-    if image.is_floating_point():
-        image = (image.float() * 255).round().clamp(0, 255).byte()
-    return np.ascontiguousarray(image.permute(1, 2, 0).numpy())
 
 
 def _with_title(image: np.ndarray, title: str) -> np.ndarray:

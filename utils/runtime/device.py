@@ -88,6 +88,12 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     return torch.autocast(device.type, dtype=dtype)
 
 
+def wait_for(device: torch.device) -> None:
+    """Wait until a GPU has done all it was told."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+
+
 def describe_device(device: torch.device) -> str:
     """One phrase for the log: the device and what it is."""
     if device.type == "cuda":

@@ -31,7 +31,7 @@ from utils.inference.nms import NmsSettings
 from utils.inference.predictor import FittedImage
 from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.reporting.hub_results import CallTimes, HubResults
-from utils.runtime.device import select_device
+from utils.runtime.device import select_device, wait_for
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -219,8 +219,7 @@ class _Timed(_Asked):
     def predict(self, images: torch.Tensor) -> Predictions:
         begin = time.perf_counter()
         predictions = self._backend.predict(images)
-        if self._device.type == "cuda":  # which is still at work when the call returns
-            torch.cuda.synchronize(self._device)
+        wait_for(self._device)  # a GPU is still at work when the call returns
         self.seconds += time.perf_counter() - begin
         return predictions
 
