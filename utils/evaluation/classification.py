@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from utils.geometry.records import ClassificationBatch
-from utils.runtime.device import autocast
+from utils.runtime.device import autocast, wait_for
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 
 TOP = 5
@@ -88,21 +88,25 @@ class Tally:
     def __init__(self, class_count: int) -> None:
         self.confusion = torch.zeros(class_count, class_count, dtype=torch.float64)
         self.top5_hits = torch.zeros(class_count, dtype=torch.float64)
-        self.sums = torch.zeros(2, dtype=torch.float64)  # loss over images, seconds of the network
+        self.losses: list[tuple[torch.Tensor, int]] = []  # mean of each batch and its images; read at the end
+        self.seconds = 0.0  # of the network
 
-    def add(self, logits: torch.Tensor, classes: torch.Tensor, loss: float, seconds: float) -> None:
-        """Count a batch: logits (B, C), true classes (B,), mean loss."""
+    def add(self, logits: torch.Tensor, truth: torch.Tensor, loss: torch.Tensor, seconds: float) -> None:
+        """Count a batch: logits (B, C), true classes (B,) on the CPU, mean loss; a GPU is waited for once."""
         best = logits.topk(min(TOP, logits.shape[1]), dim=1).indices.cpu()
-        truth = classes.cpu()
         self.confusion.index_put_((best[:, 0], truth), torch.ones(len(truth), dtype=torch.float64), accumulate=True)
         hits = (best == truth[:, None]).any(dim=1).double()
         self.top5_hits.index_put_((truth,), hits, accumulate=True)
-        self.sums += torch.tensor([loss * len(truth), seconds], dtype=torch.float64)
+        self.losses.append((loss, len(truth)))
+        self.seconds += seconds
 
     def report(self, names: tuple[str, ...], ranks: ProcessRanks) -> ClassificationReport:
         """The figures over all processes."""
+        means = torch.stack([loss for loss, _ in self.losses]).tolist() if self.losses else []
+        loss = sum(mean * images for mean, (_, images) in zip(means, self.losses, strict=True))
+        own = torch.tensor([loss, self.seconds], dtype=torch.float64)
         confusion, top5_hits, sums = (
-            ranks.total(part.to(ranks.device)).cpu() for part in (self.confusion, self.top5_hits, self.sums)
+            ranks.total(part.to(ranks.device)).cpu() for part in (self.confusion, self.top5_hits, own)
         )
         images = max(float(confusion.sum()), 1.0)
         return ClassificationReport(
@@ -125,13 +129,11 @@ def evaluate_classifier(
     """The figures of ``network``, in evaluation mode, on every image of ``batches``."""
     tally = Tally(len(settings.names))
     for batch in batches:
-        batch = batch.on(device)
+        placed = batch.on(device)
         start = time.perf_counter()
         with autocast(device, settings.precision):
-            logits = network(batch.images)
-        if device.type == "cuda":
-            torch.cuda.synchronize(device)
+            logits = network(placed.images)
+        wait_for(device)
         seconds = time.perf_counter() - start
-        loss = float(settings.loss(logits, batch, ALONE).total)
-        tally.add(logits.float(), batch.classes, loss, seconds)
+        tally.add(logits.float(), batch.classes, settings.loss(logits, placed, ALONE).total, seconds)
     return tally.report(settings.names, ranks)

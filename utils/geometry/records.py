@@ -7,6 +7,7 @@ collated, torch after. Normalized, centre and COCO layouts exist only in files.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -163,9 +164,16 @@ class ClassificationBatch:
 
 def normalized(images: torch.Tensor) -> torch.Tensor:
     """Images (B, 3, H, W) uint8 RGB as float32 with about zero mean and unit variance; the memory order stays."""
-    mean = torch.tensor(COLOUR_MEAN, device=images.device).view(1, 3, 1, 1) * 255
-    deviation = torch.tensor(COLOUR_DEVIATION, device=images.device).view(1, 3, 1, 1) * 255
+    mean, deviation = _colour_scale(images.device)
     return images.to(torch.float32).sub_(mean).div_(deviation)
+
+
+@cache
+def _colour_scale(device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and deviation (1, 3, 1, 1) of colours 0-255, kept on each device: to send them makes a GPU wait."""
+    with torch.inference_mode(False):  # for every later use, training included
+        mean, deviation = (torch.tensor(scale).view(1, 3, 1, 1) * 255 for scale in (COLOUR_MEAN, COLOUR_DEVIATION))
+        return mean.to(device), deviation.to(device)
 
 
 class ClassificationLossParts(NamedTuple):
