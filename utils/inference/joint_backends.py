@@ -83,13 +83,14 @@ class AugmentedBackend:
         seen = images.flip(3) if view.mirrored else images
         if view.scale != 1:
             seen = torch.nn.functional.interpolate(seen, size=small, mode="bilinear", align_corners=False)
-            right, bottom = (
+            missing_right, missing_bottom = (
                 math.ceil(side * view.scale / self.stride) * self.stride - reduced
                 for side, reduced in ((width, small[1]), (height, small[0]))
             )
-            seen = torch.nn.functional.pad(seen, (0, right, 0, bottom), value=PAD)
+            seen = torch.nn.functional.pad(seen, (0, missing_right, 0, missing_bottom), value=PAD)
         boxes, objectness, class_probs = self.backend.predict(seen)
-        boxes = boxes * boxes.new_tensor([width / small[1], height / small[0]] * 2)
+        factors = (width / small[1], height / small[0]) * 2
+        left, top, right, bottom = (side * by for side, by in zip(boxes.unbind(-1), factors, strict=True))
         if view.mirrored:
-            boxes = torch.stack((width - boxes[..., 2], boxes[..., 1], width - boxes[..., 0], boxes[..., 3]), dim=-1)
-        return Predictions(boxes, objectness, class_probs)
+            left, right = width - right, width - left
+        return Predictions(torch.stack((left, top, right, bottom), dim=-1), objectness, class_probs)

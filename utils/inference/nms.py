@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 
@@ -107,7 +108,7 @@ def _passing(scores: torch.Tensor, classes: torch.Tensor, settings: NmsSettings)
 
     Asked before suppression: a box that scores too little for its own class must not drop one of another class.
     """
-    limits = scores.new_tensor(settings.class_thres)[classes] if settings.class_thres else settings.conf_thres
+    limits = _limits(settings.class_thres, scores.device)[classes] if settings.class_thres else settings.conf_thres
     passing = scores > limits
     if settings.classes is None:
         return passing
@@ -115,6 +116,12 @@ def _passing(scores: torch.Tensor, classes: torch.Tensor, settings: NmsSettings)
     for kind in settings.classes:  # a tensor of them would have to be sent to the device
         kept |= classes == kind
     return passing & kept
+
+
+@lru_cache(maxsize=8)
+def _limits(class_thres: tuple[float, ...], device: torch.device) -> torch.Tensor:
+    """Lowest score of each class (C,) float32, kept on its device: to send it makes a GPU wait."""
+    return torch.tensor(class_thres, dtype=torch.float32, device=device)
 
 
 def _counts(image_index: torch.Tensor, images: int) -> list[int]:
