@@ -36,7 +36,7 @@ from utils.inference.detector import OpenedDetector
 from utils.inference.model_files import load_backend
 from utils.inference.predictor import as_network_input
 from utils.inference.torch_backend import DetectionBackend, TorchBackend
-from utils.runtime.device import autocast, cpu_has_bf16
+from utils.runtime.device import cpu_has_bf16
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError
 from utils.verbs.export import export_model
@@ -79,7 +79,6 @@ class Form:
     name: str
     open: Callable[[], DetectionBackend]  # with as many threads as torch has at that moment
     megabytes: float  # of the file
-    precision: torch.dtype = torch.float32  # of PyTorch's autocast
     accuracy: Accuracy | None = None  # where making the file has measured it
 
 
@@ -126,7 +125,7 @@ class Exports:
 
     def evaluated(self, form: Form) -> tuple[str, str, str]:
         """Its name, AP and AP_S."""
-        found = form.accuracy or self.data.accuracy(OpenedDetector(form.open(), CPU, form.precision), self.settings)
+        found = form.accuracy or self.data.accuracy(OpenedDetector(form.open(), CPU), self.settings)
         return form.name, f"{found.ap:.4f}", f"{found.ap_small:.4f}"
 
 
@@ -153,8 +152,8 @@ def pytorch_forms(model: DetectionModel, size: float, frame: FrameSize) -> tuple
     forms = [Form(EAGER, partial(EagerBackend, model, CPU), size)]
     forms += [Form(name, partial(TorchBackend, own, CPU), size) for name, own in models.items()]
     if cpu_has_bf16():
-        backend = partial(TorchBackend, models[PYTORCH], CPU)
-        forms.append(Form("PyTorch, BN folded, bf16", backend, size, torch.bfloat16))
+        backend = partial(TorchBackend, models[PYTORCH], CPU, torch.bfloat16)
+        forms.append(Form("PyTorch, BN folded, bf16", backend, size))
     return forms, choices
 
 
@@ -164,7 +163,7 @@ def seconds_in_turn(forms: Sequence[Form], images: torch.Tensor, rounds: int) ->
     seconds: Seconds = {form.name: [] for form in forms}
     for number in range(rounds + 1):
         for form in forms:
-            with torch.inference_mode(), autocast(CPU, form.precision):
+            with torch.inference_mode():
                 backends[form.name].predict(images)
                 calls = [timed(backends[form.name], images) for _ in range(CALLS_IN_TURN)]
             if number:

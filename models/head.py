@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -59,6 +60,14 @@ class Detect(nn.Module):
         outputs = self.anchor_count * (5 + class_count)
         self.m = nn.ModuleList(nn.Conv2d(channels, outputs, 1) for channels in in_channels)
         self.initialise_biases()
+
+    def _apply(self, fn: Any, recurse: bool = True) -> Any:
+        """What moves or converts a module. Anchors stay float32 where weights become half: boxes are decoded so."""
+        anchors = self.anchors
+        super()._apply(fn, recurse)  # type: ignore[no-untyped-call]
+        if self.anchors.element_size() < anchors.element_size():
+            self.anchors = anchors.to(self.anchors.device)
+        return self
 
     @property
     def anchors_px(self) -> Tensor:

@@ -105,7 +105,7 @@ def test_what_a_detector_consists_of(tmp_path: Path) -> None:
     write_small_torchscript(exported, (64, 96))
     one = open_detector([str(weights)], Flags(), CPU, lambda: ())
     assert isinstance(one.backend, TorchBackend) and one.parts == one.torch_backends == (one.backend,)
-    assert one.names == NAMES and one.precision == torch.float32
+    assert one.names == NAMES and one.backend.autocast_to == torch.float32
     augmented = open_detector([str(weights)], Flags(augment=True), CPU, lambda: ())
     assert isinstance(augmented.backend, AugmentedBackend)
     assert augmented.torch_backends == (augmented.backend.backend,)
@@ -116,6 +116,23 @@ def test_what_a_detector_consists_of(tmp_path: Path) -> None:
     images = torch.rand(1, 3, 64, 96)
     expected = TorchBackend(small_model(), CPU).predict(images).boxes
     torch.testing.assert_close(one.backend.predict(images).boxes, expected, atol=1e-3, rtol=1e-3)
+
+
+def test_weights_in_half_precision_give_float32_boxes_of_the_same_objects() -> None:
+    images = torch.rand(1, 3, 64, 96, generator=torch.Generator().manual_seed(0))
+    expected = TorchBackend(small_model(), CPU).predict(images)
+    found = TorchBackend(small_model().half(), CPU).predict(images)
+    for ours, own, tolerance in zip(found, expected, (1.0, 0.01, 0.01), strict=True):  # pixels, probabilities
+        assert ours.dtype == torch.float32
+        torch.testing.assert_close(ours, own, atol=tolerance, rtol=0)
+        assert not torch.equal(ours, own)
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+def test_on_the_cpu_weights_stay_float32_whatever_the_arithmetic(precision: torch.dtype) -> None:
+    backend = TorchBackend.in_precision(small_model(), CPU, precision)
+    assert {weights.dtype for weights in backend.model.parameters()} == {torch.float32}
+    assert backend.autocast_to == precision
 
 
 @pytest.mark.parametrize(

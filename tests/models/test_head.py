@@ -51,6 +51,13 @@ def test_half_precision_logits_are_decoded_in_float32() -> None:
     assert rows.dtype == torch.float32
 
 
+def test_anchors_stay_float32_where_weights_become_half() -> None:
+    detect = Detect(3, (4, 6), (8, 16), ANCHORS + 0.01).half()
+    assert detect.m[0].get_parameter("weight").dtype == torch.float16
+    assert torch.equal(detect.anchors_px, ANCHORS + 0.01)  # float16 has no such numbers
+    assert detect.float().anchors.dtype == torch.float32
+
+
 def test_anchors_are_kept_in_cells_and_given_in_pixels() -> None:
     detect = head()
     assert detect.anchors[0, 0].tolist() == [10 / 8, 13 / 8]

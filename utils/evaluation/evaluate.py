@@ -46,7 +46,7 @@ class EvaluationSettings:
 
     nms: NmsSettings = VALIDATION_NMS
     single_cls: bool = False  # all classes, found and true, count as one
-    precision: torch.dtype = torch.float32  # arithmetic of the forward pass
+    precision: torch.dtype = torch.float32  # that the forward pass is cast to; what was opened has one of its own
     areas: tuple[AreaRange, ...] = ()  # ranges of object size to give figures for, besides COCO's
     halved_padding: bool = False  # boxes go back as in YOLOv5's own validation (see yolov5_rounding)
     progress: bool = True  # show a bar

@@ -91,8 +91,7 @@ class Int8Data:
             stride=detector.backend.stride,
             frame=settings.frame,
         )
-        settled = EvaluationSettings(precision=detector.precision)
-        summary = evaluate(detector.backend, loader, settled, detector.device).coco
+        summary = evaluate(detector.backend, loader, EvaluationSettings(), detector.device).coco
         return Accuracy(summary.AP, summary.AP_S)
 
 

@@ -18,7 +18,7 @@ from utils.geometry.letterbox import middle_square
 from utils.geometry.records import normalized
 from utils.inference.graph_runtimes import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
-from utils.runtime.device import autocast, placed, resolve_precision
+from utils.runtime.device import placed, resolve_precision
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -69,13 +69,12 @@ def open_classifier(
 
 
 def torch_classifier(model: Classifier, device: torch.device, precision: torch.dtype) -> ClassifierBackend:
-    """A PyTorch classifier in evaluation mode on one device."""
-    placed(model.eval(), device)
+    """A PyTorch classifier in evaluation mode on one device, its weights in ``precision``."""
+    placed(model.eval().to(precision), device)
 
     @torch.inference_mode()
     def logits(images: torch.Tensor) -> torch.Tensor:
-        with autocast(device, precision):
-            found: torch.Tensor = model(images.contiguous(memory_format=torch.channels_last))
+        found: torch.Tensor = model(images.contiguous(memory_format=torch.channels_last).to(precision))
         return found.float()
 
     return ClassifierBackend(model.names, model.imgsz, False, logits)

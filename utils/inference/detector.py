@@ -22,7 +22,6 @@ class OpenedDetector:
 
     backend: DetectionBackend
     device: torch.device
-    precision: torch.dtype = torch.float32  # arithmetic of the network, where it is a .pt file
     parts: tuple[DetectionBackend, ...] = ()  # the model files that it was opened from, each in its runtime
 
     @property
@@ -41,7 +40,7 @@ class OpenedDetector:
 
     def whole_predictor(self, nms: NmsSettings, frame: FrameSize) -> Predictor:
         """The detector for whole images of any size, scaled to fit ``frame``, which the method ``frame`` gave."""
-        return Predictor(self.backend, PredictorSettings(nms, frame, self.precision), self.device)
+        return Predictor(self.backend, PredictorSettings(nms, frame), self.device)
 
     def predictor(
         self, nms: NmsSettings, frame: FrameSize, tiles: SliceSettings | None = None, batch_size: int = 1

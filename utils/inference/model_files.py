@@ -63,7 +63,7 @@ def open_detector(
         if not isinstance(parts[-1], TorchBackend):
             _refuse_torch_flags(file, flags, torch_flags or {})
     views = [AugmentedBackend(one) if flags.augment and isinstance(one, TorchBackend) else one for one in parts]
-    return OpenedDetector(views[0] if len(views) == 1 else Ensemble(views, weights), device, precision, tuple(parts))
+    return OpenedDetector(views[0] if len(views) == 1 else Ensemble(views, weights), device, tuple(parts))
 
 
 def _refuse_torch_flags(file: Path, flags: DetectorFlags, further: Mapping[str, bool]) -> None:
@@ -94,7 +94,8 @@ def load_backend(
         device: where to compute; a runtime without this device falls back to the CPU and says so.
         fallback_names: called for the class names if the file has none; without it they are ``class0``, ...
         dnn: run an ONNX file in OpenCV's DNN module instead of ONNX Runtime.
-        precision: bfloat16 lets OpenVINO compute in it; every other file computes in the precision that it is in.
+        precision: of a .pt file's network, see ``TorchBackend.in_precision``; bfloat16 lets OpenVINO compute in it.
+            Every other file computes in the precision that it is in.
 
     Raises:
         UserError: no such file, an ending that no runtime here reads, or a damaged file.
@@ -104,7 +105,7 @@ def load_backend(
     if dnn and weights.suffix != ".onnx":
         raise UsageError(f"--dnn --weights {weights}: OpenCV's DNN module is for .onnx files here")
     if weights.suffix == ".pt":
-        return TorchBackend(fused(load_model(weights)), device)
+        return TorchBackend.in_precision(fused(load_model(weights)), device, precision)
     graph = open_graph(weights, device, dnn=dnn, precision=precision)
     names = graph.names or (fallback_names() if fallback_names else ())
     return GraphBackend(weights, graph, names)

@@ -13,7 +13,6 @@ from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, p
 from utils.geometry.records import Detections
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.inference.torch_backend import DetectionBackend
-from utils.runtime.device import autocast
 
 Prepared = TypeVar("Prepared")
 
@@ -38,7 +37,6 @@ class PredictorSettings:
 
     nms: NmsSettings
     imgsz: FrameSize  # multiples of the stride, pixels; images are scaled to fit; not used by a file of fixed size
-    precision: torch.dtype = torch.float32  # arithmetic of the network, where it is a .pt file
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +83,7 @@ class Predictor:
         found: dict[int, Detections] = {}
         for frame, positions in by_frame.items():
             pixels = as_network_input([images[position].pixels for position in positions], self.device)
-            with autocast(self.device, self.settings.precision):
-                predictions = self.backend.predict(pixels)
+            predictions = self.backend.predict(pixels)
             results = non_max_suppression(predictions, self.settings.nms, frame)
             for position, detections in zip(positions, results, strict=True):
                 found[position] = detections.to_source(images[position].transform).cpu()

@@ -207,10 +207,11 @@ class EvaluationSetup:
             )
         device = select_device(config.device)
         reuse_freed_memory(device)
+        if not config.as_yolov5:
+            requested_precision(config.precision, config.half, device)  # refused before images are looked at
         settings = EvaluationSettings(
             nms=NmsSettings(config.conf_thres, config.iou_thres, config.max_det, multi_label=True),
             single_cls=config.single_cls,
-            precision=torch.float32 if config.as_yolov5 else requested_precision(config.precision, config.half, device),
             areas=parse_area_ranges(config.area_ranges or ()),
             halved_padding=config.as_yolov5,
         )

@@ -31,7 +31,7 @@ from utils.inference.nms import NmsSettings
 from utils.inference.predictor import FittedImage
 from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.reporting.hub_results import CallTimes, HubResults
-from utils.runtime.device import select_device, wait_for
+from utils.runtime.device import autocast, select_device, wait_for
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -44,8 +44,8 @@ class HubDetector(torch.nn.Module):
     """A detector of images in any form; calls from several threads at once do not disturb each other.
 
     Attributes, to be set by the user: ``conf`` and ``iou`` thresholds 0-1, ``conf`` also "auto" (as ``--conf``);
-    ``classes`` (ids to keep, one or several, or None), ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes in
-    fp16 on a GPU. ``names``: class names by id, to be replaced by as many others.
+    ``classes`` (ids to keep, one or several, or None), ``agnostic``, ``multi_label``, ``max_det``; ``amp`` computes
+    by casts to fp16 on a GPU, where `half` needs none. ``names``: class names by id, to be replaced by as many others.
     """
 
     def __init__(self, backend: DetectionBackend, device: torch.device, file: Path | None = None) -> None:
@@ -101,8 +101,8 @@ class HubDetector(torch.nn.Module):
         Raises:
             UserError: an image that cannot be read, or ``augment`` of an exported file.
         """
-        backend = _Timed(self._backend(augment), self.device)
-        detector = OpenedDetector(backend, self.device, torch.float16 if self.amp else torch.float32)
+        backend = _Timed(self._backend(augment), self.device, torch.float16 if self.amp else torch.float32)
+        detector = OpenedDetector(backend, self.device)
         if isinstance(ims, torch.Tensor):
             return _rows(detector.backend.predict(ims.to(self.device, torch.float32)))
         begin = time.perf_counter()
@@ -121,16 +121,14 @@ class HubDetector(torch.nn.Module):
         return HubResults(images, found, self.names, times)
 
     def half(self) -> HubDetector:
-        """Compute in fp16; weights stay as they are. UserError on a CPU, which has no fp16 arithmetic."""
+        """Weights and arithmetic of a .pt file in fp16. UserError on a CPU, which has no fp16 arithmetic."""
         if self.device.type == "cpu":
             raise UserError("half(): a CPU has no fp16 arithmetic for convolutions; it needs a GPU")
-        self.amp = True
-        return self
+        return super().half()
 
     def float(self) -> HubDetector:
-        """Compute in fp32."""
-        self.amp = False
-        return self
+        """The same in fp32; weights that were in fp16 stay rounded to it."""
+        return super().float()
 
     def __getstate__(self) -> dict[str, Any]:
         """What a copy takes along: all but the lock."""
@@ -209,16 +207,18 @@ class _InTurn(_Asked):
 
 
 class _Timed(_Asked):
-    """A backend of one call that counts its seconds."""
+    """A backend of one call that counts its seconds, cast to ``precision``."""
 
-    def __init__(self, backend: DetectionBackend, device: torch.device) -> None:
+    def __init__(self, backend: DetectionBackend, device: torch.device, precision: torch.dtype) -> None:
         super().__init__(backend)
         self._device = device
+        self._precision = precision
         self.seconds = 0.0
 
     def predict(self, images: torch.Tensor) -> Predictions:
         begin = time.perf_counter()
-        predictions = self._backend.predict(images)
+        with autocast(self._device, self._precision):
+            predictions = self._backend.predict(images)
         wait_for(self._device)  # a GPU is still at work when the call returns
         self.seconds += time.perf_counter() - begin
         return predictions

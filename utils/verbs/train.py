@@ -120,7 +120,7 @@ class DetectionTask:
         if self.images.tile is None:
             observers = (*observers, _FrameChanges())
             return evaluate(model, loader, settings, ranks.device, self.loss, observers, ranks)
-        detector = OpenedDetector(TorchBackend(model, ranks.device), ranks.device, settings.precision)
+        detector = OpenedDetector(TorchBackend(model, ranks.device, settings.precision), ranks.device)
         frame, tiles = FrameSize(self.images.side, self.images.side), SliceSettings(self.images.tile)
         predictor = detector.predictor(settings.suppression, frame, tiles, TILES_AT_ONCE)
         return evaluate_predictor(predictor, loader.dataset, settings, ranks.device, observers, ranks)
