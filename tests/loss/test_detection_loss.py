@@ -88,18 +88,17 @@ def test_ideal_logits_at_the_assigned_places_decode_to_the_object() -> None:
     maps = model(batch.images)
     loss = DetectionLoss(model.anchors, model.strides, model.class_count, GAINS)
 
+    targets = loss.targets(maps, batch)
+    sides = (targets.boxes_cells[:, 2:] / targets.anchors_cells).sqrt() / 2
+    inner = targets.by_level(torch.cat(((targets.boxes_cells[:, :2] + 0.5) / 2, sides), 1))
+    own_classes = targets.by_level(targets.classes)
     levels, expected = [], []
-    for level, raw in enumerate(maps.levels):
-        ideal = torch.full_like(raw, -20.0).detach()
-        targets = loss.targets(level, raw, batch)
-        anchors = model.anchors[level][targets.anchor] / model.strides[level]
-        inner = torch.cat(
-            ((targets.boxes_cells[:, :2] + 0.5) / 2, (targets.boxes_cells[:, 2:] / anchors).sqrt() / 2), 1
-        )
-        place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
-        ideal[(*place, slice(0, 4))] = torch.logit(inner.clamp(1e-6, 1 - 1e-6))
-        ideal[(*place, 4)] = 20.0
-        ideal[(*place, 5 + targets.classes)] = 20.0
+    for level, place in enumerate(targets.places_by_level()):
+        ideal = torch.full_like(maps.levels[level], -20.0).detach()
+        image, anchor, row, column = place
+        ideal[image, anchor, row, column, :4] = torch.logit(inner[level].clamp(1e-6, 1 - 1e-6))
+        ideal[image, anchor, row, column, 4] = 20.0
+        ideal[image, anchor, row, column, 5 + own_classes[level]] = 20.0
         levels.append(ideal)
         expected.append(torch.unique(torch.stack(place), dim=1).shape[1])
     predictions = model.decode(HeadMaps(tuple(levels)))
@@ -168,8 +167,7 @@ def test_gradients_positives_and_groups_equal_the_original() -> None:
     batch = reference_batch()
     loss = DetectionLoss(model.anchors, model.strides, 80, reference_gains("default", figures["hyp"]))
     maps = model(batch.images)
-    positives = [len(loss.targets(level, raw, batch).classes) for level, raw in enumerate(maps.levels)]
-    assert positives == figures["positives_per_level"]
+    assert list(loss.targets(maps, batch).counts) == figures["positives_per_level"]
 
     (loss(maps, batch).total * 3).backward()  # type: ignore[no-untyped-call]
     norms = {name: p.grad.norm().item() for name, p in model.named_parameters() if p.grad is not None}

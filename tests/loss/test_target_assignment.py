@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.batches import batch_of
-from utils.loss.target_assignment import assign_targets
+from utils.loss.target_assignment import assign_targets, head_targets
 
 ANCHORS = torch.tensor([[10.0, 13.0], [16.0, 30.0], [33.0, 23.0]])
 
@@ -51,6 +51,27 @@ def test_an_anchor_matches_within_a_factor_of_four_on_both_sides() -> None:
 def test_an_empty_batch_has_no_targets() -> None:
     targets = assign_targets(batch_of([np.zeros((0, 4), np.float32)], height=64, width=80), ANCHORS, 8, (8, 10), 4.0)
     assert [len(column) for column in targets] == [0] * 6
+
+
+def test_the_levels_together_and_the_last_object_at_each_place() -> None:
+    """Two levels of one anchor; the second object is centred where the first is, a third one elsewhere."""
+    boxes = np.array([[26, 26, 30, 30], [24, 24, 32, 32], [42, 42, 46, 46]], np.float32)  # cells (3.5, 3.5), (5.5, 5.5)
+    batch = batch_of([boxes], [[0, 1, 2]], height=64, width=64)
+    anchors = torch.tensor([[8.0, 8.0]])
+    levels = [assign_targets(batch, anchors, stride, (64 // stride,) * 2, 4.0) for stride in (8, 16)]
+    shapes = [torch.Size((1, 1, 8, 8)), torch.Size((1, 1, 4, 4))]
+    targets = head_targets(levels, shapes, [anchors / 8, anchors / 16])
+    # At stride 16 the centres are at 1.75 and 2.75 cells: two neighbours each, and (2, 2) is one of none of them.
+    assert targets.counts == (3, 9)
+    assert targets.classes.tolist() == [0, 1, 2, 0, 1, 2, 0, 1, 2, 0, 1, 2]
+    assert [column[:3].tolist() for column in targets.place] == [[0] * 3, [0] * 3, [3, 3, 5], [3, 3, 5]]
+    coarse = {(1, 1): 4, (2, 2): 5, (1, 2): 7, (2, 3): 8, (2, 1): 10, (3, 2): 11}  # row, column: the last place
+    expected = {8 * 3 + 3: 1, 8 * 5 + 5: 2} | {64 + 4 * row + column: place for (row, column), place in coarse.items()}
+    assert dict(zip(targets.goal_cell.tolist(), targets.goal_place.tolist(), strict=True)) == expected
+    torch.testing.assert_close(targets.anchors_cells, torch.tensor([[1.0, 1.0]] * 3 + [[0.5, 0.5]] * 9))
+    copied = targets.on(torch.device("cpu"))
+    for own, same in zip((*targets.place, *targets[2:]), (*copied.place, *copied[2:]), strict=True):
+        assert torch.equal(own, same)
 
 
 @settings(max_examples=60, deadline=None)

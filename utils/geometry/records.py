@@ -66,7 +66,7 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Batch:
-    """Images of one size and their labels, ready for the model."""
+    """Images of one size and their labels. The labels stay on the host, where targets are assigned."""
 
     images: torch.Tensor  # (B, 3, H, W) uint8 RGB; float 0-1 after on()
     boxes: torch.Tensor  # (M, 4) float32 xyxy, pixels of the network frame
@@ -82,20 +82,13 @@ class Batch:
         return FrameSize(int(self.images.shape[2]), int(self.images.shape[3]))
 
     def pin_memory(self) -> Batch:
-        """The batch in page-locked memory, from which a GPU copies while the CPU goes on; torch's loader calls it."""
-        tensors = {name: getattr(self, name).pin_memory() for name in ("images", "boxes", "classes", "image_index")}
-        return replace(self, **tensors)
+        """The images in page-locked memory, from which a GPU copies while the CPU goes on; torch's loader calls it."""
+        return replace(self, images=self.images.pin_memory())
 
     def on(self, device: torch.device) -> Batch:
-        """The batch on ``device``, images as float32 0-1 in channels_last order."""
+        """The batch with its images on ``device``, float32 0-1 in channels_last order."""
         images = self.images.to(device, non_blocking=True)
-        return replace(
-            self,
-            images=images.to(torch.float32, memory_format=torch.channels_last).div_(255),
-            boxes=self.boxes.to(device, non_blocking=True),
-            classes=self.classes.to(device, non_blocking=True),
-            image_index=self.image_index.to(device, non_blocking=True),
-        )
+        return replace(self, images=images.to(torch.float32, memory_format=torch.channels_last).div_(255))
 
     def resized(self, size: FrameSize) -> Batch:
         """Float images and boxes scaled together to ``size`` (multi-scale training)."""

@@ -11,8 +11,9 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from models.head import boxes_of_cells
 from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.boxes import complete_iou
-from utils.geometry.records import Batch, HeadMaps, LevelTargets, LossParts
-from utils.loss.target_assignment import assign_targets
+from utils.geometry.records import Batch, HeadMaps, LossParts
+from utils.loss.target_assignment import HeadTargets, assign_targets, head_targets
+from utils.runtime.device import sent
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 
 # Finer levels have more cells and fewer objects per cell; YOLOv5 weights their objectness accordingly.
@@ -63,34 +64,39 @@ class LossGains:
         )
 
 
-class LevelShare(NamedTuple):
-    """How much one process's means count on a level."""
+class LevelWeight(NamedTuple):
+    """How much the means over a level count, of its assigned places and of all its places."""
 
-    places: float  # assigned places
-    cells: float
+    assigned: float | torch.Tensor
+    every: float | torch.Tensor
 
 
 class RowsAndObjectness(torch.autograd.Function):
-    """The two parts of a level's raw map that have a loss: its assigned rows, and the objectness of every place.
+    """The two parts of the raw maps that have a loss: the assigned rows, and the objectness of every place.
 
-    Taken as two slices of the map, each would get a gradient of the whole map's size, most of it zeros, and the two
+    Taken as two slices of a map, each would get a gradient of the whole map's size, most of it zeros, and the two
     would be added. Here one gradient is made and both are written into it.
     """
 
     @staticmethod
-    def forward(ctx: Any, logits: torch.Tensor, *place: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Logits (B, A, H, W, 5 + C) and four indices (P,) to rows (P, 5 + C) and objectness (B, A, H, W), float32."""
-        ctx.save_for_backward(*place)
-        ctx.layout = logits.shape, logits.stride()  # the map itself need not live on
-        ctx.dtype = logits.dtype
-        return logits[place].float(), logits[..., 4].to(torch.float32, copy=True)
+    def forward(ctx: Any, targets: HeadTargets, *levels: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """Maps (B, A, H, W, 5 + C) to the rows (P, 5 + C) of all and the objectness (B, A, H, W) of each, float32."""
+        ctx.places = list(targets.places_by_level())
+        ctx.layouts = [(logits.shape, logits.stride()) for logits in levels]  # the maps themselves need not live on
+        ctx.by_level, ctx.dtype = targets.by_level, levels[0].dtype
+        rows = torch.cat([logits[place] for logits, place in zip(levels, ctx.places, strict=True)])
+        return rows.float(), *(logits[..., 4].to(torch.float32, copy=True) for logits in levels)
 
     @staticmethod
-    def backward(ctx: Any, rows: torch.Tensor, objectness: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
-        """The map's gradient, in its own memory order, out of the two parts' gradients."""
-        gradient = torch.empty_strided(*ctx.layout, dtype=ctx.dtype, device=rows.device).zero_()
-        gradient[..., 4] = objectness
-        return gradient.index_put_(ctx.saved_tensors, rows.to(ctx.dtype), accumulate=True), None, None, None, None
+    def backward(ctx: Any, rows: torch.Tensor, *objectness: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        """The maps' gradients, each in its map's memory order, out of the parts' gradients."""
+        gradients = []
+        own_rows = ctx.by_level(rows.to(ctx.dtype))
+        for layout, place, own, every in zip(ctx.layouts, ctx.places, own_rows, objectness, strict=True):
+            gradient = torch.empty_strided(*layout, dtype=ctx.dtype, device=rows.device).zero_()
+            gradient[..., 4] = every
+            gradients.append(gradient.index_put_(place, own, accumulate=True))
+        return None, *gradients
 
 
 class DetectionLoss:
@@ -106,7 +112,7 @@ class DetectionLoss:
     part_names = LossParts._fields
 
     def __init__(self, anchors: torch.Tensor, strides: tuple[int, ...], class_count: int, gains: LossGains) -> None:
-        self.anchors = anchors.float()
+        self.anchors = anchors.float().cpu()  # the host assigns: on a GPU every step of it would be a wait
         self.strides = strides
         self.class_count = class_count
         self.gains = gains
@@ -118,78 +124,76 @@ class DetectionLoss:
         With several processes each has a part of the batch, and the mean of their losses is that of the whole batch:
         assigned places and cells are counted over all ``ranks``, not in each alone.
         """
-        zero = maps.levels[0].new_zeros((), dtype=torch.float32)
-        box, objectness, classification = zero, zero, zero
-        assigned = [self.targets(level, logits, batch) for level, logits in enumerate(maps.levels)]
-        shares = self._shares(maps, assigned, ranks)
-        for level, (logits, targets) in enumerate(zip(maps.levels, assigned, strict=True)):
-            share = shares[level]
-            place = (targets.image, targets.anchor, targets.cell_y, targets.cell_x)
-            rows, every_objectness = RowsAndObjectness.apply(logits, *place)  # (P, 5 + C), (B, A, H, W)
-            goal = torch.zeros_like(every_objectness, memory_format=torch.contiguous_format)
-            if len(targets.classes):
-                iou = complete_iou(self.decode_cells(rows[:, :4], level, targets.anchor), targets.boxes_cells)
-                box = box + (1 - iou).mean() * share.places
-                goal = self._objectness_goal(goal, targets, iou.detach().clamp(min=0))
+        on_host = self.targets(maps, batch)
+        weights = self._weights(maps, on_host.counts, ranks)
+        targets = on_host.on(maps.levels[0].device)
+        rows, *every_objectness = RowsAndObjectness.apply(targets, *maps.levels)  # (P, 5 + C), each (B, A, H, W)
+        predicted = torch.cat(boxes_of_cells(rows[:, :4].sigmoid(), targets.anchors_cells), dim=1)
+        iou = complete_iou(predicted, targets.boxes_cells)
+        goals = self._objectness_goals(maps, targets, iou.detach())
+        distances = targets.by_level(1 - iou)
+        class_logits = rows[:, 5:]
+        class_goals = self._class_goals(class_logits, targets.classes)
+        classes = list(zip(targets.by_level(class_logits), targets.by_level(class_goals), strict=True))
+
+        box = objectness = classification = rows.new_zeros(())
+        for level, weight in enumerate(weights):  # means are of each level: a coarse one has few places
+            if targets.counts[level]:
+                box = box + distances[level].mean() * weight.assigned
                 if self.class_count > 1:
-                    found = self._classification(rows[:, 5:], targets.classes)
-                    classification = classification + found * share.places
-            weight = self.balance[level] * share.cells
-            found = self._cross_entropy(every_objectness, goal, self.gains.objectness_positive)
-            objectness = objectness + found * weight
+                    found = self._cross_entropy(*classes[level], self.gains.classification_positive)
+                    classification = classification + found * weight.assigned
+            found = self._cross_entropy(every_objectness[level], goals[level], self.gains.objectness_positive)
+            objectness = objectness + found * weight.every
         return LossParts(
             box=box * self.gains.box,
             objectness=objectness * self.gains.objectness,
             classification=classification * self.gains.classification,
         )
 
-    @staticmethod
-    def _shares(maps: HeadMaps, assigned: list[LevelTargets], ranks: ProcessRanks) -> list[LevelShare]:
-        """Weight of this process's means in each level's mean over all processes, times their number."""
-        if ranks.world == 1:
-            return [LevelShare(1.0, 1.0)] * len(assigned)
-        places = [float(len(targets.classes)) for targets in assigned]
-        cells = [float(logits[..., 4].numel()) for logits in maps.levels]
-        own = torch.tensor([places, cells], dtype=torch.float64)
-        shares = own * ranks.world / ranks.total(own.to(ranks.device)).cpu().clamp(min=1)
-        return [LevelShare(*pair) for pair in shares.T.tolist()]
+    def targets(self, maps: HeadMaps, batch: Batch) -> HeadTargets:
+        """Assigned places of the maps (B, A, H, W, 5 + C) of all levels, on the host, where the labels are."""
+        shapes = [logits.shape[:4] for logits in maps.levels]
+        levels = [
+            assign_targets(batch, anchors, stride, (shape[2], shape[3]), self.gains.anchor_threshold)
+            for anchors, stride, shape in zip(self.anchors, self.strides, shapes, strict=True)
+        ]
+        cells = [anchors / stride for anchors, stride in zip(self.anchors, self.strides, strict=True)]
+        return head_targets(levels, shapes, cells)
 
-    def targets(self, level: int, logits: torch.Tensor, batch: Batch) -> LevelTargets:
-        """Assigned places of one level whose raw map is ``logits`` (B, A, H, W, 5 + C)."""
-        grid = (int(logits.shape[2]), int(logits.shape[3]))
-        anchors = self.anchors[level].to(logits.device)
-        return assign_targets(batch, anchors, self.strides[level], grid, self.gains.anchor_threshold)
+    def _weights(self, maps: HeadMaps, counts: tuple[int, ...], ranks: ProcessRanks) -> list[LevelWeight]:
+        """Weights of this process's means of each level; ``counts`` are its assigned places.
 
-    def decode_cells(self, box_logits: torch.Tensor, level: int, anchor: torch.Tensor) -> torch.Tensor:
-        """Box logits (P, 4) to ``cx cy w h`` (P, 4) in cells, the centre relative to the place's own cell."""
-        anchors = self.anchors[level].to(box_logits.device)[anchor] / self.strides[level]
-        return torch.cat(boxes_of_cells(box_logits.sigmoid(), anchors), dim=1)
-
-    @staticmethod
-    def _objectness_goal(goal: torch.Tensor, targets: LevelTargets, iou: torch.Tensor) -> torch.Tensor:
-        """``goal`` (B, A, H, W) with the IoU at every assigned place; of several objects at a place the last counts.
-
-        Writing through an index list leaves open which of several values lands, so the last one is found first.
+        Over all processes they add up to their number times 1 and the level's balance.
         """
-        _, anchors, rows, columns = goal.shape
-        cell = ((targets.image * anchors + targets.anchor) * rows + targets.cell_y) * columns + targets.cell_x
-        order = torch.arange(len(cell), device=cell.device)
-        last = torch.full((goal.numel(),), -1, device=cell.device).scatter_reduce_(0, cell, order, "amax")
-        winner = last[cell] == order
-        flat = goal.view(-1)
-        flat[cell[winner]] = iou[winner]
-        return goal
+        balance = self.balance[: len(counts)]
+        if ranks.world == 1:
+            return [LevelWeight(1.0, own) for own in balance]
+        cells = [logits[..., 4].numel() for logits in maps.levels]
+        own = sent(torch.tensor([counts, cells, balance], dtype=torch.float64), ranks.device)
+        shares = own[:2] * ranks.world / ranks.total(own[:2]).clamp(min=1)
+        assigned, every = shares[0].float(), (own[2] * shares[1]).float()
+        return [LevelWeight(*pair) for pair in zip(assigned.unbind(), every.unbind(), strict=True)]
 
-    def _classification(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
-        """Mean binary cross-entropy of class logits (P, C) against smoothed one-hot targets."""
+    @staticmethod
+    def _objectness_goals(maps: HeadMaps, targets: HeadTargets, iou: torch.Tensor) -> list[torch.Tensor]:
+        """Per level (B, A, H, W): the IoU (P,) at every assigned place, 0 elsewhere."""
+        shapes = [logits.shape[:4] for logits in maps.levels]
+        goals = iou.new_zeros(sum(shape.numel() for shape in shapes))
+        goals[targets.goal_cell] = iou.clamp(min=0)[targets.goal_place]
+        parts = torch.split(goals, [shape.numel() for shape in shapes])
+        return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
+
+    def _class_goals(self, logits: torch.Tensor, classes: torch.Tensor) -> torch.Tensor:
+        """Smoothed one-hot targets (P, C) of classes (P,)."""
         negative = 0.5 * self.gains.label_smoothing
-        goal = torch.full_like(logits, negative)
-        goal[torch.arange(len(classes), device=classes.device), classes] = 1 - negative
-        return self._cross_entropy(logits, goal, self.gains.classification_positive)
+        if self.class_count == 1:  # without a loss, whatever the labels' numbers are
+            return torch.zeros_like(logits)
+        return torch.full_like(logits, negative).scatter_(1, classes[:, None], 1 - negative)
 
     def _cross_entropy(self, logits: torch.Tensor, goal: torch.Tensor, positive_weight: float) -> torch.Tensor:
         """Mean binary cross-entropy, focal when asked for (Lin et al., "Focal Loss", ICCV 2017, eq. 5)."""
-        weight = logits.new_tensor([positive_weight]) if positive_weight != 1 else None
+        weight = logits.new_full((1,), positive_weight) if positive_weight != 1 else None
         if self.gains.focal_gamma == 0:
             return binary_cross_entropy_with_logits(logits, goal, pos_weight=weight)
         loss = binary_cross_entropy_with_logits(logits, goal, pos_weight=weight, reduction="none")

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
 import torch
 
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.records import Batch, LevelTargets
+from utils.runtime.device import sent
 
 # Cell steps (x, y) in the order in which YOLOv5 tries them: the object's own cell, left, up, right, down.
 NEIGHBOURS = ((0, 0), (-1, 0), (0, -1), (1, 0), (0, 1))
@@ -59,4 +63,65 @@ def assign_targets(
         cell_x=cell_x,
         boxes_cells=torch.cat((centres, boxes[place, 2:]), dim=1),
         classes=batch.classes[objects],
+    )
+
+
+class HeadTargets(NamedTuple):
+    """What the whole head is trained on: the P assigned places of all levels, the finest level's first.
+
+    The objectness target is set at G <= P of them: of several objects at one place the last counts.
+    """
+
+    counts: tuple[int, ...]  # places of each level, P together
+    place: tuple[torch.Tensor, ...]  # image, anchor, cell_y, cell_x: each (P,) int64
+    classes: torch.Tensor  # (P,) int64
+    goal_cell: torch.Tensor  # (G,) int64, counted through all levels' (B, A, H, W), one after the other
+    goal_place: torch.Tensor  # (G,) int64, 0..P-1
+    boxes_cells: torch.Tensor  # (P, 4) cx cy w h in cells; the centre relative to the place's own cell
+    anchors_cells: torch.Tensor  # (P, 2) width and height of the place's anchor, in cells
+
+    def by_level(self, rows: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """The rows (P, ...) of all places as those of each level."""
+        return torch.split(rows, list(self.counts))
+
+    def places_by_level(self) -> Iterator[tuple[torch.Tensor, ...]]:
+        """Four indices into each level's (B, A, H, W)."""
+        image, anchor, cell_y, cell_x = map(self.by_level, self.place)
+        return zip(image, anchor, cell_y, cell_x, strict=True)
+
+    def on(self, device: torch.device) -> HeadTargets:
+        """The targets on ``device``: two copies, of integers and of floats, for which the host does not wait."""
+        integers = (*self.place, self.classes, self.goal_cell, self.goal_place)
+        parts = torch.split(sent(torch.cat(integers), device), [len(each) for each in integers])
+        floats = sent(torch.cat((self.boxes_cells, self.anchors_cells), dim=1), device)
+        classes, goal_cell, goal_place = parts[4:]
+        return HeadTargets(self.counts, parts[:4], classes, goal_cell, goal_place, floats[:, :4], floats[:, 4:])
+
+
+def head_targets(
+    levels: Sequence[LevelTargets], shapes: Sequence[torch.Size], anchors_cells: Sequence[torch.Tensor]
+) -> HeadTargets:
+    """The levels' targets together.
+
+    Args:
+        levels: as `assign_targets` gives them.
+        shapes: (B, A, H, W) of each level.
+        anchors_cells: (A, 2) of each level, width and height in its cells.
+    """
+    image, anchor, cell_y, cell_x, boxes_cells, classes = (torch.cat(parts) for parts in zip(*levels, strict=True))
+    cells, before = [], 0
+    for own, (images, anchors, rows, columns) in zip(levels, shapes, strict=True):
+        cells.append(((own.image * anchors + own.anchor) * rows + own.cell_y) * columns + own.cell_x + before)
+        before += images * anchors * rows * columns
+    cell, place = torch.cat(cells).sort(stable=True)
+    is_last = torch.ones_like(cell, dtype=torch.bool)
+    is_last[:-1] = cell[1:] != cell[:-1]
+    return HeadTargets(
+        counts=tuple(len(own.classes) for own in levels),
+        place=(image, anchor, cell_y, cell_x),
+        classes=classes,
+        goal_cell=cell[is_last],
+        goal_place=place[is_last],
+        boxes_cells=boxes_cells,
+        anchors_cells=torch.cat([sizes[own.anchor] for own, sizes in zip(levels, anchors_cells, strict=True)]),
     )

@@ -81,6 +81,13 @@ def placed(model: Module, device: torch.device) -> Module:
     return model.to(device).to(memory_format=torch.channels_last)
 
 
+def sent(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on ``device``; a GPU takes it from page-locked memory, and the host does not wait for it."""
+    if device.type != "cuda":
+        return values.to(device)
+    return values.pin_memory().to(device, non_blocking=True)
+
+
 def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractContextManager[None]:
     """Autocast to ``dtype`` for the model's forward pass; nothing for fp32."""
     if dtype == torch.float32:
