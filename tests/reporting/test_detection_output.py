@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -132,10 +133,12 @@ def test_what_cannot_be_written_is_one_line(tmp_path: Path) -> None:
 
 
 def test_what_is_drawn_beside_the_boxes() -> None:
-    style = drawing_style(DetectConfig(line_thickness=5, hide_labels=True))
-    assert (style.line_width, style.names, style.scores) == (5, False, True)
-    style = drawing_style(DetectConfig(hide_conf=True))
-    assert (style.line_width, style.names, style.scores) == (None, True, False)
+    photo = image("a.png")
+    style = drawing_style(DetectConfig(line_thickness=5, hide_labels=True), photo)
+    assert (style.line_width, style.tags, style.scores, style.steady) == (5, "none", True, False)
+    style = drawing_style(DetectConfig(hide_conf=True), replace(photo, video=VIDEO))
+    assert (style.line_width, style.tags, style.scores, style.steady) == (None, "auto", False, True)
+    assert drawing_style(DetectConfig(tags="all"), photo).tags == "all"
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])

@@ -89,3 +89,12 @@ def test_crops(results: HubResults, tmp_path: Path) -> None:
     files = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.rglob("*.jpg"))
     assert files == [f"exp/crops/{name}.jpg" for name in ("cat/a", "dog/a", "dog/a2")]
     assert len(results.crop(save=False, save_dir=tmp_path / "other")) == 3 and not (tmp_path / "other").exists()
+
+
+def test_tags_of_rendered_images(results: HubResults) -> None:
+    auto, every, none = (results.render(tags=tags)[0] for tags in ("auto", "all", "none"))
+    assert (auto != none).any() and (every != none).any() and (auto != every).any()
+    assert (results.render(labels=False)[0] == none).all()
+    for labels, tags in ((False, "all"), (True, "some")):
+        with pytest.raises(ValueError, match=f"labels={labels}, tags='{tags}'"):
+            results.render(labels, tags)

@@ -181,8 +181,8 @@ def test_images_in_which_two_models_differ(tmp_path: Path, images: DetectionData
     assert write_found_alone(tmp_path / "same", images, first, first) == 0 and not (tmp_path / "same").exists()
     assert write_found_alone(tmp_path / "alone", images, first, second) == 1
     drawn = cv2.imread(str(tmp_path / "alone" / "0.jpg"))
-    assert drawn is not None and drawn.shape == (200, 406, 3)
-    touched = np.abs(drawn.astype(int) - 90).max(axis=2) > 40
+    assert drawn is not None and drawn.shape == (200 + 19, 406, 3)  # and a legend of one row
+    touched = np.abs(drawn[:200].astype(int) - 90).max(axis=2) > 40
     left, right = touched[:, :200], touched[:, 206:]
     frames = [(slice(13, 16), slice(15, 26)), (slice(13, 16), slice(55, 66)), (slice(8, 11), slice(110, 131))]
     # Upper edges of the objects: the first is the first model's alone, the second both found, the third the other's.

@@ -105,7 +105,11 @@ def test_what_is_drawn(folder: Path) -> None:
     common = ("--source", folder / "images" / "b.png", "--max-det", 1)
     plain, bare, thick = (
         cv2.imread(str(detect(folder, *common, *flags).folder / "b.png"))
-        for flags in ((), ("--hide-labels", "--hide-conf"), ("--hide-labels", "--hide-conf", "--line-thickness", 6))
+        for flags in (
+            ("--tags", "all"),
+            ("--hide-labels", "--hide-conf"),
+            ("--hide-labels", "--hide-conf", "--line-thickness", 6),
+        )
     )
     original = cv2.imread(str(folder / "images" / "b.png"))
     assert original is not None and plain is not None and bare is not None and thick is not None
@@ -119,9 +123,20 @@ def test_hide_labels_hides_the_score_too(folder: Path) -> None:
     common = ("--source", folder / "images" / "b.png", "--max-det", 1)
     tagged, hidden, bare, named = (
         (detect(folder, *common, *flags).folder / "b.png").read_bytes()
-        for flags in ((), ("--hide-labels",), ("--hide-labels", "--hide-conf"), ("--hide-conf",))
+        for flags in (("--tags", "all"), ("--hide-labels",), ("--tags", "none"), ("--tags", "all", "--hide-conf"))
     )
     assert hidden == bare and len({tagged, bare, named}) == 3
+
+
+def test_tags(folder: Path, tmp_path: Path) -> None:
+    large = cv2.resize(np.asarray(cv2.imread(str(folder / "images" / "b.png"))), (480, 320))
+    cv2.imwrite(str(tmp_path / "b.png"), large)
+    auto, every, none = (
+        np.asarray(cv2.imread(str(detect(folder, "--source", tmp_path / "b.png", "--tags", tags).folder / "b.png")))
+        for tags in ("auto", "all", "none")
+    )
+    beside = [(image != none).any(axis=2).sum() for image in (auto, every)]
+    assert 0 < beside[0] < beside[1]
 
 
 def test_video_gives_the_boxes_of_its_images(folder: Path, labelled: Path) -> None:

@@ -10,6 +10,8 @@ from utils.config.command_line import flag
 from utils.config.shared_flags import IMGSZ_ALIASES, LONGEST_SIDE, MOST_DETECTIONS
 from utils.user_error import UsageError
 
+TAGS = ("auto", "all", "none")  # beside boxes
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DetectConfig:
@@ -93,7 +95,14 @@ class DetectConfig:
         at_least=1,
         at_most=100,
     )
-    hide_labels: bool = flag(False, "draw boxes alone, without names and scores", group="Output")
+    tags: str = flag(
+        "auto",
+        "names and scores beside boxes: where they hide no other object, with a legend of the rest (auto), "
+        "at every box (all), nowhere (none)",
+        group="Output",
+        choices=TAGS,
+    )
+    hide_labels: bool = flag(False, "draw boxes alone, the same as --tags none", group="Output")
     hide_conf: bool = flag(False, "draw names without scores", group="Output")
     project: str = flag("runs/detect", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
@@ -101,5 +110,7 @@ class DetectConfig:
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)
+        if self.hide_labels and self.tags == "all":
+            raise UsageError("--hide-labels --tags all: contradict each other; leave one out")
         if self.visualize and (self.augment or self.slice is not None or len(self.weights) > 1):
             raise UsageError("--visualize: shows one network on whole images; leave out --augment and --slice")

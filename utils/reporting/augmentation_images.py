@@ -16,11 +16,10 @@ from utils.config.hyperparameters import Hyperparameters
 from utils.dataset.augmentation import Augmentation
 from utils.dataset.demo_scenes import NAMES, SceneSize, write_demo_scenes, write_image
 from utils.dataset.detection_dataset import open_dataset
-from utils.reporting.box_drawing import DrawingStyle
-from utils.reporting.labelled_images import draw_labels
+from utils.reporting.box_drawing import DrawingStyle, draw_labels
 
 SIDE = 416  # pixels
-STYLE = DrawingStyle(line_width=1, names=False)
+STYLE = DrawingStyle(line_width=1, tags="none")
 NONE = Hyperparameters(hsv_h=0, hsv_s=0, hsv_v=0, translate=0, scale=0, fliplr=0, mosaic=0)
 # File name -> what is changed against no augmentation at all.
 SHOWN: dict[str, dict[str, float]] = {

@@ -13,11 +13,12 @@ from utils.dataset.image_checks import ImagePair
 from utils.dataset.image_files import ImageReadError
 from utils.dataset.inspect import AP_S_BORDER, BORDERS, Inspection, PartInspection
 from utils.geometry.records import Labels
+from utils.reporting.box_drawing import draw_labels
 from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
 from utils.reporting.image_grid import image_grid
-from utils.reporting.labelled_images import captioned_cut, draw_labels
+from utils.reporting.labelled_images import captioned_cut
 from utils.runtime.atomic_files import write_text
 
 PAGE, FIGURES, PROBLEMS = "report.html", "inspection.json", "problems.txt"

@@ -38,9 +38,10 @@ class FoundInFrame:
     names: Sequence[str]
 
 
-def drawing_style(config: DetectConfig) -> DrawingStyle:
-    """How ``config`` wants boxes drawn."""
-    return DrawingStyle(config.line_thickness, names=not config.hide_labels, scores=not config.hide_conf)
+def drawing_style(config: DetectConfig, frame: Frame) -> DrawingStyle:
+    """How ``config`` wants the boxes of a frame drawn."""
+    tags = "none" if config.hide_labels else config.tags
+    return DrawingStyle(config.line_thickness, tags, scores=not config.hide_conf, steady=frame.video is not None)
 
 
 class DetectionOutput:
@@ -51,7 +52,6 @@ class DetectionOutput:
         self.folder = folder
         self.config = config
         self.names = OutputNames(known)
-        self._style = drawing_style(config)
         self._crops = CropFiles(folder / "crops")
         self._videos: dict[Path, VideoOutput] = {}
         self._last_video: Path | None = None
@@ -90,7 +90,8 @@ class DetectionOutput:
             if self._dataset:
                 self._dataset.write(title, frame.number, detections, found.names)
             if not self.config.nosave:
-                self._write_annotated(frame, draw_detections(frame.image, detections, found.names, self._style))
+                style = drawing_style(self.config, frame)
+                self._write_annotated(frame, draw_detections(frame.image, detections, found.names, style))
         except OSError as error:
             raise UserError(f"{error.filename or self.folder}: cannot be written: {error.strerror or error}") from error
 

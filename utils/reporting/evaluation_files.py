@@ -11,7 +11,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import cv2
 import numpy as np
 
 from utils.dataset.coco_annotations import NO_CLASS, ImageAnnotations
@@ -21,7 +20,7 @@ from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Batch, Detections, Labels, Predictions
-from utils.reporting.box_drawing import draw_detections
+from utils.reporting.box_drawing import marked_detections, marked_labels
 from utils.reporting.curve_plots import (
     plot_confusion_matrix,
     plot_curves,
@@ -35,8 +34,7 @@ from utils.reporting.detection_files import (
     write_image,
     write_label_file,
 )
-from utils.reporting.image_grid import image_grid
-from utils.reporting.labelled_images import batch_mosaic, draw_labels
+from utils.reporting.labelled_images import DRAWN_SCORE, batch_mosaic, marked_images, reduced
 from utils.runtime.atomic_files import write_text
 
 if TYPE_CHECKING:  # a training run draws no analysis and need not load what makes one
@@ -45,7 +43,6 @@ if TYPE_CHECKING:  # a training run draws no analysis and need not load what mak
 DRAWN_BATCHES = 3
 SAMPLES = 4  # images in sample*.jpg
 SAMPLE_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
-DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
 AREA_HEADER = ("Instances", "AP", "AP50", "AR100")
 YOLOV5_HEADER = ("Images", "Instances", "P", "R", "mAP50", "mAP50-95")
 THRESHOLD_HEADER = ("best F1", "P >= 0.9", "R >= 0.9")
@@ -122,9 +119,8 @@ class BatchImages(EvaluationObserver):
     def on_batch(self, number: int, batch: Batch, predictions: Predictions, detections: Sequence[Detections]) -> None:
         if number >= DRAWN_BATCHES:
             return
-        sure = [found.above(DRAWN_SCORE) for found in detections]
         write_image(self.folder / f"val_batch{number}_labels.jpg", batch_mosaic(batch, self.names))
-        write_image(self.folder / f"val_batch{number}_pred.jpg", batch_mosaic(batch, self.names, sure))
+        write_image(self.folder / f"val_batch{number}_pred.jpg", batch_mosaic(batch, self.names, detections))
 
 
 class SampleImages(EvaluationObserver):
@@ -143,12 +139,12 @@ class SampleImages(EvaluationObserver):
             return
         image = self.images.source_image(index)
         scale = min(1.0, SAMPLE_SIDE / max(labels.size))
-        if scale < 1:
-            size = (max(round(labels.size.width * scale), 1), max(round(labels.size.height * scale), 1))
-            image = cv2.resize(image, size, interpolation=cv2.INTER_AREA)
-        true = draw_labels(image, labels.scaled(scale), self.names)
-        found = draw_detections(image, detections.above(DRAWN_SCORE).scaled(scale), self.names)
-        write_image(self.folder / f"sample{self.number_of[index]}.jpg", image_grid([true, found], columns=2, gap=6))
+        marks = [
+            marked_labels(labels.scaled(scale), self.names),
+            marked_detections(detections.above(DRAWN_SCORE).scaled(scale), self.names),
+        ]
+        drawn = marked_images([reduced(image, scale)] * 2, marks, columns=2, gap=6)
+        write_image(self.folder / f"sample{self.number_of[index]}.jpg", drawn)
 
 
 def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: ErrorAnalysis | None = None) -> None:

@@ -15,6 +15,7 @@ import pandas as pd
 import torch
 from PIL import Image
 
+from utils.config.detect_flags import TAGS
 from utils.geometry.boxes import xyxy_to_cxcywh
 from utils.geometry.records import Detections
 from utils.inference.image_inputs import NamedImage
@@ -119,18 +120,27 @@ class HubResults:
             for image, each in zip(self._images, self.detections, strict=True)
         ]
 
-    def render(self, labels: bool = True) -> list[np.ndarray]:
-        """Images (H, W, 3) uint8 RGB with the boxes drawn; ``ims`` becomes the same."""
-        style = DrawingStyle(names=labels, scores=labels)
+    def render(self, labels: bool = True, tags: str = "auto") -> list[np.ndarray]:
+        """Images (H, W, 3) uint8 RGB with the boxes drawn; ``ims`` becomes the same.
+
+        Names and scores stand where they hide no other object, with a legend of the rest; ``tags="all"``: at every box;
+        ``tags="none"`` or ``labels=False``: nowhere.
+
+        Raises:
+            ValueError: other ``tags``, or ``labels=False`` with ``tags="all"``.
+        """
+        if tags not in TAGS or (tags == "all" and not labels):
+            raise ValueError(f"labels={labels}, tags={tags!r}: tags are one of {', '.join(TAGS)}, without labels none")
+        style = DrawingStyle(tags=tags if labels else "none")
         self.ims = [
             draw_detections(image.pixels, each, self._name_list, style)
             for image, each in zip(self._images, self.detections, strict=True)
         ]
         return self.ims
 
-    def show(self, labels: bool = True) -> None:
-        """Show the drawn images, in the notebook or in the system's viewer; without a display, say so."""
-        drawn = [Image.fromarray(image) for image in self.render(labels)]
+    def show(self, labels: bool = True, tags: str = "auto") -> None:
+        """Show the images of ``render``, in the notebook or in the system's viewer; without a display, say so."""
+        drawn = [Image.fromarray(image) for image in self.render(labels, tags)]
         notebook = sys.modules.get("IPython")
         if notebook is not None and notebook.get_ipython() is not None:
             for image in drawn:
@@ -141,10 +151,19 @@ class HubResults:
         else:
             LOGGER.warning("there is no display here; results.save() writes the images")
 
-    def save(self, labels: bool = True, save_dir: str | Path = "runs/detect/exp", exist_ok: bool = False) -> Path:
-        """Write the drawn images under their names to ``save_dir``, or with a number if it is there; the folder."""
+    def save(
+        self,
+        labels: bool = True,
+        save_dir: str | Path = "runs/detect/exp",
+        exist_ok: bool = False,
+        tags: str = "auto",
+    ) -> Path:
+        """Write the images of ``render`` under their names to ``save_dir``, or with a number if it is there.
+
+        The folder is returned.
+        """
         folder = _new_folder(save_dir, exist_ok)
-        for image, name in zip(self.render(labels), self._file_names(), strict=True):
+        for image, name in zip(self.render(labels, tags), self._file_names(), strict=True):
             write_image(folder / name, image)
         return folder
 

@@ -10,27 +10,27 @@ import cv2
 import numpy as np
 from PIL import Image, ImageDraw
 
+from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Detections, Labels
 from utils.reporting.box_drawing import (
     DARK,
     DEFAULT_STYLE,
     SMALLEST_FONT,
-    DrawingStyle,
+    BoxDrawing,
+    MarkedBoxes,
     class_color,
-    draw_boxes,
-    draw_detections,
+    class_strokes,
     drawable,
     font_of,
+    legend_entries,
+    legend_strip,
+    marked_detections,
+    marked_labels,
+    text_size,
 )
 from utils.reporting.image_grid import image_grid
 
-
-def draw_labels(
-    image: np.ndarray, labels: Labels, names: Sequence[str], style: DrawingStyle = DEFAULT_STYLE
-) -> np.ndarray:
-    """A copy of ``image`` (H, W, 3) uint8 RGB with ground truth, whose boxes are in its pixels."""
-    captions = [names[kind] if style.names else "" for kind in labels.classes.tolist()]
-    return draw_boxes(image, labels.boxes, labels.classes, captions, style)
+DRAWN_SCORE = 0.25  # detections below are not drawn; an evaluation keeps many of next to no score
 
 
 def captioned_cut(
@@ -60,32 +60,59 @@ def batch_mosaic(
     Args:
         batch: as loaded, images uint8.
         names: of the classes.
-        predictions: detections in network pixels, one per image; those below 0.25 are left out.
+        predictions: detections in network pixels, one per image; those below ``DRAWN_SCORE`` are left out.
         most: images at most.
-        longest_side: of the result, pixels; larger mosaics are scaled down before boxes are drawn.
+        longest_side: of the result without its legend, pixels; larger mosaics are scaled down before boxes are drawn.
     """
     count = min(len(batch.paths), most)
     columns = math.ceil(math.sqrt(count))
     rows = math.ceil(count / columns)
     scale = min(1.0, longest_side / max(columns * batch.size.width, rows * batch.size.height))
-    height, width = round(batch.size.height * scale), round(batch.size.width * scale)
-    cells = []
-    for place in range(count):
-        image = np.ascontiguousarray(batch.images[place].permute(1, 2, 0).numpy())
-        if scale < 1:
-            image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
-        if predictions is not None:
-            found = predictions[place]
-            sure = found.scores > 0.25
-            found = replace(found, boxes=found.boxes[sure], scores=found.scores[sure], classes=found.classes[sure])
-            image = draw_detections(image, replace(found, boxes=found.boxes * scale), names)
-        else:
-            own = batch.image_index == place
-            kinds = batch.classes[own].numpy()
-            boxes = batch.boxes[own].numpy() * scale
-            image = draw_boxes(image, boxes, kinds, [names[kind] for kind in kinds], DEFAULT_STYLE)
-        cells.append(_with_title(image, batch.paths[place].name))
-    return image_grid(cells, columns)
+    marks = [
+        marked_labels(_labels_of(batch, place).scaled(scale), names)
+        if predictions is None
+        else marked_detections(predictions[place].above(DRAWN_SCORE).scaled(scale), names)
+        for place in range(count)
+    ]
+    images = [reduced(np.ascontiguousarray(batch.images[place].permute(1, 2, 0).numpy()), scale) for place in range(count)]
+    return marked_images(images, marks, columns, titles=[path.name for path in batch.paths[:count]])
+
+
+def marked_images(
+    images: Sequence[np.ndarray],
+    marks: Sequence[MarkedBoxes],
+    columns: int,
+    *,
+    gap: int = 0,
+    titles: Sequence[str] | None = None,
+) -> np.ndarray:
+    """Images (h, w, 3) uint8 RGB in a grid, each with its boxes, and one legend below all (H, W, 3)."""
+    strokes = class_strokes(kind for one in marks for kind in one.kinds)  # the same in all images
+    drawings = [
+        BoxDrawing(FrameSize(*image.shape[:2]), replace(one, strokes=strokes), DEFAULT_STYLE)
+        for image, one in zip(images, marks, strict=True)
+    ]
+    cells = [drawing.on(image) for image, drawing in zip(images, drawings, strict=True)]
+    if titles is not None:
+        cells = [_with_title(cell, title) for cell, title in zip(cells, titles, strict=True)]
+    grid = image_grid(cells, columns, gap)
+    strip = legend_strip(legend_entries(drawings), grid.shape[1], text_size(max(grid.shape[:2])))
+    return np.concatenate((grid, strip))
+
+
+def reduced(image: np.ndarray, scale: float) -> np.ndarray:
+    """The image at ``scale`` of its size, 1 at most."""
+    if scale >= 1:
+        return image
+    height, width = (max(round(side * scale), 1) for side in image.shape[:2])
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
+
+
+def _labels_of(batch: Batch, place: int) -> Labels:
+    """The labels of one image, in pixels of the network's frame."""
+    own = batch.image_index == place
+    classes = batch.classes[own].numpy()
+    return Labels(batch.boxes[own].numpy(), classes, (None,) * len(classes), batch.size)
 
 
 def _with_title(image: np.ndarray, title: str) -> np.ndarray:

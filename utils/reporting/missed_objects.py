@@ -16,9 +16,10 @@ from utils.evaluation.evaluation_report import EvaluationReport
 from utils.geometry.boxes import clip_boxes, pairwise_iou, xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
+from utils.reporting.box_drawing import MarkedBoxes, marked_labels
 from utils.reporting.detection_files import write_image
 from utils.reporting.image_grid import image_grid
-from utils.reporting.labelled_images import captioned_cut, draw_labels
+from utils.reporting.labelled_images import captioned_cut, marked_images, reduced
 
 COLUMNS = 8  # objects of each range of sizes
 CELL = 180  # pixels
@@ -110,20 +111,19 @@ def write_found_alone(folder: Path, images: DetectionDataset, first: EvaluationR
             image = None
         if image is None:
             continue
-        sides = [_objects_drawn(image, first, np.flatnonzero(rows & (truth.images == index))) for rows in alone]
+        scale = min(1.0, COMPARED_SIDE / max(image.shape[:2]))
+        marks = [
+            _marked_objects(first, np.flatnonzero(rows & (truth.images == index)), FrameSize(*image.shape[:2]), scale)
+            for rows in alone
+        ]
         folder.mkdir(exist_ok=True)
-        write_image(folder / f"{written}.jpg", image_grid(sides, columns=2, gap=6))
+        write_image(folder / f"{written}.jpg", marked_images([reduced(image, scale)] * 2, marks, columns=2, gap=6))
         written += 1
     return written
 
 
-def _objects_drawn(image: np.ndarray, report: EvaluationReport, rows: np.ndarray) -> np.ndarray:
-    """A copy of the image, reduced where it is large, with these rows of the truth."""
-    size = FrameSize(*image.shape[:2])
+def _marked_objects(report: EvaluationReport, rows: np.ndarray, size: FrameSize, scale: float) -> MarkedBoxes:
+    """These rows of the truth, in an image of ``size`` that is reduced by ``scale``."""
     boxes = clip_boxes(report.truth.boxes[rows], *size).astype(np.float32)
     labels = Labels(boxes, report.truth.classes[rows], (None,) * len(rows), size)
-    scale = min(1.0, COMPARED_SIDE / max(size))
-    if scale < 1:
-        reduced = (max(round(size.width * scale), 1), max(round(size.height * scale), 1))
-        image = cv2.resize(image, reduced, interpolation=cv2.INTER_AREA)
-    return draw_labels(image, labels.scaled(scale), report.names)
+    return marked_labels(labels.scaled(scale), report.names)

@@ -182,7 +182,8 @@ class _Run:
 
     def _show(self, item: FoundInFrame) -> None:
         if self.window is not None:
-            drawn = draw_detections(item.frame.image, item.detections, item.names, drawing_style(self.config))
+            style = drawing_style(self.config, item.frame)
+            drawn = draw_detections(item.frame.image, item.detections, item.names, style)
             self.window.show(item.frame.path.name, drawn)
 
     def _stopped(self) -> bool:
