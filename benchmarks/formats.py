@@ -27,7 +27,7 @@ from utils.config.dataset_yaml import read_dataset_yaml
 from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import ExportPrecision, ExportSettings
-from utils.exporting.formats import FORMATS
+from utils.exporting.formats import FORMATS, file_beside
 from utils.exporting.quantization import Accuracy, Int8Data
 from utils.exporting.verification import size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
@@ -104,12 +104,11 @@ class Exports:
                 (file,) = export_model(self.weights, [kind], settings, CPU, (), self.data)
             except UserError as error:
                 return f"{name}: {error}"
-            file.path.rename(place)  # the next precision of the format would take its place
             accuracy = file.accuracy[1] if file.accuracy else None
         return Form(name, partial(load_backend, place, CPU), size_in_megabytes(place), accuracy=accuracy)
 
     def place(self, kind: str, precision: ExportPrecision = "fp32") -> Path:
-        return self.weights.with_name(f"{precision}{FORMATS[kind].ending}")
+        return file_beside(self.weights, kind, replace(self.settings, precision=precision))
 
     def forms(self) -> Iterator[Form | str]:
         """The files that are made here, and the further ways to run them."""

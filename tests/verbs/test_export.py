@@ -140,7 +140,7 @@ def test_embedded_suppression(tmp_path: Path, agnostic: bool) -> None:
     weights = write_small_checkpoint(tmp_path / "a.pt")
     suppression = EmbeddedSuppression(0.3, 0.45, 20, 50, agnostic)
     (file,) = export_model(weights, ["onnx"], ExportSettings(FRAME, dynamic=True, suppression=suppression), CPU)
-    assert file.path == tmp_path / "a.onnx"
+    assert file.path == tmp_path / "a_nms.onnx"
     found = load_backend(file.path, CPU).predict(torch.rand(2, 3, *FRAME))
     assert found.boxes.shape == (2, 50, 4)
     assert (found.objectness > 0.3).any(1).all()

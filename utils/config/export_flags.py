@@ -37,12 +37,12 @@ class ExportConfig:
     opset: int | None = flag(
         None, "ONNX operator set; without it 17, or 18 where a graph needs it", group="Output", at_least=11, at_most=23
     )
-    half: bool = flag(False, "weights in FP16 (onnx, openvino, engine)", group="Output")
-    int8: bool = flag(False, "quantize to INT8 with the images of --data (onnx, openvino)", group="Output")
+    half: bool = flag(False, "weights in FP16 (onnx, openvino, engine): *_fp16", group="Output")
+    int8: bool = flag(False, "quantize to INT8 with the images of --data (onnx, openvino): *_int8", group="Output")
     data: str = flag("", "dataset YAML whose images the check uses; '' takes noise", group="Check")
     workspace: int = flag(4, "GiB of memory for building an engine", group="TensorRT", at_least=1, at_most=1024)
     verbose: bool = flag(False, "TensorRT's whole log while it builds an engine", group="TensorRT")
-    nms: bool = flag(False, "embed suppression in the ONNX graph", group="Suppression")
+    nms: bool = flag(False, "embed suppression in the ONNX graph: *_nms.onnx", group="Suppression")
     agnostic_nms: bool = flag(False, "one class per box, suppressed across classes", group="Suppression")
     topk_per_class: int = flag(100, "most detections per class and image", group="Suppression", at_least=1)
     topk_all: int = flag(100, "most detections per image", group="Suppression", at_least=1)

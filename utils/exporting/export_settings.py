@@ -39,3 +39,9 @@ class ExportSettings:
     def input_shape(self) -> tuple[int, int, int, int]:
         """``(B, 3, H, W)``."""
         return (self.batch_size, 3, *self.frame)
+
+    @property
+    def name_ending(self) -> str:
+        """What stands behind the stem of the weights' file in the export's: ``_fp16``, ``_int8``, then ``_nms``."""
+        precision = "" if self.precision == "fp32" else f"_{self.precision}"
+        return precision + ("_nms" if self.suppression is not None else "")

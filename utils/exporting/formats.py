@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import logging
 import tempfile
 import warnings
 from collections.abc import Callable, Iterator, Sequence
@@ -24,6 +25,8 @@ from utils.exporting.quantization import quantize_onnx, quantize_openvino
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
 from utils.inference.tensorrt_runtime import engine_name, tensorrt_module
 from utils.user_error import UsageError, UserError
+
+LOGGER = logging.getLogger(__name__)
 
 FEWEST_MOST_IMAGES = 8  # a free batch goes up to this, or to one more than --batch-size
 OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")  # the last is of OpenVINO's older converters
@@ -208,6 +211,11 @@ def check_settings(names: Sequence[str], settings: ExportSettings, device: torch
             raise UsageError(f"--include engine: {error}") from None
 
 
+def file_beside(weights: Path, name: str, settings: ExportSettings) -> Path:
+    """Where the export of ``weights`` in the format ``name`` goes: ``best_fp16.onnx`` for ``best.pt`` in FP16."""
+    return weights.with_name(weights.stem + settings.name_ending + FORMATS[name].ending)
+
+
 @contextmanager
 def folder_beside(final: Path) -> Iterator[Path]:
     """A folder on the file system of ``final`` to make the export in; it goes when the block ends.
@@ -227,7 +235,9 @@ def folder_beside(final: Path) -> Iterator[Path]:
 
 
 def put_in_place(fresh: Path, final: Path) -> None:
-    """Give ``fresh``, in a folder of `folder_beside`, its final name; an older export makes room."""
+    """Give ``fresh``, in a folder of `folder_beside`, its final name; an older export makes room, which is said."""
+    if final.exists():
+        LOGGER.info("%s: replaces an earlier export", final)
     if final.is_dir():
         final.replace(fresh.with_name(f"older-{final.name}"))  # goes with the folder that it is now in
     fresh.replace(final)

@@ -24,7 +24,7 @@ from utils.dataset.image_files import read_image
 from utils.dataset.image_lists import list_images
 from utils.exporting.classifier_export import export_classifier
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
-from utils.exporting.formats import FORMATS, check_formats, check_settings, folder_beside, put_in_place
+from utils.exporting.formats import FORMATS, check_formats, check_settings, file_beside, folder_beside, put_in_place
 from utils.exporting.onnx import embed_suppression
 from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data
 from utils.exporting.verification import (
@@ -113,7 +113,7 @@ def export_model(
     images: Sequence[np.ndarray] = (),
     int8_data: Int8Data | None = None,
 ) -> list[ExportedFile]:
-    """Write the detector in ``weights`` in every format, beside it, under its stem (INT8: with ``_int8`` behind it).
+    """Write the detector in ``weights`` in every format, beside it (``file_beside``).
 
     A file gets its final name only after it was loaded in its runtime and compared with the model on ``images``
     (H, W, 3) uint8 RGB (noise without any), suppression included if embedded.
@@ -191,7 +191,7 @@ def _export_one(
     int8_data: Int8Data | None,
 ) -> ExportedFile:
     chosen = FORMATS[name]
-    final = weights.with_name(weights.stem + ("_int8" if settings.precision == "int8" else "") + chosen.ending)
+    final = file_beside(weights, name, settings)
     with folder_beside(final) as folder:
         fresh = folder / final.name
         # A copy made first: an exporter that changes the model it is given must not change what it is compared with.
