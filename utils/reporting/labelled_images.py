@@ -74,7 +74,9 @@ def batch_mosaic(
         else marked_detections(predictions[place].above(DRAWN_SCORE).scaled(scale), names)
         for place in range(count)
     ]
-    images = [reduced(np.ascontiguousarray(batch.images[place].permute(1, 2, 0).numpy()), scale) for place in range(count)]
+    images = [
+        reduced(np.ascontiguousarray(batch.images[place].permute(1, 2, 0).numpy()), scale) for place in range(count)
+    ]
     return marked_images(images, marks, columns, titles=[path.name for path in batch.paths[:count]])
 
 
