@@ -9,8 +9,8 @@ import pytest
 
 from tests.shared_data import REPOSITORY
 
-CEILINGS = {"train": 14_700, "val": 12_500, "detect": 8_200, "classify.predict": 8_500}  # lines, imports included
-MOST_MODULES = 205
+CEILINGS = {"train": 15_800, "val": 13_300, "detect": 8_900, "classify.predict": 8_500}  # lines, imports included
+MOST_MODULES = 220
 FOLDERS = ("benchmarks", "classify", "models", "utils")
 
 
