@@ -29,7 +29,7 @@ from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.console_log import with_progress
-from utils.runtime.device import autocast, wait_for
+from utils.runtime.device import autocast, sent, wait_for
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.runtime.threads import read_ahead
 from utils.user_error import UserError
@@ -374,7 +374,7 @@ def labels_and_detections(batch: Batch, predictions: Predictions, settings: NmsS
     """The true objects of each image and what was found where none of them is, in network pixels.
 
     Labels enter suppression in front of the predictions (B, K), as boxes that are certain of their class. They are laid
-    out where the batch is, on the CPU, and go to the predictions' device together.
+    out where the batch is, on the CPU, and are sent to the predictions' device.
     """
     images, _, class_count = predictions.class_probs.shape
     most = int(torch.bincount(batch.image_index, minlength=images).max()) if len(batch.classes) else 0
@@ -387,5 +387,5 @@ def labels_and_detections(batch: Batch, predictions: Predictions, settings: NmsS
         objectness[place, :count] = 1
         class_probs[place, torch.arange(count), batch.classes[own]] = 1
     pairs = zip((boxes, objectness, class_probs), predictions, strict=True)
-    known = Predictions(*(torch.cat((added.to(found), found), dim=1) for added, found in pairs))
+    known = Predictions(*(torch.cat((sent(added, found.device), found), dim=1) for added, found in pairs))
     return non_max_suppression(known, settings, batch.size)

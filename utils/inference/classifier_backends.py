@@ -18,7 +18,7 @@ from utils.geometry.letterbox import middle_square
 from utils.geometry.records import normalized
 from utils.inference.graph_runtimes import open_graph
 from utils.inference.runtime_graph import RuntimeGraph
-from utils.runtime.device import placed, resolve_precision
+from utils.runtime.device import placed, resolve_precision, sent
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -121,6 +121,6 @@ def classify_images(
 ) -> list[ImagePrediction]:
     """Predictions for images (H, W, 3) uint8 RGB of any size, each seen as its middle square of ``side`` pixels."""
     squares = np.stack([middle_square(image, side) for image in images])
-    batch = normalized(torch.from_numpy(squares).permute(0, 3, 1, 2).to(device))
+    batch = normalized(sent(torch.from_numpy(squares).permute(0, 3, 1, 2), device))
     probabilities = backend.logits(batch).softmax(dim=1).cpu().numpy()
     return [ImagePrediction(row) for row in probabilities]

@@ -13,6 +13,7 @@ from utils.geometry.letterbox import FrameSize, LetterboxTransform, letterbox, p
 from utils.geometry.records import Detections
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.inference.torch_backend import DetectionBackend
+from utils.runtime.device import sent
 
 Prepared = TypeVar("Prepared")
 
@@ -102,4 +103,4 @@ def as_network_input(images: Sequence[np.ndarray], device: torch.device) -> torc
     """Tensor (B, 3, H, W) float32 0-1, channels_last, of same-sized images (H, W, 3) uint8 RGB."""
     # A stack of (H, W, 3) arrays, seen as (B, 3, H, W), lies in memory in channels_last order already.
     pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2)
-    return pixels.to(device, non_blocking=True).to(torch.float32).div_(255)
+    return sent(pixels, device).to(torch.float32).div_(255)
