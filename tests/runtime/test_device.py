@@ -9,6 +9,7 @@ from utils.runtime import device as module
 from utils.runtime.device import (
     autocast,
     describe_device,
+    measured_convolutions,
     placed,
     requested_precision,
     resolve_precision,
@@ -107,6 +108,16 @@ def test_autocast_changes_the_arithmetic_of_its_block_only() -> None:
     with autocast(CPU, torch.float32):
         assert (a @ a).dtype is torch.float32
     assert (a @ a).dtype is torch.float32
+
+
+@pytest.mark.parametrize(("device", "repeat", "expected"), [(GPU, True, True), (GPU, False, False), (CPU, True, False)])
+def test_convolutions_are_measured_where_sizes_repeat_on_a_gpu(
+    device: torch.device, repeat: bool, expected: bool
+) -> None:
+    with pytest.raises(ValueError), measured_convolutions(device, sizes_repeat=repeat):
+        assert torch.backends.cudnn.benchmark is expected
+        raise ValueError
+    assert torch.backends.cudnn.benchmark is False
 
 
 def test_weights_are_placed_channels_last() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -93,6 +94,20 @@ def autocast(device: torch.device, dtype: torch.dtype) -> contextlib.AbstractCon
     if dtype == torch.float32:
         return contextlib.nullcontext()
     return torch.autocast(device.type, dtype=dtype)
+
+
+@contextlib.contextmanager
+def measured_convolutions(device: torch.device, *, sizes_repeat: bool) -> Iterator[None]:
+    """Have cuDNN time its algorithms on the first batch of each size and keep the fastest, where ``sizes_repeat``.
+
+    Where nearly every batch has a size of its own, the trials would cost more than they save.
+    """
+    before = torch.backends.cudnn.benchmark
+    torch.backends.cudnn.benchmark = before or (sizes_repeat and device.type == "cuda")
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def wait_for(device: torch.device) -> None:

@@ -21,7 +21,7 @@ from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import Progress, counted
-from utils.runtime.device import describe_device, select_device
+from utils.runtime.device import describe_device, measured_convolutions, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.stop_signals import Stopped, stop_requests
 from utils.user_error import UserError
@@ -55,7 +55,11 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
         names = OutputNames(source.known)
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=("labels",))
         LOGGER.info("classifying with %s at %d px on %s", config.weights, side, describe_device(device))
-        with explained_failures(1, side), Progress(source.expected_frames(), "image", "classifying") as progress:
+        with (
+            explained_failures(1, side),
+            measured_convolutions(device, sizes_repeat=True),
+            Progress(source.expected_frames(), "image", "classifying") as progress,
+        ):
             for (frame,) in source.groups(1, lambda: stop.signal_number is not None):
                 start = time.perf_counter()
                 (prediction,) = classify_images(backend, [frame.image], side, device)

@@ -39,7 +39,7 @@ from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.atomic_files import atomic_file
 from utils.runtime.console_log import Progress, counted
-from utils.runtime.device import describe_device, select_device
+from utils.runtime.device import describe_device, measured_convolutions, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.runtime.stop_signals import Stopped, StopRequest, stop_requests
@@ -95,6 +95,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         LOGGER.info("detecting with %s on %s", " ".join(config.weights), describe_device(device))
         with (
             explained_failures(config.batch_size, max(config.imgsz)),
+            measured_convolutions(device, sizes_repeat=config.slice is not None or all(source.known.values())),
             DetectionOutput(folder, config, source.known) as output,
             _stop_requests() as stop,
         ):

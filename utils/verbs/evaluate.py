@@ -62,7 +62,7 @@ from utils.reporting.missed_objects import write_missed_objects
 from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory, write_problems
 from utils.runtime.console_log import counted
-from utils.runtime.device import describe_device, requested_precision, select_device
+from utils.runtime.device import describe_device, measured_convolutions, requested_precision, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.runtime.threads import useful_workers
@@ -278,7 +278,11 @@ class EvaluationSetup:
         config, tiles = self.config, self.tiles
         side = imgsz or config.imgsz
         frame = detector.frame(FrameSize(side, side))
-        with explained_failures(config.batch_size, max(frame)):
+        sizes_repeat = tiles is not None or self._whole_frame(detector)
+        with (
+            explained_failures(config.batch_size, max(frame)),
+            measured_convolutions(self.device, sizes_repeat=sizes_repeat),
+        ):
             if tiles is not None:
                 predictor = detector.predictor(self.settings.suppression, frame, tiles, config.batch_size)
                 readers = useful_workers(config.workers)
@@ -290,11 +294,15 @@ class EvaluationSetup:
                 backend = HalfPrecisionDetector(backend.model)
             return evaluate(backend, self._loader(detector, frame), self.settings, self.device, observers=observers)
 
+    def _whole_frame(self, detector: OpenedDetector) -> bool:
+        """Whether every image is padded to the whole frame, instead of to what its batch needs."""
+        return self.config.square or detector.backend.frame is not None
+
     def _loader(self, detector: OpenedDetector, frame: FrameSize) -> DetectionLoader:
         """Batches in frames that the detector takes."""
         config = self.config
         settings = LoaderSettings(config.batch_size, config.workers, pin_memory=self.device.type == "cuda")
         sort: SortKind = "quicksort" if config.as_yolov5 else "stable"
-        whole = frame if config.square or detector.backend.frame is not None else None
+        whole = frame if self._whole_frame(detector) else None
         stride = detector.backend.stride
         return evaluation_loader(self.images, max(frame), settings, stride=stride, frame=whole, sort=sort)

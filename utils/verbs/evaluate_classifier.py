@@ -15,7 +15,7 @@ from utils.loss.classification_loss import ClassificationLoss
 from utils.reporting.classification_files import accuracy_table, write_accuracy
 from utils.reporting.curve_plots import plot_confusion_matrix
 from utils.reporting.run_directory import new_run_directory, write_problems
-from utils.runtime.device import describe_device, select_device
+from utils.runtime.device import describe_device, measured_convolutions, select_device
 from utils.runtime.failures import explained_failures
 from utils.user_error import UserError
 
@@ -39,7 +39,7 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
     )
     write_problems(folder, part.problems)
     settings = LoaderSettings(config.batch_size, workers=config.workers, pin_memory=device.type == "cuda")
-    with explained_failures(config.batch_size, side):
+    with explained_failures(config.batch_size, side), measured_convolutions(device, sizes_repeat=True):
         loader = classification_evaluation_loader(part, side, settings)
         scoring = ClassificationSettings(backend.names, ClassificationLoss())
         report = evaluate_classifier(backend.logits, loader, scoring, device)
