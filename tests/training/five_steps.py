@@ -48,9 +48,9 @@ def main() -> None:
     gradients: list[dict[str, torch.Tensor]] = []
     add = LossMeter.add
 
-    def recorded(self: LossMeter, parts: torch.Tensor, epoch: int, step: int) -> None:
-        losses.append(parts.detach().clone())
-        add(self, parts, epoch, step)
+    def recorded(self: LossMeter, report: torch.Tensor, epoch: int, step: int) -> None:
+        losses.append(report[:-1].clone())
+        add(self, report, epoch, step)
 
     LossMeter.add = recorded  # type: ignore[method-assign]
     with joined_processes(config.device, config.local_rank) as ranks:

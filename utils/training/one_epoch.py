@@ -97,7 +97,8 @@ def train_one_epoch(
 ) -> EpochOutcome | None:
     """Train on every batch once; None when a stop was requested, whose epoch then counts as not begun.
 
-    With several processes, each has its part of every batch; they step, and stop, together.
+    With several processes, each has its part of every batch; they step, and stop, together. What a step reports is
+    read in the next one, behind its forward pass: read at once, a GPU would stand still until the host goes on.
 
     Raises:
         NonFiniteLoss: of a batch.
@@ -114,11 +115,14 @@ def train_one_epoch(
             batch = learner.multi_scale(batch, epoch, step)  # (B, 3, H', W'), boxes scaled with it
         with autocast(ranks.device, learner.precision):
             outputs = network(batch.images)  # detector: HeadMaps, per stride s (B, A, H/s, W/s, 5 + C); else (B, C)
+        if meter.read():  # the step before: its loss, and whether some process was asked to stop
+            return None
         parts = learner.loss(outputs, batch, ranks)  # scalars, means over images
         images = len(batch.images) * learner.images_per_frame * ranks.world
         loss = parts.total * (images if learner.sum_over_images else 1)  # scalar
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
-        meter.add(ranks.mean(torch.stack(tuple(parts))), epoch, step)  # (parts,)
+        stops = loss.new_full((), stop.signal_number is not None)
+        meter.add(ranks.mean(torch.stack((*parts, stops)).detach()), epoch, step)
         waiting += 1
         if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
             scaler.unscale_(optimizer)
@@ -129,9 +133,9 @@ def train_one_epoch(
             learner.average.update(learner.model)
             waiting = 0
         progress.advance(1, meter.text())
-        if ranks.any(stop.signal_number is not None):
+        if ranks.world == 1 and stop.signal_number is not None:  # several have to hear of it first
             return None
-    return EpochOutcome(meter.mean(), rates.groups)
+    return None if meter.read() else EpochOutcome(meter.mean(), rates.groups)
 
 
 class NonFiniteLoss(UserError):
@@ -145,24 +149,36 @@ class LossMeter:
         self.names = names
         self.sums = [0.0] * len(names)
         self.count = 0
+        self._unread: tuple[torch.Tensor, int, int] | None = None
 
-    def add(self, parts: torch.Tensor, epoch: int, step: int) -> None:
-        """Count one batch's loss, a tensor of its parts.
+    def add(self, report: torch.Tensor, epoch: int, step: int) -> None:
+        """Take one batch's report (parts + 1,): its loss by parts, and whether to stop, above 0 if so."""
+        self._unread = report, epoch, step
+
+    def read(self) -> bool:
+        """Count the batch that was added last; whether to stop.
 
         Raises:
-            NonFiniteLoss: it is NaN or infinite, which no later step mends.
+            NonFiniteLoss: its loss is NaN or infinite, which no later step mends.
         """
-        values = parts.tolist()
+        if self._unread is None:
+            return False
+        (report, epoch, step), self._unread = self._unread, None
+        *values, stops = report.tolist()
         if not all(map(math.isfinite, values)):
             shown = ", ".join(f"{name} {value:g}" for name, value in zip(self.names, values, strict=True))
             raise NonFiniteLoss(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
         self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
         self.count += 1
+        return bool(stops)
 
     def mean(self) -> tuple[float, ...]:
         return tuple(total / max(self.count, 1) for total in self.sums)
 
     def text(self) -> str:
+        """The means of what was read, empty before."""
+        if not self.count:
+            return ""
         return "  ".join(f"{name} {value:.4f}" for name, value in zip(self.names, self.mean(), strict=True))
 
 
