@@ -208,7 +208,13 @@ def class_names(value: object, path: Path) -> tuple[str, ...]:
 
 
 def checkpoint_fields(model: DetectionModel) -> dict[str, Any]:
-    """The part of our checkpoint that describes the model: tensors and plain values only."""
+    """The part of our checkpoint that is the model: tensors and plain values only."""
+    weights = {name: each.detach().cpu().clone() for name, each in model.state_dict().items()}
+    return {**model_description(model), "model": weights, "average": None}
+
+
+def model_description(model: DetectionModel) -> dict[str, Any]:
+    """The part of our checkpoint that says how to build the model, without its weights."""
     return {
         "schema": SCHEMA,
         "task": "detect",
@@ -216,6 +222,4 @@ def checkpoint_fields(model: DetectionModel) -> dict[str, Any]:
         "names": list(model.names),
         "anchors": model.anchors.detach().to("cpu", torch.float32).clone(),
         "strides": list(model.strides),
-        "model": {name: each.detach().cpu().clone() for name, each in model.state_dict().items()},
-        "average": None,
     }

@@ -74,10 +74,16 @@ class ProcessRanks:
         return bytes(everyone[: int(lengths[0]), 0].tolist()).decode("utf-8", errors="surrogateescape")
 
     def share(self, module: nn.Module) -> None:
-        """Give every process the writer's parameters and buffers."""
-        if self.world > 1:
-            for tensor in module.state_dict(keep_vars=True).values():
-                distributed.broadcast(tensor.data, src=0)
+        """Give every process the writer's parameters and buffers, those of one type together."""
+        if self.world == 1:
+            return
+        tensors = [tensor.data for tensor in module.state_dict(keep_vars=True).values()]
+        for dtype in dict.fromkeys(tensor.dtype for tensor in tensors):
+            own = [tensor for tensor in tensors if tensor.dtype == dtype]
+            flat = torch.cat([tensor.reshape(-1) for tensor in own])
+            distributed.broadcast(flat, src=0)
+            for tensor, part in zip(own, torch.split(flat, [tensor.numel() for tensor in own]), strict=True):
+                tensor.copy_(part.view(tensor.shape))
 
     @contextmanager
     def first_on_machine(self) -> Iterator[None]:

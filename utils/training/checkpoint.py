@@ -51,7 +51,7 @@ class RunState:
 
 
 class CheckpointContent(TypedDict):
-    """A checkpoint's keys, besides the task's ``model_fields``, of which two stand here too."""
+    """A checkpoint's keys, besides the task's ``model_fields``."""
 
     model: dict[str, torch.Tensor]
     average: dict[str, torch.Tensor] | None  # what may be None is so where nobody is to resume

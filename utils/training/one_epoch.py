@@ -113,6 +113,9 @@ def train_one_epoch(
         batch = batch.on(ranks.device)  # images (B, 3, H, W) float: 0-1 for a detector, normalized for a classifier
         if learner.multi_scale is not None:
             batch = learner.multi_scale(batch, epoch, step)  # (B, 3, H', W'), boxes scaled with it
+        waiting += 1
+        is_last = waiting >= rates.accumulate or step == steps - 1  # the epoch's last gradients are not carried over
+        exchange_gradients(network, ranks, now=is_last)
         with autocast(ranks.device, learner.precision):
             outputs = network(batch.images)  # detector: HeadMaps, per stride s (B, A, H/s, W/s, 5 + C); else (B, C)
         if meter.read():  # the step before: its loss, and whether some process was asked to stop
@@ -123,8 +126,7 @@ def train_one_epoch(
         scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         stops = loss.new_full((), stop.signal_number is not None)
         meter.add(ranks.mean(torch.stack((*parts, stops)).detach()), epoch, step)
-        waiting += 1
-        if waiting >= rates.accumulate or step == steps - 1:  # the epoch's last gradients are not carried over
+        if is_last:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM_LIMIT)
             scaler.step(optimizer)
@@ -189,7 +191,22 @@ def shared_network(model: nn.Module, ranks: ProcessRanks, *, sync_bn: bool) -> n
     """
     if sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
-    return model if ranks.world == 1 else DistributedDataParallel(model)
+    if ranks.world == 1:
+        return model
+    network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    # Equal at the start, which is enough: a step computes with the statistics of its own images, and the average's
+    # are shared after each epoch. As an argument of the constructor torch 2.14 deprecates it.
+    network.broadcast_buffers = False
+    return network
+
+
+def exchange_gradients(network: nn.Module, ranks: ProcessRanks, *, now: bool) -> None:
+    """Whether processes add up their gradients in the coming backward pass, or keep them for a later one.
+
+    On the CPU, where it costs little, they always do: sums in another order end in other digits.
+    """
+    if isinstance(network, DistributedDataParallel) and ranks.device.type == "cuda":
+        network.require_backward_grad_sync = now  # what DDP's no_sync() sets, around a block
 
 
 def gradient_scaler(device: torch.device, precision: torch.dtype) -> torch.amp.GradScaler:

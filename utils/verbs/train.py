@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from models.weights import checkpoint_fields, load_model
+from models.weights import load_model, model_description
 from models.yolo import DetectionModel
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.train_flags import QUAD, TrainConfig
@@ -88,7 +88,7 @@ class DetectionTask:
         return self.learner.model.class_count
 
     def model_fields(self) -> dict[str, object]:
-        return checkpoint_fields(self.learner.model)
+        return model_description(self.learner.model)
 
     def batches(self, epoch: int, class_scores: tuple[float, ...]) -> DetectionLoader:
         training, weights = self.images.training, None
