@@ -21,6 +21,7 @@ SCRIPTS = {
     ("classify", "val"): ("classify/val.py", "evaluate a classifier"),
     ("classify", "predict"): ("classify/predict.py", "classify images"),
     ("inspect",): ("utils/dataset/inspect/__main__.py", "look at a data set: sizes, faults, look-alikes"),
+    ("split",): ("utils/dataset/split/__main__.py", "make train, val and test of a folder of images and labels"),
 }
 USAGE = "\n".join(
     [

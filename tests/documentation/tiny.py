@@ -70,6 +70,7 @@ MODULES: dict[str, tuple[str, ...]] = {
     "models": ("--cfg", "yolov5n-spd.yaml"),
     "utils.dataset.demo_scenes": ("--root", "FOLDER/scenes", "--train", "1", "--val", "1"),
     "utils.dataset.inspect": ("--data", DATA, "--imgsz", str(SIDE)),
+    "utils.dataset.split": ("datasets/my", "--output", "FOLDER/split"),
     "utils.reporting.augmentation_images": ("FOLDER/augmentation",),
     "benchmarks coco_evaluation": ("--images", "20", "--rounds", "1"),
     "benchmarks classification_study": (

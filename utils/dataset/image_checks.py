@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -47,6 +47,17 @@ class ImageChecks:
     def readable(self) -> np.ndarray:
         """(F,) bool."""
         return np.array([bool(digest) for digest in self.digests], dtype=bool)
+
+    @property
+    def telling(self) -> np.ndarray:
+        """(F,) bool, images whose hash says something."""
+        bits = self.hashes.sum(axis=1)
+        telling: np.ndarray = self.readable & (bits >= FEATURELESS) & (bits <= HASH_SIDE**2 - FEATURELESS)
+        return telling
+
+    def distance(self, first: int, second: int) -> int:
+        """Bits of 256 in which the hashes of two images differ."""
+        return int((self.hashes[first] != self.hashes[second]).sum())
 
     def copies(self) -> list[list[int]]:
         """Groups of images whose files are the same byte for byte."""
@@ -125,15 +136,25 @@ def alike(first: ImageChecks, second: ImageChecks | None = None) -> list[ImagePa
     return sorted(pairs, key=lambda pair: (pair.distance, pair.first, pair.second))
 
 
+def all_alike(checks: ImageChecks, most_bits: int = NEAR) -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+    """Each image with the later ones (K,) whose hashes differ in at most ``most_bits``, and these distances (K,)."""
+    own = _signs(checks)
+    step = max(_COMPARISONS // max(len(own.rows), 1), 1)
+    for start in range(0, len(own.rows), step):
+        distance = (HASH_SIDE**2 - own.signs[start : start + step] @ own.signs[start:].T) / 2
+        near = np.triu(distance <= most_bits, 1)
+        for place in np.flatnonzero(near.any(axis=1)):
+            others = np.flatnonzero(near[place])
+            yield int(own.rows[start + place]), own.rows[start + others], distance[place, others]
+
+
 class _Signs(NamedTuple):
     signs: np.ndarray  # (K, 256) float32, 1 or -1
     rows: np.ndarray  # (K,) of the images whose hash says something
 
 
 def _signs(checks: ImageChecks) -> _Signs:
-    bits = checks.hashes.sum(axis=1)
-    telling = checks.readable & (bits >= FEATURELESS) & (bits <= HASH_SIDE**2 - FEATURELESS)
-    rows = np.flatnonzero(telling)
+    rows = np.flatnonzero(checks.telling)
     return _Signs(np.where(checks.hashes[rows], 1, -1).astype(np.float32), rows)
 
 

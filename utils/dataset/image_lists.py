@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from utils.dataset.image_files import IMAGE_SUFFIXES
 from utils.user_error import UserError
+
+_ROBOFLOW = re.compile(r"(.+)\.rf\.[0-9A-Za-z]{16,}")
 
 
 def list_images(sources: Sequence[Path], root: Path | None = None) -> list[Path]:
@@ -109,3 +112,9 @@ def other_label_file(image: Path) -> Path | None:
             break
     candidates.append(image.with_suffix(".txt"))
     return next((file for file in candidates if file.is_file()), None)
+
+
+def original_name(stem: str) -> str | None:
+    """The name of the image that Roboflow made this one of (``NAME.rf.HASH``), or None."""
+    match = _ROBOFLOW.fullmatch(stem)
+    return match[1] if match else None
