@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import filecmp
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 from utils.dataset.image_files import IMAGE_SUFFIXES
@@ -118,3 +119,28 @@ def original_name(stem: str) -> str | None:
     """The name of the image that Roboflow made this one of (``NAME.rf.HASH``), or None."""
     match = _ROBOFLOW.fullmatch(stem)
     return match[1] if match else None
+
+
+def shared_images(first: Iterable[Path], second: Iterable[Path]) -> list[tuple[Path, Path]]:
+    """Images of ``second`` that ``first`` has too, with these, as far as names tell.
+
+    The same file, a copy of its bytes under its name, or another version that Roboflow made of the same original.
+    Images that merely look alike are found by `utils.dataset.inspect`.
+    """
+    known: dict[str, Path] = {}
+    for path in first:
+        known[path.name] = known[str(path)] = known[original_name(path.stem) or path.name] = path
+    pairs = []
+    for path in second:
+        original = known.get(original_name(path.stem) or "")
+        same = known.get(str(path)) or original or known.get(path.name)
+        if same and (same in (path, original) or _same_bytes(same, path)):
+            pairs.append((same, path))
+    return pairs
+
+
+def _same_bytes(first: Path, second: Path) -> bool:
+    try:
+        return filecmp.cmp(first, second, shallow=False)
+    except OSError:
+        return False

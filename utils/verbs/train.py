@@ -19,6 +19,7 @@ from utils.config.train_flags import QUAD, TrainConfig
 from utils.dataset.available_dataset import available_dataset
 from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
+from utils.dataset.image_lists import shared_images
 from utils.dataset.training_loader import image_weights
 from utils.evaluation.evaluate import (
     VALIDATION_NMS,
@@ -50,6 +51,7 @@ from utils.reporting.evaluation_files import (
 )
 from utils.reporting.labelled_images import batch_mosaic
 from utils.reporting.run_directory import write_problems
+from utils.runtime.console_log import counted
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
@@ -134,6 +136,7 @@ class DetectionTask:
             LOGGER.info("%s: %s", part, index.summary())
         if not len(parts["val"].rows):
             LOGGER.warning("val: nothing to evaluate on: %s", self.images.evaluation.dataset.why_empty())
+        warn_of_shared_images(parts["train"].paths, parts["val"].paths, self.config.data)
         write_problems(folder, [problem for index in parts.values() for problem in index.problems])
         if self.config.noplots:
             return
@@ -251,6 +254,19 @@ def detection_task(
     if not albumentations_installed():
         LOGGER.info("albumentations is not installed: no blur, grey or CLAHE in the augmentation")
     return DetectionTask(config, hyp, learner, loss, images)
+
+
+def warn_of_shared_images(train: Sequence[Path], val: Sequence[Path], data: str) -> None:
+    """Say which of val's images a detector learns from, as far as names tell."""
+    shared = shared_images(train, val)
+    if shared and len(shared) == len(val) == len(train):  # on purpose, as in coco128
+        LOGGER.info("val has the same images as train: its figures say how well they are remembered, no more")
+    elif shared:
+        LOGGER.warning(
+            "val: %d of %s are train's too, such as %s: its figures will be too good; "
+            "python -m utils.dataset.split %s makes parts that share none",
+            *(len(shared), counted(len(val), "image"), shared[0][1], data),
+        )
 
 
 class _FrameChanges(EvaluationObserver):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -201,7 +202,8 @@ def _what_is_twice(found: Inspection) -> list[str]:
         seen = len({pair.second for pair in found.leak})
         said.append(
             f"{seen} of {len(val.index)} val images ({seen / len(val.index):.1%}) look the same as a train image: "
-            "val's figures will be too good; take these images out of one of the parts."
+            f"val's figures will be too good; python -m utils.dataset.split {shlex.quote(str(found.spec.file))} makes "
+            "other parts, which keep such images together."
         )
     copies = sum(len(group) - 1 for group in train.checks.copies()) if train.checks else 0
     near = len({pair.second for pair in train.near_copies}) - copies
