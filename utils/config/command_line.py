@@ -142,7 +142,7 @@ def _flags(config_type: type) -> Iterator[tuple[Field[Any], Any]]:
 
 def _argument(item: Field[Any], value_type: Any, spec: FlagSpec) -> dict[str, Any]:
     """Keywords of ``add_argument`` for one field."""
-    shown = "" if item.default in (None, False, "") else f" (default: {_plain(item.default)})"
+    shown = "" if item.default in (None, False, "", ()) else f" (default: {_plain(item.default)})"
     argument: dict[str, Any] = {"default": item.default, "help": (spec.help + shown).replace("%", "%%")}
     word = ""
     if typing.get_origin(value_type) in (types.UnionType, typing.Union):  # X | None, bool | X, X | Literal[word]
