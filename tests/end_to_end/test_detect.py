@@ -20,7 +20,7 @@ def test_without_a_source_it_takes_the_images_of_the_repository(tmp_path: Path) 
     weights = write_small_checkpoint(tmp_path / "small.pt")
     result = run_script("detect.py", "--weights", weights, "--project", tmp_path / "runs", folder=REPOSITORY)
     frames, last = result.stdout.splitlines()[-2:]
-    assert re.match(r"2 frames, [\d.]+ ms per frame: \d+ ", frames)
+    assert re.match(r"2 images, [\d.]+ ms per image: \d+ ", frames)
     assert last == f"results in {tmp_path}/runs/exp"
     assert len(list((tmp_path / "runs" / "exp").glob("*.jpg"))) == 2
 

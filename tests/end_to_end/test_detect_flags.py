@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import shutil
 from dataclasses import fields
 from pathlib import Path
 
@@ -27,6 +28,7 @@ from utils.verbs.detect import DetectionSummary, run_detection
 DEFAULTS: dict[str, object] = {
     "weights": ("yolov5s.pt",),
     "source": "data/images",
+    "recursive": False,
     "data": "data/coco128.yaml",
     "imgsz": (640,),
     "conf_thres": 0.25,
@@ -70,13 +72,14 @@ CONF = 0.92  # 0.0005 from the nearest score of what is detected here
 EFFECTS = {
     "weights": "test_an_ensemble_with_itself_finds_the_same",
     "source": "tests/inference/test_frame_sources.py",
+    "recursive": "test_recursive",
     "data": "test_names_of_a_file_without_names_come_from_data",
     "imgsz": f"{RUN}::test_size_is_rounded_to_the_stride",
     "conf_thres": "test_thresholds",
     "iou_thres": "test_thresholds",
     "max_det": f"{RUN}::test_thresholds_and_filters_reach_suppression",
     "device": "test_refusals",
-    "verbose": f"{RUN}::test_verbose_names_sources_without_objects",
+    "verbose": f"{RUN}::test_verbose_says_what_each_image_has",
     "view_img": "test_view_img",
     "save_txt": f"{RUN}::test_annotated_images_labels_and_crops",
     "save_format": "test_save_format",
@@ -338,7 +341,35 @@ def test_progress_is_logged_where_there_is_no_terminal(
     monkeypatch.setattr("utils.runtime.console_log.EVERY", 0.0)
     detect(folder)
     assert [line.split(",")[0] for line in caplog.messages if " per second" in line] == [
-        "detecting: 1 of 3 frames",
-        "detecting: 2 of 3 frames",
-        "detecting: 3 of 3 frames",
+        "detecting: 1 of 3 images",
+        "detecting: 2 of 3 images",
+        "detecting: 3 of 3 images",
     ]
+
+
+@pytest.mark.case("Sources", "an image of many tiles", "how many of them are done is said meanwhile")
+def test_progress_within_an_image_of_many_tiles(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    monkeypatch.setattr("utils.runtime.console_log.SELDOM", 0.0)
+    # 64 x 96 in tiles of 64 pixels that overlap by a fifth: two, and the whole image.
+    detect(folder, "--source", folder / "images" / "a.png", "--slice", 64, "--batch-size", 2)
+    assert [line for line in caplog.messages if line.startswith("detecting: ")][:2] == [
+        "detecting: 0 of 1 image; 2 of 3 tiles",
+        "detecting: 0 of 1 image; 3 of 3 tiles",
+    ]
+
+
+def test_recursive(folder: Path, tmp_path: Path) -> None:
+    """Images of one name in two subfolders: files of their own, each with the boxes of its image."""
+    for place, name in (("", "a.png"), ("north/", "a.png"), ("south/far/", "b.png")):
+        (tmp_path / "many" / place).mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / "images" / name, tmp_path / "many" / place / "a.png")
+    flags = ("--source", tmp_path / "many", "--save-txt", "--project", tmp_path / "runs")
+    run, alone = detect(folder, *flags, "--recursive"), detect(folder, *flags)
+    assert (run.frames, run.unit, alone.frames) == (3, "image", 1)
+    assert {path.name for path in run.folder.glob("labels/*")} == {"a.txt", "a2.txt", "a3.txt"}
+    found = [(run.folder / "labels" / f"{name}.txt").read_text() for name in ("a", "a2", "a3")]
+    assert found[0] == found[1] != found[2]
+    assert found[0] == (alone.folder / "labels" / "a.txt").read_text()

@@ -60,6 +60,24 @@ def test_folder_glob_and_file(folder: Path) -> None:
     assert frame.image.shape == (24, 32, 3) and frame.image[0, 0].tolist() == [0, 0, 2]  # RGB
 
 
+@pytest.mark.case("Sources", "a folder with images in subfolders", "a line says how many; --recursive reads them")
+def test_subfolders_are_read_if_asked_for_and_said_otherwise(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (folder / "images" / "inner" / "deep").mkdir()
+    cv2.imwrite(str(folder / "images" / "inner" / "deep" / "a.png"), image(4))
+    (folder / "images" / "loop").symlink_to(folder / "images")
+    assert names(folder / "images") == ["a.jpg", "b.png"]
+    assert caplog.messages == [f"{folder / 'images'}: 2 images in its subfolders left out; --recursive reads them too"]
+    caplog.clear()
+    (folder / "list.txt").write_text("images/inner\nimages/b.png\n")
+    for source, expected in (
+        ("images", ["a.jpg", "b.png", "c.PNG", "a.png"]),
+        ("list.txt", ["c.PNG", "a.png", "b.png"]),
+    ):
+        found = open_source(str(folder / source), recursive=True)
+        assert isinstance(found, FileSource) and [path.name for path in found.files] == expected
+    assert caplog.messages == []
+
+
 def test_text_list_keeps_its_order_and_sees_from_its_own_folder(folder: Path) -> None:
     (folder / "list.txt").write_text(f"images/b.png\n\n{folder / 'images' / 'a.jpg'}\r\nimages/inner\n")
     assert names(folder / "list.txt") == ["b.png", "a.jpg", "c.PNG"]

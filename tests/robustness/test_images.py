@@ -16,6 +16,7 @@ import pytest
 from PIL import Image
 
 from tests.robustness.running import Outcome, run, slug, succeeds
+from utils.inference.file_source import is_video
 
 pytestmark = pytest.mark.slow
 AREA = "Images"
@@ -133,10 +134,12 @@ def test_a_strange_file_among_good_ones(
     (folder / "z good.png").write_bytes(PNG)
     (folder / name).write_bytes(content())
     outcome = detect(folder, weights)
-    assert f"{frames + 2} frames" in outcome.output, outcome.output
+    unit = "frame" if is_video(Path(name)) else "image"
+    assert f"{frames + 2} {unit}s" in outcome.output, outcome.output
     named = [line for line in outcome.output.splitlines() if line.startswith("WARNING") and str(folder / name) in line]
     assert bool(named) == (frames == 0), outcome.output
-    assert ("1 file or frame could not be read" in outcome.output) == (frames == 0)
+    unread = f"1 {'image' if unit == 'image' else 'file or frame'} could not be read"
+    assert (unread in outcome.output) == (frames == 0)
 
 
 @pytest.mark.parametrize(
@@ -205,7 +208,7 @@ def test_a_very_large_image(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "images").mkdir()
     (tmp_path / "images" / "x.png").write_bytes(encoded(Image.new("1", (20000, 20000)), "PNG"))
     outcome = detect(tmp_path / "images", weights, "--nosave")
-    assert "1 frame," in outcome.output
+    assert "1 image," in outcome.output
 
 
 @pytest.mark.case(AREA, "a decompression bomb (60000 x 60000)", "named, the rest is done")
@@ -219,7 +222,7 @@ def test_an_image_beyond_reason(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "images" / "bomb.png").write_bytes(bytes(header))
     (tmp_path / "images" / "good.png").write_bytes(PNG)
     outcome = detect(tmp_path / "images", weights)
-    assert "1 frame," in outcome.output and "bomb.png" in outcome.output
+    assert "1 image," in outcome.output and "bomb.png" in outcome.output
 
 
 @pytest.mark.case(AREA, "symlink loops below a data set", "each image counted once")
@@ -236,14 +239,14 @@ def test_symlink_loops(tmp_path: Path, weights: Path) -> None:
     metrics = json.loads((tmp_path / "runs" / "val" / "exp" / "metrics.json").read_text(encoding="utf-8"))
     assert metrics["images"] == 1
     outcome = succeeds("detect", "--weights", weights, "--source", folder, "--img", 64, folder=tmp_path)
-    assert "1 frame," in outcome.output
+    assert "1 image," in outcome.output
 
 
 @pytest.mark.case(AREA, "a folder named like an image", "not an image; the rest is done")
 def test_a_folder_named_like_an_image(tmp_path: Path, weights: Path) -> None:
     (tmp_path / "images" / "x.jpg").mkdir(parents=True)
     (tmp_path / "images" / "good.png").write_bytes(PNG)
-    assert "1 frame," in detect(tmp_path / "images", weights).output
+    assert "1 image," in detect(tmp_path / "images", weights).output
 
 
 @pytest.mark.case(AREA, "no permission to read", "named, the rest is done")
@@ -261,7 +264,7 @@ def test_no_permission(tmp_path: Path, weights: Path, monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(np, "fromfile", refusing)
     outcome = detect(tmp_path / "images", weights)
-    assert "1 frame," in outcome.output and "x.png: cannot be read: Permission denied" in outcome.output
+    assert "1 image," in outcome.output and "x.png: cannot be read: Permission denied" in outcome.output
 
 
 @pytest.mark.parametrize(

@@ -140,7 +140,8 @@ def test_a_warning_is_said_once_and_an_event_each_time(capsys: pytest.CaptureFix
         (100, 90, 10.0, "100 of 90 frames, 10.0 per second, 0:00 left"),  # a header that lied
         (1, 7201, 1.0, "1 of 7201 frames, 1.0 per second, 120:00 left"),
         (120, None, 15.0, "120 frames, 8.0 per second"),
-        (0, 900, 15.0, "0 frames, 0.0 per second"),
+        (0, 900, 15.0, "0 of 900 frames"),
+        (0, None, 15.0, "0 frames, 0.0 per second"),
     ],
 )
 def test_the_line(done: int, total: int | None, seconds: float, line: str) -> None:

@@ -25,22 +25,22 @@ def predict(folder: Path, *flags: object) -> PredictionSummary:
 
 def test_images_of_one_name_and_frames_of_a_video_have_files_of_their_own(tmp_path: Path) -> None:
     source = tmp_path / "images"
-    source.mkdir()
+    (source / "below").mkdir(parents=True)
     image = np.random.default_rng(0).integers(0, 256, (40, 40, 3), dtype=np.uint8)
-    for name in ("a.jpg", "a.png", "a2.jpg", "v_0.jpg"):
+    for name in ("a.jpg", "below/a.png", "a2.jpg", "v_0.jpg"):
         cv2.imwrite(str(source / name), image)
     writer = cv2.VideoWriter(str(source / "v.avi"), cv2.VideoWriter.fourcc(*"FFV1"), 10, (40, 40))
     for _ in range(2):
         writer.write(image)
     writer.release()
-    summary = predict(tmp_path, "--source", source, "--save-txt")
+    summary = predict(tmp_path, "--source", source, "--save-txt", "--recursive")
     assert len(summary.best) == 6
     names = ["a", "a2", "a3", "v_0", "v_0-2", "v_1"]
     assert sorted(path.stem for path in (summary.folder / "labels").iterdir()) == names
     assert sorted(path.name for path in summary.folder.glob("*.*")) == [
         "a.jpg", "a2.jpg", "a3.png", "v_0-2.jpg", "v_0.jpg", "v_1.jpg",
     ]  # fmt: skip
-    assert [path.name for path, _, _ in summary.best] == ["a.jpg", "a.png", "a2.jpg", "v.avi", "v.avi", "v_0.jpg"]
+    assert [path.name for path, _, _ in summary.best] == ["a.jpg", "a2.jpg", "a.png", "v.avi", "v.avi", "v_0.jpg"]
 
 
 @pytest.mark.case("Runs", "classify/predict.py --exist-ok onto an old run", "its label files are kept as *.older")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import logging
+import re
 from collections import Counter
 from pathlib import Path
 
@@ -13,7 +14,7 @@ import numpy as np
 import pytest
 import torch
 
-from tests.exporting.small_model import write_small_checkpoint
+from tests.exporting.small_model import NAMES, write_small_checkpoint
 from tests.same_detections import assert_same_label_rows
 from utils.config.command_line import parse_command_line
 from utils.config.detect_flags import DetectConfig
@@ -271,17 +272,18 @@ def test_exist_ok_leaves_nothing_of_an_earlier_run(
     assert len(rows(run / "labels.older" / "b.txt")) > 1
 
 
-@pytest.mark.case("Sources", "--verbose", "images and videos in which nothing was found are named")
-def test_verbose_names_sources_without_objects(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.case("Sources", "--verbose", "a line for each image: its number, file, what was found, the time")
+def test_verbose_says_what_each_image_has(folder: Path, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
+    images, common = folder / "images", ("--nosave", "--max-det", 2, "--classes", 1)
     for flags in ((), ("--verbose",)):
-        detect(folder, "--source", folder / "images", "--nosave", "--conf", 1, *flags)
-        named = [line for line in caplog.messages if line.endswith(": no objects") and "frames" not in line]
+        detect(folder, "--source", images, *common, *flags)
+        lines = [re.sub(r"[\d.]+ ms$", "", line) for line in caplog.messages if line.startswith("image ")]
         names = ("a.jpg", "a.png", "b.png") if flags else ()
-        assert named == [f"{folder / 'images' / name}: no objects" for name in names]
-    caplog.clear()
+        assert lines == [f"image {i} of 4: {images / name}: 2 {NAMES[1]}, " for i, name in enumerate(names, start=1)]
     detect(folder, "--source", folder / "v.avi", "--nosave", "--conf", 1, "--verbose")
-    assert [line for line in caplog.messages if "v.avi" in line] == [f"{folder / 'v.avi'}: no objects"]
+    (first, *_) = [line for line in caplog.messages if line.startswith("frame ")]
+    assert re.match(rf"frame 1 of \d+: {folder / 'v.avi'} frame 0: no objects, [\d.]+ ms$", first)
 
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 2000), (2000, 1)])

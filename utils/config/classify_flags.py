@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.config import shared_flags
 from utils.config.command_line import flag
 from utils.config.run_flags import MOST_EPOCHS, RunConfig
 from utils.config.shared_flags import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE
@@ -128,6 +129,7 @@ class ClassifyPredictConfig(_EvaluatedModel):
 
     weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
     source: str = flag("data/images", "image, video, folder, glob, or text list of them", group="Data")
+    recursive: bool = shared_flags.recursive()
     vid_stride: int = flag(1, "take every n-th frame of a video", group="Data", at_least=1)
     save_txt: bool = flag(False, "write the five likeliest classes of each image as a text file", group="Output")
     nosave: bool = flag(False, "write no images", group="Output")

@@ -28,6 +28,7 @@ class DetectConfig:
         "stream (rtsp:// http://); number of a camera; .streams list of those; screen [number] [left top width height]",
         group="Data",
     )
+    recursive: bool = shared_flags.recursive()
     data: str = flag("data/coco128.yaml", "dataset YAML that names the classes of a file without names", group="Data")
     imgsz: tuple[int, ...] = flag(
         (640,),
@@ -69,7 +70,7 @@ class DetectConfig:
         False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
     )
 
-    verbose: bool = flag(False, "name the images and videos in which nothing was found", group="Output")
+    verbose: bool = flag(False, "a line for each image: what was found in it", group="Output")
     view_img: bool = flag(False, "show the annotated images in a window; q ends", group="Output")
     save_txt: bool = flag(False, "write detections as label files, labels/*.txt", group="Output")
     save_format: int = flag(

@@ -14,6 +14,10 @@ LARGEST_BATCH = 65_536
 MOST_DETECTIONS = 30_000  # per image: what suppression takes
 
 
+def recursive() -> Any:
+    return flag(False, "of a folder read its subfolders too", group="Data")
+
+
 def augment() -> Any:
     return flag(False, "detect in every image at three sizes, once mirrored (.pt files)", group="Detections")
 

@@ -7,6 +7,7 @@ import logging
 import math
 import multiprocessing
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
@@ -40,6 +41,22 @@ LOGGER = logging.getLogger(__name__)
 
 class ImageReadError(UserError):
     """An image that is missing, cut short, or no image: one line naming the file."""
+
+
+def folders_below(folder: Path) -> Iterator[tuple[str, list[str]]]:
+    """``folder`` and every folder below it, once, links followed; with the names of the files there."""
+    seen: set[tuple[int, int]] = set()
+    for here, folders, files in os.walk(folder, followlinks=True, onerror=_say_skipped):
+        status = Path(here).stat()
+        if (status.st_dev, status.st_ino) in seen:  # a link that leads back up
+            folders.clear()
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        yield here, files
+
+
+def _say_skipped(error: OSError) -> None:
+    LOGGER.warning("%s: cannot be read: %s (skipped)", error.filename, error.strerror)
 
 
 def image_size(path: Path) -> FrameSize:

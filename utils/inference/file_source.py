@@ -16,8 +16,9 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, read_image
+from utils.dataset.image_files import IMAGE_SUFFIXES, ImageReadError, folders_below, read_image
 from utils.inference.frames import Frame, VideoFacts
+from utils.runtime.console_log import counted
 from utils.runtime.threads import POLL, read_ahead, useful_workers
 from utils.user_error import UserError
 
@@ -84,15 +85,16 @@ class FileSource:
 class ListedAsTheyCome(FileSource):
     """Files named line by line by something that may still be at work, such as a pipe; none is waited for."""
 
-    def __init__(self, descriptor: int, vid_stride: int = 1) -> None:
+    def __init__(self, descriptor: int, vid_stride: int = 1, *, recursive: bool = False) -> None:
         super().__init__((), vid_stride)
         self._descriptor = descriptor
+        self._recursive = recursive
 
     def groups(self, size: int, stopped: Callable[[], bool]) -> Iterator[list[Frame]]:
         """One frame at a time, as the next line may be long in coming."""
         for line in _lines(self._descriptor, stopped):
             try:
-                files = find_files(line, lists_allowed=False)
+                files = find_files(line, lists_allowed=False, recursive=self._recursive)
             except UserError as error:
                 self._skip(str(error))
                 continue
@@ -120,12 +122,15 @@ def _lines(descriptor: int, stopped: Callable[[], bool]) -> Iterator[str]:
             return
 
 
-def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = None) -> list[Path]:
+def find_files(
+    source: str, *, recursive: bool = False, lists_allowed: bool = True, near: Path | None = None
+) -> list[Path]:
     """The images and videos that ``source`` names, in sorted order (a text list keeps its own).
 
     Args:
-        source: an image or video file, a folder (not its subfolders), a glob (``**`` reaches into subfolders), or a
-            ``.txt`` file that lists any of these, one per line, seen from the working folder or from the list's.
+        source: an image or video file, a folder, a glob (``**`` reaches into subfolders), or a ``.txt`` file that
+            lists any of these, one per line, seen from the working folder or from the list's.
+        recursive: of a folder take its subfolders too; what is left out otherwise is said in the log.
         lists_allowed: a ``.txt`` file is a list; lists do not name lists.
         near: where a relative path is sought too.
 
@@ -136,16 +141,27 @@ def find_files(source: str, *, lists_allowed: bool = True, near: Path | None = N
     if near is not None and not path.is_absolute() and not path.exists():
         path = near / path
     if path.is_dir():
-        return sorted(entry for entry in path.iterdir() if entry.is_file() and _known(entry))
+        return _files_in(path, recursive=recursive)
     if path.is_file():
         if path.suffix.lower() == ".txt" and lists_allowed:
-            return _listed_files(path)
+            return _listed_files(path, recursive=recursive)
         if not _known(path):
             raise UserError(f"{source}: neither an image nor a video by its name")
         return [path]
     if _is_pattern(source):
         return sorted(entry for entry in _matches(path) if entry.is_file() and _known(entry))
     raise UserError(f"{source}: no such file or folder")
+
+
+def _files_in(folder: Path, *, recursive: bool) -> list[Path]:
+    """The images and videos in a folder, and in those below it."""
+    files = [Path(place, name) for place, names in folders_below(folder) for name in names]
+    known = sorted(file for file in files if _known(file) and file.is_file())
+    own = known if recursive else [file for file in known if file.parent == folder]
+    if len(own) < len(known):
+        some = counted(len(known) - len(own), "file" if any(map(is_video, known)) else "image")
+        LOGGER.warning("%s: %s in its subfolders left out; --recursive reads them too", folder, some)
+    return own
 
 
 def _content(path: Path) -> np.ndarray | ImageReadError | None:
@@ -167,14 +183,14 @@ def _is_pattern(text: str) -> bool:
     return any(character in text for character in "*?[")
 
 
-def _listed_files(path: Path) -> list[Path]:
+def _listed_files(path: Path, *, recursive: bool) -> list[Path]:
     files: list[Path] = []
     lines = path.read_text(encoding="utf-8-sig", errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
         if not line.strip():
             continue
         try:
-            files += find_files(line.strip(), lists_allowed=False, near=path.parent)
+            files += find_files(line.strip(), recursive=recursive, lists_allowed=False, near=path.parent)
         except UserError as error:
             raise UserError(f"{path}, line {number}: {error}") from None
     return files

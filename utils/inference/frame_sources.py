@@ -16,7 +16,7 @@ from utils.runtime.downloads import fetch
 from utils.user_error import UserError
 
 
-def open_source(source: str, vid_stride: int = 1) -> FrameSource:
+def open_source(source: str, vid_stride: int = 1, *, recursive: bool = False) -> FrameSource:
     """The images, videos or streams that ``source`` names; to be closed after use.
 
     Args:
@@ -24,12 +24,13 @@ def open_source(source: str, vid_stride: int = 1) -> FrameSource:
             video file, which is fetched; the address of a stream, the number of a camera, a ``.streams`` file that
             lists those; ``screen [number] [left top width height]``.
         vid_stride: of a video or stream, take every n-th frame.
+        recursive: of a folder take its subfolders too.
 
     Raises:
         UserError: nothing there, no image or video among it, or not to be fetched.
     """
     if source == "-":
-        return ListedAsTheyCome(sys.stdin.fileno(), vid_stride)
+        return ListedAsTheyCome(sys.stdin.fileno(), vid_stride, recursive=recursive)
     if re.match(r"screen(\s|$)", source) and not Path(source).exists():
         return ScreenSource(source)
     path = Path(source)
@@ -42,7 +43,7 @@ def open_source(source: str, vid_stride: int = 1) -> FrameSource:
         return _fetched(source, name, vid_stride) if name else LiveSource([source], vid_stride)
     if "://" in source:
         raise UserError(f"{source}: not an address that can be read; http https rtsp rtmp tcp and udp can")
-    files = tuple(find_files(source))
+    files = tuple(find_files(source, recursive=recursive))
     if not files:
         raise UserError(f"{source}: no images or videos there")
     return FileSource(files, vid_stride)

@@ -40,6 +40,11 @@ class Frame:
         """Its number in its video or stream; None for an image."""
         return None if self.video is None else self.index
 
+    @property
+    def title(self) -> str:
+        """What lines of the log call it: its file, and which frame of it."""
+        return str(self.path) if self.video is None else f"{self.path} frame {self.index}"
+
 
 class FrameSource(Protocol):
     """The images behind one ``--source``."""

@@ -7,7 +7,7 @@ The idea is that of Akyon et al., "Slicing Aided Hyper Inference and Fine-tuning
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -67,15 +67,17 @@ class SlicedPredictor:
         views = (self.predictor.prepare(image[w.top : w.bottom, w.left : w.right]) for w in windows)
         return SlicedImage(tuple(views), windows, size)
 
-    def detect(self, images: Sequence[SlicedImage]) -> list[Detections]:
+    def detect(self, images: Sequence[SlicedImage], seen: Callable[[int, int], None] | None = None) -> list[Detections]:
         """Detections on the CPU, in pixels of its own image, for each of the images.
 
-        Views of all images go through the network in batches.
+        Views of all images go through the network in batches; ``seen`` is told after each how many of how many have.
         """
         views = [view for image in images for view in image.views]
         found: list[Detections] = []
         for start in range(0, len(views), self.batch_size):
             found += self.predictor.detect(views[start : start + self.batch_size])
+            if seen is not None:
+                seen(len(found), len(views))
         ends = itertools.accumulate(len(image.views) for image in images)
         return [
             self._joined(image, found[end - len(image.views) : end]) for image, end in zip(images, ends, strict=True)

@@ -13,7 +13,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from types import TracebackType
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from tqdm import tqdm
 
@@ -38,7 +38,7 @@ def start_console_log(level: int = logging.INFO) -> None:
     """
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(errors="backslashreplace")  # names of files and classes need not fit the console
-    handler = logging.StreamHandler(sys.stdout)
+    handler = _LinesAboveBars(sys.stdout)
     handler.setFormatter(_LineFormatter())
     handler.addFilter(_SaidOnce())
     SAID.clear()
@@ -47,6 +47,14 @@ def start_console_log(level: int = logging.INFO) -> None:
         logger.handlers[:] = [handler]
         logger.setLevel(level)
         logger.propagate = False
+
+
+class _LinesAboveBars(logging.StreamHandler[TextIO]):
+    """Writes lines; a bar that is on the terminal makes room for each."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        with tqdm.external_write_mode(self.stream, nolock=True):
+            super().emit(record)
 
 
 class _SaidOnce(logging.Filter):
@@ -126,12 +134,14 @@ class Progress:
         self._bar.close()
 
     def advance(self, steps: int = 1, note: str = "") -> None:
-        """So many more are done; ``note`` stands beside the bar."""
+        """So many more are done, none if only the ``note`` beside the bar is new."""
         self.done += steps
         if not self._lines:
             if note:
                 self._bar.set_postfix_str(note, refresh=False)
             self._bar.update(steps)
+            if not steps:
+                self._bar.refresh()  # or the note would not be seen
             return
         now = time.monotonic()
         tenth = self.total is not None and 10 * (self.done - self._told_done) >= self.total
@@ -158,7 +168,7 @@ def progress_line(done: int, total: int | None, unit: str, seconds: float, befor
         of = "" if total is None else f" of {total / 1e6:.1f}"
         return f"{done / 1e6:.1f}{of} MB, {rate / 1e6:.1f} MB per second"
     if total is None or not rate:
-        return f"{counted(done, unit)}, {rate:.1f} per second"
+        return f"{done} of {counted(total, unit)}" if total else f"{counted(done, unit)}, {rate:.1f} per second"
     minutes, rest = divmod(round(max(total - done, 0) / rate), 60)
     return f"{done} of {counted(total, unit)}, {rate:.1f} per second, {minutes}:{rest:02d} left"
 

@@ -50,7 +50,10 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
     device = select_device(config.device)
     best: list[tuple[Path, str, float]] = []
     seconds = 0.0
-    with closing(open_source(config.source, config.vid_stride)) as source, stop_requests() as stop:
+    with (
+        closing(open_source(config.source, config.vid_stride, recursive=config.recursive)) as source,
+        stop_requests() as stop,
+    ):
         backend, side = open_classifier(config, device)
         names = OutputNames(source.known)
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=("labels",))
@@ -65,7 +68,7 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
                 (prediction,) = classify_images(backend, [frame.image], side, device)
                 seconds += time.perf_counter() - start
                 likely = [(backend.names[index], share) for index, share in prediction.best(LIKELIEST)]
-                LOGGER.info("%s: %s", _title(frame), ", ".join(f"{name} {share:.2f}" for name, share in likely))
+                LOGGER.info("%s: %s", frame.title, ", ".join(f"{name} {share:.2f}" for name, share in likely))
                 best.append((frame.path, *likely[0]))
                 _write(folder, names, frame, likely, config)
                 progress.advance(1)
@@ -78,10 +81,6 @@ def run_prediction(config: ClassifyPredictConfig) -> PredictionSummary:
     LOGGER.info("%s, %.1f ms per image", counted(len(best), "image"), 1e3 * seconds / len(best))
     LOGGER.info("results in %s", folder)
     return PredictionSummary(folder, tuple(best), tuple(source.skipped))
-
-
-def _title(frame: Frame) -> str:
-    return str(frame.path) if frame.video is None else f"{frame.path} frame {frame.index}"
 
 
 def _write(

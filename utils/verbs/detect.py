@@ -11,7 +11,7 @@ import logging
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from utils.inference.frames import Frame, FrameSource
 from utils.inference.model_files import open_detector
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import ImagePredictor, Prepared
-from utils.inference.slicing import SliceSettings
+from utils.inference.slicing import SlicedPredictor, SliceSettings
 from utils.reporting.box_drawing import draw_detections
 from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame, drawing_style
 from utils.reporting.feature_maps import recorded_maps, write_maps
@@ -58,8 +58,8 @@ class DetectionSummary:
 
     folder: Path
     frames: int
+    unit: str  # what these are: image, or frame where videos or streams are among them
     objects: tuple[tuple[str, int], ...]  # class name and count, most frequent first
-    empty: tuple[Path, ...]  # sources in which nothing was found
     skipped: tuple[str, ...]  # one line for each unreadable file or frame
     milliseconds: float  # per frame: network and suppression
 
@@ -73,7 +73,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     """
     device = select_device(config.device)
     reuse_freed_memory(device)
-    with contextlib.closing(open_source(config.source, config.vid_stride)) as source:
+    with contextlib.closing(open_source(config.source, config.vid_stride, recursive=config.recursive)) as source:
         detector = open_detector(config.weights, config, device, lambda: _names_of_data(config.data))
         _check_flags(config, detector)
         if config.conf_thres == "auto":
@@ -101,18 +101,17 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         ):
             run = _Run(config, source, predictor, output, stop)
             if config.visualize:
-                run.recording = _recording(detector, run)
+                run.special = _recording(detector, run)
+            elif isinstance(predictor, SlicedPredictor):
+                run.special = _counting_tiles(predictor, run)
             run.go()
         summary = run.summary()
     if not summary.frames and stop.signal_number is None:
         count = len(summary.skipped)
         raise UserError(f"{config.source}: {f'none of {count} files could be read' if count else 'names nothing'}")
-    if config.verbose:
-        for path in summary.empty:
-            LOGGER.info("%s: no objects", path)
     _log_summary(summary)
     if stop.signal_number is not None and not source.live:
-        raise Stopped(stop.signal_number, f"stopped after {counted(summary.frames, 'frame')}")
+        raise Stopped(stop.signal_number, f"stopped after {counted(summary.frames, summary.unit)}")
     if config.update:
         for name in config.weights:
             _strip_weights(find_weights(name))
@@ -131,12 +130,16 @@ class _Run:
     predictor: ImagePredictor[Any]
     output: DetectionOutput
     stop: StopRequest
-    recording: Detect | None = None  # in place of the plain call of the predictor
+    special: Detect | None = None  # in place of the plain call of the predictor
     window: ImageWindow | None = None
+    progress: Progress | None = None
     frames: int = 0
     seconds: float = 0.0
     found: Counter[str] = field(default_factory=Counter)
-    by_source: Counter[Path] = field(default_factory=Counter)  # objects
+    unit: str = field(init=False)  # what the user would call what the source gives
+
+    def __post_init__(self) -> None:
+        self.unit = "frame" if self.source.live or any(self.source.known.values()) else "image"
 
     def go(self) -> None:
         """Detect in all frames of the source, or until the user stops it."""
@@ -148,14 +151,14 @@ class _Run:
         with (
             contextlib.closing(groups),
             Behind(self.output.write, GROUPS_AHEAD * size) as writer,
-            Progress(self.source.expected_frames(), "frame", "detecting") as progress,
+            Progress(self.source.expected_frames(), self.unit, "detecting") as self.progress,
         ):
             for group in groups:
                 for frame, detections in zip((frame for frame, _ in group), self._detect(group), strict=True):
                     item = FoundInFrame(frame, detections, self.predictor.names)
                     self._show(item)
                     writer.submit(item)
-                progress.advance(len(group))
+                self.progress.advance(len(group))
                 if self._stopped():
                     break
         if self.window is not None:
@@ -165,21 +168,31 @@ class _Run:
         return DetectionSummary(
             folder=self.output.folder,
             frames=self.frames,
+            unit=self.unit,
             objects=tuple(self.found.most_common()),
-            empty=tuple(path for path, count in self.by_source.items() if not count),
             skipped=tuple(self.source.skipped),
             milliseconds=1e3 * self.seconds / max(self.frames, 1),
         )
 
     def _detect(self, group: list[tuple[Frame, Any]]) -> list[Detections]:
         start = time.perf_counter()
-        found = self.recording(group) if self.recording else self.predictor.detect([image for _, image in group])
-        self.seconds += time.perf_counter() - start
-        self.frames += len(group)
+        found = self.special(group) if self.special else self.predictor.detect([image for _, image in group])
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
         for (frame, _), detections in zip(group, found, strict=True):
-            self.by_source[frame.path] += len(detections)
-            self.found.update(self.predictor.names[kind] for kind in detections.classes.tolist())
+            self.frames += 1
+            own = Counter(self.predictor.names[kind] for kind in detections.classes.tolist())
+            self.found.update(own)
+            if self.config.verbose:
+                objects, milliseconds = _objects(own.most_common()), 1e3 * seconds / len(group)
+                LOGGER.info("%s: %s: %s, %.1f ms", self._place(), frame.title, objects, milliseconds)
         return found
+
+    def _place(self) -> str:
+        """``image 3 of 128``."""
+        assert self.progress is not None
+        total = self.progress.total
+        return f"{self.unit} {self.frames}{f' of {total}' if total else ''}"
 
     def _show(self, item: FoundInFrame) -> None:
         if self.window is not None:
@@ -217,6 +230,16 @@ def _recording(detector: OpenedDetector, run: _Run) -> Detect:
     return detect
 
 
+def _counting_tiles(predictor: SlicedPredictor, run: _Run) -> Detect:
+    """Detection that shows beside the bar how many tiles are done: a large image may take minutes."""
+
+    def tell(done: int, total: int) -> None:
+        if run.progress is not None:
+            run.progress.advance(0, note=f"{done} of {total} tiles")
+
+    return lambda group: predictor.detect([image for _, image in group], tell)
+
+
 @contextlib.contextmanager
 def _stop_requests() -> Iterator[StopRequest]:
     """Signals as requests; outside the main thread, where Python takes no handlers, they are not caught."""
@@ -228,14 +251,20 @@ def _stop_requests() -> Iterator[StopRequest]:
 
 
 def _log_summary(summary: DetectionSummary) -> None:
-    named = [f"{count} {name}" for name, count in summary.objects[:NAMED_CLASSES]]
-    rest = len(summary.objects) - len(named)
-    objects = ", ".join([*named, f"objects of {rest} other classes"] if rest else named) or "no objects"
-    LOGGER.info("%s, %.1f ms per frame: %s", counted(summary.frames, "frame"), summary.milliseconds, objects)
+    count, unit = counted(summary.frames, summary.unit), summary.unit
+    LOGGER.info("%s, %.1f ms per %s: %s", count, summary.milliseconds, unit, _objects(summary.objects))
     if summary.skipped:
-        one = len(summary.skipped) == 1
-        LOGGER.warning("%d %s could not be read", len(summary.skipped), "file or frame" if one else "files or frames")
+        number = len(summary.skipped)
+        some = f"{number} {'files or frames' if number > 1 else 'file or frame'}"
+        LOGGER.warning("%s could not be read", counted(number, unit) if unit == "image" else some)
     LOGGER.info("results in %s", summary.folder)
+
+
+def _objects(counts: Sequence[tuple[str, int]]) -> str:
+    """``4 car, 1 boat``; of many classes the most frequent ones."""
+    named = [f"{count} {name}" for name, count in counts[:NAMED_CLASSES]]
+    rest = len(counts) - len(named)
+    return ", ".join([*named, f"objects of {rest} other classes"] if rest else named) or "no objects"
 
 
 def _names_of_data(data: str) -> tuple[str, ...]:
