@@ -28,7 +28,7 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 	touch $@
 
 demo: $(READY)
-	$(BIN)/python -m utils.dataset.demo_scenes
+	$(BIN)/python -m utils.dataset.demo_scenes --root datasets/demo-scenes
 	$(BIN)/python train.py --weights '' --cfg yolov5n-spd.yaml --data demo-scenes.yaml --hyp data/hyps/hyp.demo.yaml \
 		--optimizer AdamW --precision $(DEMO_PRECISION) --img 320 --epochs 16 --batch-size 8 --workers 2 \
 		--project runs/demo --name train --exist-ok

@@ -27,7 +27,7 @@ from pathlib import Path
 import cv2
 import yaml
 
-from benchmarks.measuring import REPOSITORY, machine
+from benchmarks.measuring import machine
 from benchmarks.study_models import FAMILIES, FURTHER, WIDE, model_costs, write_wide_model
 from benchmarks.study_report import DataSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, ordered_runs
@@ -107,7 +107,7 @@ class Study:
             file = self.folder.folder / file.name
             write_text(file, yaml.safe_dump(content | {"path": root}, sort_keys=False))
         elif file.stem == "demo-scenes":
-            write_demo_scenes(REPOSITORY / content["path"])
+            write_demo_scenes(read_dataset_yaml(file).root)
         return read_dataset_yaml(file)
 
     def cfg(self, model: str) -> str:

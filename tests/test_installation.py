@@ -47,7 +47,7 @@ def test_the_installed_command(tmp_path: Path, editable: bool) -> None:
     assert code == 2 and "--imgsz" in text, text
     words = ("train", "--weights", "", "--cfg", "yolov5n.yaml", "--data", "demo-scenes.yaml")
     code, text = said(command, *words, folder=tmp_path)
-    data = (source if editable else tmp_path) / "datasets" / "demo-scenes"
+    data = tmp_path / "datasets" / "demo-scenes"  # beside the source; of an installed copy, in the working folder
     assert code == 1 and f"train: {data / 'images' / 'train'} does not exist" in text, text
     code, text = said(command, "detekt", folder=tmp_path)
     assert code == 2 and text.startswith("error: yolov5-spd: no command 'detekt'"), text

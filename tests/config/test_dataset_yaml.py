@@ -9,7 +9,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from utils.config.dataset_file import REPOSITORY, find_dataset_yaml
+from utils.config import dataset_file
+from utils.config.dataset_file import REPOSITORY, dataset_folder, find_dataset_yaml
 from utils.config.dataset_yaml import Download, read_dataset_yaml
 from utils.user_error import UserError
 
@@ -115,7 +116,11 @@ def test_a_missing_split_can_wait_for_its_download(tmp_path: Path) -> None:
     file = _write(tmp_path, val="images/later", download="https://example.org/a.zip")
     spec = read_dataset_yaml(file).having("train")
     assert spec.val[0].name == "later"
-    with pytest.raises(UserError, match=r"does not exist; download https://example\.org/a\.zip"):
+    with pytest.raises(UserError, match=r"does not exist; download https://example\.org/a\.zip into "):
+        spec.having("val")
+    many = [f"https://example.org/{i}.zip" for i in range(9)]
+    spec = read_dataset_yaml(_write(tmp_path, val="images/later", size="3 GB", download=str(many)))
+    with pytest.raises(UserError, match=r"https://example\.org/2\.zip and 6 more \(3 GB\) into " + str(tmp_path)):
         spec.having("val")
 
 
@@ -132,9 +137,26 @@ def test_downloads_with_a_place_and_a_checksum(tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_fetched_says_where_it_is(tmp_path: Path) -> None:
-    file = _write(tmp_path, val="images/later", obtain="'register at https://example.org'")
-    with pytest.raises(UserError, match=r"does not exist; register at https://example\.org"):
+    file = _write(tmp_path, val="images/later", obtain="'register at https://example.org for FOLDER'", size="1 GB")
+    with pytest.raises(UserError, match=rf"does not exist; register at https://example\.org for {tmp_path} \(1 GB\)"):
         read_dataset_yaml(file).having("val")
+
+
+def test_the_folder_of_data_sets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``../datasets`` beside the repository; what is in ``datasets`` of the repository or working folder is found."""
+    repository, work = tmp_path / "a" / "repository", tmp_path / "b" / "work"
+    for folder in (repository, work):
+        folder.mkdir(parents=True)
+    monkeypatch.setattr(dataset_file, "REPOSITORY", repository)
+    monkeypatch.chdir(work)
+    mine = Path("../datasets/mine")
+    assert dataset_folder(mine) == tmp_path / "a" / "datasets" / "mine"
+    for there in (repository, work, repository.parent, work.parent):  # each before those that were there already
+        (there / "datasets" / "mine").mkdir(parents=True)
+        assert dataset_folder(mine) == there / "datasets" / "mine"
+    assert dataset_folder(Path("../datasets/mine/deep")) == tmp_path / "a" / "datasets" / "mine" / "deep"
+    monkeypatch.setattr(dataset_file, "REPOSITORY", tmp_path / "site-packages" / "program")
+    assert dataset_folder(Path("../datasets/other")) == work / "datasets" / "other"
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import re
+import shutil
 import signal
 import subprocess
 import threading
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.dataset.converters.test_formats import visdrone_set
 from tests.dataset.images import write_image, write_labels
 from tests.runtime.loopback import Served, Server, loopback_server
-from utils.config.dataset_file import REPOSITORY
+from utils.config.dataset_file import DATASETS, REPOSITORY
 from utils.config.dataset_yaml import CONVERSIONS, DatasetSpec, read_dataset_yaml
 from utils.dataset.available_dataset import UNFINISHED, available_dataset, lacks_files, lacks_labels
 from utils.dataset.converters import FORMATS
@@ -163,12 +165,49 @@ def test_an_unknown_format_is_named(tmp_path: Path) -> None:
 @pytest.mark.parametrize("file", sorted((REPOSITORY / "data").glob("*.yaml")), ids=lambda file: file.stem)
 def test_every_yaml_can_be_had_or_says_how(file: Path) -> None:
     spec = read_dataset_yaml(file)
-    generated = file.stem in ("demo-scenes", "bccd")
-    assert spec.download or spec.obtain or generated
+    assert bool(spec.download) != bool(spec.obtain)
+    assert spec.size or file.stem in ("AI-TOD", "DOTA", "TinyPerson", "demo-scenes")
+    content = yaml.safe_load(file.read_text(encoding="utf-8"))
+    assert Path(content["path"]).parent == DATASETS, "one place for all"
     assert spec.convert is None or spec.convert in FORMATS
     assert set(FORMATS) == set(CONVERSIONS), "the YAML reader knows what can be converted"
     for item in spec.download:
         assert item.folder == spec.root.parent or item.folder.is_relative_to(spec.root)
+
+
+@pytest.mark.case("Data sets", "no network", "exit 1: the file to bring, how large it is and where to put it")
+def test_without_network_the_file_may_be_brought_by_hand(tmp_path: Path) -> None:
+    """In either of two ways: the archive at the place that the message names, or what is in it."""
+    source = tmp_path / "source"
+    write_labels(source / "set" / "labels" / "0.txt", "0 0.5 0.5 0.5 0.5")
+    write_image(source / "set" / "images" / "0.png", np.zeros((20, 30, 3), np.uint8))
+    file, brought = tmp_path / "set.yaml", tmp_path / "sets" / "set.zip"
+    url = "http://127.0.0.1:9/set.zip"  # nobody answers
+    file.write_text(
+        f"path: {tmp_path}/sets/set\ntrain: images\nval: images\nnames: [thing]\nsize: 7 MB\ndownload: {url}\n"
+    )
+    message = f"{url}: no connection (Connection refused); get it by other means (7 MB) and put it at {brought}"
+    for archive_comes in (True, False):
+        with pytest.raises(UserError, match=f"^{re.escape(message)}$"):
+            fetched(file)
+        if archive_comes:
+            brought.write_bytes(zipped(source))
+        else:
+            shutil.copytree(source / "set", tmp_path / "sets" / "set", dirs_exist_ok=True)
+        spec = fetched(file).having("train")
+        assert (spec.root / "labels" / "0.txt").read_text() == "0 0.5 0.5 0.5 0.5\n"
+        if archive_comes:
+            brought.unlink()  # it was left, being the user's
+        shutil.rmtree(spec.root)
+
+
+def test_a_file_that_was_brought_is_checked(server: Server, tmp_path: Path) -> None:
+    file, brought = yaml_of(server, tmp_path), tmp_path / "sets" / "set" / "images" / "train.zip"
+    brought.parent.mkdir(parents=True)
+    brought.write_bytes(b"another one")
+    with pytest.raises(UserError, match=rf"^{brought}: is there already, but has sha256 \w+, not \w+; remove it"):
+        fetched(file)
+    assert brought.read_bytes() == b"another one"
 
 
 @pytest.mark.slow

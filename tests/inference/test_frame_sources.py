@@ -67,6 +67,8 @@ def test_subfolders_are_read_if_asked_for_and_said_otherwise(folder: Path, caplo
     (folder / "images" / "loop").symlink_to(folder / "images")
     assert names(folder / "images") == ["a.jpg", "b.png"]
     assert caplog.messages == [f"{folder / 'images'}: 2 images in its subfolders left out; --recursive reads them too"]
+    with pytest.raises(UserError, match="no images or videos there, but 4 images in its subfolders; --recursive reads"):
+        open_source(str(folder))
     caplog.clear()
     (folder / "list.txt").write_text("images/inner\nimages/b.png\n")
     for source, expected in (

@@ -13,7 +13,7 @@ from utils.user_error import UsageError
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
 DATA_HELP = (
     "folder with train/ and val/ or test/, one folder of images per class in each; or cifar10, cifar100, "
-    "tiny-imagenet, imagenette160, ..., fetched if it is not in datasets/"
+    "tiny-imagenet, imagenette160, ..., fetched if it is not in ../datasets"
 )
 
 

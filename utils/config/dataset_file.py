@@ -14,8 +14,9 @@ from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
+DATASETS = Path("../datasets")  # the folder of all data sets, seen from the repository: YOLOv5's
 SPLITS = ("train", "val", "test")
-KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain")
+KNOWN_KEYS = ("path", *SPLITS, "nc", "names", "download", "annotations", "tile", "convert", "obtain", "size")
 
 
 def find_dataset_yaml(name: str | Path) -> Path:
@@ -28,6 +29,22 @@ def find_dataset_yaml(name: str | Path) -> Path:
         if candidate.is_file():
             return candidate
     raise UserError(f"{name}: no such dataset YAML, neither here nor in {REPOSITORY / 'data'}")
+
+
+def dataset_folder(given: Path, *bases: Path) -> Path:
+    """The absolute path of a data set's folder: where it is, otherwise where it is to be put.
+
+    It is sought from ``bases``, the working folder and the repository; one of `DATASETS` in a folder ``datasets`` in
+    them too. To be put beside the repository, or with an installed copy, which lies among packages, in ``datasets`` in
+    the working folder.
+    """
+    inside = Path(*given.parts[1:]) if given.parts[:-1] == DATASETS.parts else given
+    for folder in (given, inside):
+        for base in (*bases, Path.cwd(), REPOSITORY):
+            if (base / folder).is_dir():
+                return (base / folder).resolve()
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(REPOSITORY.parts)
+    return (Path.cwd() / inside if installed else REPOSITORY / given).resolve()
 
 
 def dataset_content(path: Path) -> Mapping[str, Any]:

@@ -8,16 +8,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from utils.config.command_line import nearest_name
-from utils.config.dataset_file import KNOWN_KEYS, REPOSITORY, SPLITS, class_names, dataset_content, required
+from utils.config.dataset_file import KNOWN_KEYS, SPLITS, class_names, dataset_content, dataset_folder, required
 from utils.user_error import UserError
 
 log = logging.getLogger(__name__)
 
 ARCHIVE_SUFFIXES = (".zip", ".tar", ".tgz", ".tar.gz", ".tar.bz2", ".tar.xz")
 TILES = range(32, 8193)  # pixels, as --tile
+SHOWN_URLS = 3  # in a message
 CONVERSIONS = ("coco", "dota", "sku110k", "visdrone", "voc", "xview")  # what ``convert:`` may name
 
 
@@ -28,6 +29,12 @@ class Download:
     url: str
     folder: Path
     sha256: str | None = None  # hexadecimal
+
+    @property
+    def place(self) -> Path:
+        """The file itself, where it is put, or may be put by hand."""
+        name = Path(unquote(urlsplit(self.url).path)).name
+        return self.folder / (name.replace("\0", "") or "file")
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,7 @@ class DatasetSpec:
     tile: int | None  # side of the windows that images are cut into for training, pixels
     convert: str | None  # format of the annotations as published, of which label files have to be made
     obtain: str  # where to get what cannot be fetched, '' for nothing
+    size: str  # of all there is to get, '' where it is not known
 
     def split(self, name: str) -> tuple[Path, ...]:
         """Folders and lists of ``train``, ``val`` or ``test``."""
@@ -60,10 +68,17 @@ class DatasetSpec:
         for part in parts:
             missing = next((source for source in self.split(part) if not source.exists()), None)
             if missing is not None:
-                fetch = f"; download {' '.join(item.url for item in self.download)}" if self.download else ""
-                hint = f"; {self.obtain}" if self.obtain else fetch
-                raise UserError(f"{self.file}: {part}: {missing} does not exist{hint}")
+                raise UserError(f"{self.file}: {part}: {missing} does not exist{self._way_to_it()}")
         return self
+
+    def _way_to_it(self) -> str:
+        """How to get what is missing, as the end of a sentence."""
+        size = f" ({self.size})" if self.size else ""
+        if self.obtain:
+            return f"; {self.obtain.replace('FOLDER', str(self.root))}{size}"
+        urls = [item.url for item in self.download]
+        more = f" and {len(urls) - SHOWN_URLS} more" if len(urls) > SHOWN_URLS else ""
+        return f"; download {' '.join(urls[:SHOWN_URLS])}{more}{size} into {self.root}" if urls else ""
 
     @property
     def class_count(self) -> int:
@@ -73,9 +88,8 @@ class DatasetSpec:
 def read_dataset_yaml(path: Path, *, quiet: bool = False) -> DatasetSpec:
     """Read a dataset YAML.
 
-    A relative ``path:`` is looked for from the YAML's folder, the working folder and the repository, in that order;
-    splits are relative to it and need not exist (`DatasetSpec.having`). ``quiet``: without the warnings, which the
-    reading after a download gives.
+    A relative ``path:`` is looked for from the YAML's folder first (`dataset_folder`); splits are relative to it and
+    need not exist (`DatasetSpec.having`). ``quiet``: without the warnings, which the reading after a download gives.
 
     Raises:
         UserError: naming file and key, for anything missing, of a wrong type, or in disagreement.
@@ -105,6 +119,7 @@ def read_dataset_yaml(path: Path, *, quiet: bool = False) -> DatasetSpec:
         tile=_tile(path, content.get("tile")),
         convert=_conversion(path, content.get("convert")),
         obtain=_text(path, "obtain", content.get("obtain")),
+        size=_text(path, "size", content.get("size")),
     )
 
 
@@ -114,12 +129,7 @@ def _root(file: Path, value: object) -> Path:
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         raise UserError(f"{file}: path: {value!r} is not a folder's name")
     given = Path(value).expanduser()
-    for base in (file.resolve().parent, Path.cwd(), REPOSITORY):
-        if (base / given).is_dir():
-            return (base / given).resolve()
-    # Where it will be fetched to. An installed copy lies among packages, which is no place for images.
-    installed = not {"site-packages", "dist-packages"}.isdisjoint(REPOSITORY.parts)
-    return ((Path.cwd() if installed else REPOSITORY) / given).resolve()
+    return dataset_folder(given, file.resolve().parent)
 
 
 def _split(file: Path, root: Path, key: str, value: object) -> tuple[Path, ...]:

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 from torchvision.datasets import CIFAR10, CIFAR100
 
+from utils.config.dataset_file import DATASETS, dataset_folder
 from utils.dataset.image_files import ImageReadError, image_size, read_image
 from utils.dataset.image_lists import list_images
 from utils.runtime.archives import unpack
@@ -24,8 +25,6 @@ LOGGER = logging.getLogger(__name__)
 EVALUATED_PARTS = ("test", "val")  # as YOLOv5: the first that is there
 TINY_IMAGENET_LABELS = "val_annotations.txt"
 SCAN_THREADS = 8
-REPOSITORY = Path(__file__).resolve().parents[2]
-DATASETS = REPOSITORY / "datasets"
 MIRROR = "SPD_DATA_URL"  # environment variable: address of a folder with the same archives
 YOLOV5_ASSETS = "https://github.com/ultralytics/yolov5/releases/download/v1.0"
 FROM_YOLOV5 = (
@@ -104,22 +103,22 @@ def open_part(data: str, part: str) -> ClassificationDataset:
     named = data.strip("/")
     if named in CIFARS and not Path(data).is_dir():
         archive, kind = CIFARS[named]
-        archive.fetched(DATASETS)
-        return from_array(cifar_images(kind, DATASETS, train=part == "train"), "train" if part == "train" else "test")
+        folder = archive.fetched(dataset_folder(DATASETS / archive.folder).parent).parent
+        return from_array(cifar_images(kind, folder, train=part == "train"), "train" if part == "train" else "test")
     return from_folder(data_folder(data), part)
 
 
 def data_folder(data: str) -> Path:
-    """The folder of ``--data``: as given, below ``datasets/``, or fetched.
+    """The folder of ``--data``: as given, in the folder of data sets (`dataset_folder`), or fetched to there.
 
     Raises:
         UserError: there is none, and no data set is known by that name.
     """
-    for folder in (Path(data), DATASETS / data):
+    for folder in (Path(data), dataset_folder(DATASETS / data)):
         if data and folder.is_dir():
             return folder
     if data in FOLDERS:
-        return FOLDERS[data].fetched(DATASETS)
+        return FOLDERS[data].fetched(dataset_folder(DATASETS / FOLDERS[data].folder).parent)
     near = difflib.get_close_matches(data, NAMES, n=3)
     raise UserError(
         f"{data!r}: no such folder, nor a data set known by name{'; near: ' + ', '.join(near) if near else ''}"

@@ -13,20 +13,18 @@ import shutil
 import sys
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from contextlib import contextmanager, suppress
 
 from utils.config.dataset_file import find_dataset_yaml
-from utils.config.dataset_yaml import DatasetSpec, Download, is_archive, read_dataset_yaml
+from utils.config.dataset_yaml import DatasetSpec, is_archive, read_dataset_yaml
 from utils.dataset.available_dataset import UNFINISHED, lacks_files, lacks_labels
 from utils.dataset.converters import convert_in_place
 from utils.runtime.archives import unpack
-from utils.runtime.console_log import run_verb
-from utils.runtime.downloads import Patience, fetch
+from utils.runtime.console_log import counted, run_verb
+from utils.runtime.downloads import FetchError, Patience, fetch
 from utils.user_error import UsageError, UserError
 
-LOGGER = logging.getLogger(__name__)
+LOGGER = logging.getLogger("utils.dataset.dataset_download")  # not __main__, which the console does not show
 
 
 def make_available(spec: DatasetSpec, patience: Patience | None = None) -> None:
@@ -46,29 +44,36 @@ def make_available(spec: DatasetSpec, patience: Patience | None = None) -> None:
 
 
 def fetch_dataset(spec: DatasetSpec, patience: Patience | None = None) -> None:
-    """Fetch and unpack every file of ``download:`` that an earlier call has not."""
+    """Fetch and unpack every file of ``download:`` that an earlier call has not, and nobody has put at its place.
+
+    Raises:
+        UserError: one cannot be fetched; it says where to put it by hand.
+    """
     files = spec.root / UNFINISHED / "files"
     files.mkdir(parents=True, exist_ok=True)
-    for number, item in enumerate(spec.download, 1):
-        LOGGER.info("%s: file %d of %d", spec.file.name, number, len(spec.download))
-        name = f"{zlib.crc32(item.url.encode()):08x}-{_file_name(item)}"  # two folders may have files of one name
+    count = len(spec.download)
+    size = f"{spec.size} for all {count} files" if spec.size and count > 1 else spec.size
+    LOGGER.info("%s: fetching %s%s", spec.file.name, counted(count, "file"), f", {spec.size}" if spec.size else "")
+    for item in spec.download:
+        name = f"{zlib.crc32(item.url.encode()):08x}-{item.place.name}"  # two folders may have files of one name
         done = files / f"{name}.done"
         if done.exists():
             continue
         item.folder.mkdir(parents=True, exist_ok=True)
-        if is_archive(item.url):
-            archive = fetch(item.url, files / name, sha256=item.sha256, patience=patience)
-            LOGGER.info("unpacking %s into %s", archive.name, item.folder)
-            unpack(archive, item.folder)
-            archive.unlink()
-        else:
-            fetch(item.url, item.folder / _file_name(item), sha256=item.sha256, patience=patience)
+        archive = is_archive(item.url)
+        target = files / name if archive and not item.place.is_file() else item.place
+        try:
+            fetch(item.url, target, sha256=item.sha256, patience=patience)
+        except FetchError as error:
+            with suppress(OSError):
+                files.rmdir()  # with nothing in it, it would tell that files which are there are not all
+            raise FetchError(error.reason, item.place, size) from error
+        if archive:
+            LOGGER.info("unpacking %s into %s", item.place.name, item.folder)
+            unpack(target, item.folder)
+            if target != item.place:
+                target.unlink()
         done.touch()
-
-
-def _file_name(item: Download) -> str:
-    name = Path(unquote(urlsplit(item.url).path)).name
-    return name.replace("\0", "") or "file"
 
 
 def _convert(spec: DatasetSpec) -> None:

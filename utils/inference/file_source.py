@@ -160,6 +160,10 @@ def _files_in(folder: Path, *, recursive: bool) -> list[Path]:
     own = known if recursive else [file for file in known if file.parent == folder]
     if len(own) < len(known):
         some = counted(len(known) - len(own), "file" if any(map(is_video, known)) else "image")
+        if not own:
+            raise UserError(
+                f"{folder}: no images or videos there, but {some} in its subfolders; --recursive reads them"
+            )
         LOGGER.warning("%s: %s in its subfolders left out; --recursive reads them too", folder, some)
     return own
 

@@ -58,8 +58,8 @@ class _Wanted:
         """Beside an unfinished file: what it is the beginning of."""
         return self.target.with_name(self.target.name + ".part.origin")
 
-    def failure(self, reason: str) -> UserError:
-        return UserError(f"{self.url}: {reason}; get it by other means and put it at {self.target.resolve()}")
+    def failure(self, reason: str) -> FetchError:
+        return FetchError(f"{self.url}: {reason}", self.target.resolve())
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +69,16 @@ class _Origin:
     url: str
     total: int | None  # bytes
     validator: str  # strong ETag or date of the file, '' where the server gives none
+
+
+class FetchError(UserError):
+    """A file that could not be fetched; ``reason`` has its address."""
+
+    def __init__(self, reason: str, place: Path, size: str = "") -> None:
+        """``place``: where the file may be put by hand; ``size``: how large it is, in words."""
+        size = f" ({size})" if size else ""
+        super().__init__(f"{reason}; get it by other means{size} and put it at {place}")
+        self.reason = reason
 
 
 class _AttemptError(Exception):

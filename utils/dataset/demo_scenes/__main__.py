@@ -1,6 +1,6 @@
 """Writes the demo's data set of generated images.
 
-python -m utils.dataset.demo_scenes                 write datasets/demo-scenes once
+python -m utils.dataset.demo_scenes                 where data/demo-scenes.yaml looks for it, once
 python -m utils.dataset.demo_scenes --train 1000    a larger one into a folder of your choice: --root
 """
 
@@ -10,18 +10,19 @@ import argparse
 import sys
 from pathlib import Path
 
+from utils.config.dataset_file import find_dataset_yaml
+from utils.config.dataset_yaml import read_dataset_yaml
 from utils.dataset.demo_scenes import SEED, TRAIN_IMAGES, VAL_IMAGES, SceneSize, write_demo_scenes
-
-ROOT = Path("datasets/demo-scenes")
 
 
 def main() -> int:
+    root = read_dataset_yaml(find_dataset_yaml("demo-scenes.yaml")).root
     parser = argparse.ArgumentParser(
         prog="python -m utils.dataset.demo_scenes",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--root", type=Path, default=ROOT, help=f"folder to write (default: {ROOT})")
+    parser.add_argument("--root", type=Path, default=root, help=f"folder to write (default: {root})")
     parser.add_argument("--train", type=int, default=TRAIN_IMAGES, help="training images")
     parser.add_argument("--val", type=int, default=VAL_IMAGES, help="validation images")
     parser.add_argument("--seed", type=int, default=SEED)
