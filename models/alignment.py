@@ -64,6 +64,12 @@ def weight_name(layer: nn.Module) -> str:
     return "conv.conv.weight" if isinstance(layer, Focus) else "conv.weight"
 
 
+def renamed(name: str, target: nn.Module, source: nn.Module) -> str:
+    """A tensor's name inside ``target`` to its name inside ``source`` (Focus wraps a Conv)."""
+    here, there = weight_name(target).removesuffix("conv.weight"), weight_name(source).removesuffix("conv.weight")
+    return there + name.removeprefix(here) if here != there else name
+
+
 def to_strided(layer: nn.Module, weight: Tensor) -> Tensor:
     """The layer's own weight to the kernel (O, C, size, size) of its strided form."""
     if isinstance(layer, SPDConv):
@@ -101,7 +107,7 @@ def fits_inside(source: StridedForm | None, target: StridedForm | None) -> bool:
     return before >= 0 and before + source.size <= target.size
 
 
-def _signature(layer: nn.Module) -> tuple[object, ...]:
+def signature(layer: nn.Module) -> tuple[object, ...]:
     """What two layers must share to be the same operation; channels and repeats are left to the tensors' shapes."""
     conv = layer.conv if isinstance(layer, (Conv, SPDConv)) else layer
     if isinstance(conv, (nn.Conv2d, nn.ConvTranspose2d, nn.MaxPool2d)):
@@ -141,8 +147,8 @@ def align(source: DetectionModel, target: DetectionModel) -> tuple[Match, ...]:
         if tuple(origin.get(each) for each in target.plan[index].sources) != source.plan[taken].sources:
             break
         if fits_inside(strided_form(old), strided_form(new)):
-            relation = Relation.SAME if _signature(old) == _signature(new) else Relation.REWRITTEN
-        elif _signature(old) == _signature(new):
+            relation = Relation.SAME if signature(old) == signature(new) else Relation.REWRITTEN
+        elif signature(old) == signature(new):
             relation = Relation.SAME
         elif _loses_stride(old, new, following) and target.plan[index + 1].sources == (index,):
             matches.append(Match(index, taken, Relation.FULL_RESOLUTION))

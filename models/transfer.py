@@ -15,6 +15,8 @@ from models.alignment import (
     align,
     embedded,
     from_strided,
+    renamed,
+    signature,
     strided_form,
     to_strided,
     weight_name,
@@ -22,6 +24,7 @@ from models.alignment import (
 from models.common import C3, SPD, SPPF, Concat, Conv
 from models.head import Detect
 from models.rare_layers import SPP, BottleneckCSP, GhostConv
+from models.roles import layers_by_role, nearest_levels, tensors_from
 from models.weights import ModelWeights
 from models.yolo import DetectionModel
 
@@ -50,15 +53,20 @@ class TransferReport:
     left: tuple[str, ...]  # keep their fresh values
     notes: tuple[str, ...]
     exact: bool  # the model now computes the same function as the file's
+    moved: tuple[str, ...] = ()  # layers of other numbers that do the same work: "22 as 18", the model's first
+    levels: tuple[int, ...] = ()  # strides of the head's levels, where not all were taken
 
-    def lines(self) -> tuple[str, str]:
-        """What was taken, and what was not."""
+    def lines(self) -> tuple[str, ...]:
+        """What was taken, what was not, and where other numbers or neighbours were taken from."""
         how = f", {len(self.rewritten)} of them rewritten for space-to-depth" if self.rewritten else ""
         result = "; the model computes the same function" if self.exact else ""
         where = f" (layers {_ranges(self.taken)})" if self.taken and self.left else ""
         first = f"{self.source}: took {len(self.taken)} of {self.total} tensors{where}{how}{result}"
         missing = f"layers {_named(self.left)}" if self.left else "nothing"
-        return first, "; ".join((f"not taken: {missing}", *self.notes))
+        second = "; ".join((f"not taken: {missing}", *self.notes))
+        moved = f"by their work: layers {', '.join(self.moved)}" if self.moved else ""
+        levels = f"the head's strides {', '.join(map(str, self.levels))}" if self.levels else ""
+        return first, second, *filter(None, ["; ".join(filter(None, (moved, levels)))])
 
 
 @torch.no_grad()
@@ -66,9 +74,10 @@ def transfer_weights(model: DetectionModel, weights: ModelWeights) -> TransferRe
     """Fills ``model`` with as much of ``weights`` as fits and says how much that was.
 
     Layers that do the same work are found along both graphs (see models/alignment.py); a YOLOv5 checkpoint thus
-    starts an SPD model as the same function. From the first difference of the graphs on, layers of equal number,
-    type, names and shapes are taken. The head is taken by class names where classes differ; anchors stay the model's
-    own, unless it has none yet.
+    starts an SPD model as the same function. From the first difference of the graphs on, layers are taken by their
+    work (see models/roles.py) and, where that finds none, by equal number, type, names and shapes; a new level starts
+    fresh. The head is taken by class names where classes differ; anchors stay
+    the model's own, unless it has none yet.
     """
     with torch.device("meta"):
         source = DetectionModel(weights.architecture, names=weights.names)
@@ -77,7 +86,7 @@ def transfer_weights(model: DetectionModel, weights: ModelWeights) -> TransferRe
         if not transfer.apply(match):
             break
     if len(transfer.done) < len(model.plan):
-        transfer.take_equal_names()
+        transfer.take_by_role()
     has_its_anchors, notes = _settle_anchors(model, weights)
     return transfer.finish(weights.path.name, (*transfer.notes, *notes), is_exact=transfer.is_exact and has_its_anchors)
 
@@ -94,6 +103,8 @@ class _Transfer:
         self.is_exact = True
         self.maps: dict[int, ChannelMap] = {}
         self.done: list[Match] = []
+        self.origins: dict[int, int] = {}  # target layer -> the source layer that began it, where it was not matched
+        self.levels: list[int] = []  # strides of the head's levels that were taken one by one
         self._note_channels()
 
     def _note_channels(self) -> None:
@@ -163,7 +174,7 @@ class _Transfer:
         prefix, source_prefix = f"model.{match.target}.", f"model.{match.source}."
         for name in self._names(prefix):
             # Stems of different types keep their convolution under different names.
-            inner = _renamed(name.removeprefix(prefix), new, old)
+            inner = renamed(name.removeprefix(prefix), new, old)
             value = self.state.get(source_prefix + inner)
             if value is None:
                 continue
@@ -221,16 +232,57 @@ class _Transfer:
     def _names(self, prefix: str) -> list[str]:
         return [name for name in self.fresh if name.startswith(prefix)]
 
-    def take_equal_names(self) -> None:
-        """Layers that were not matched: those of equal type whose tensors all have equal names and shapes."""
+    def take_by_role(self) -> None:
+        """Layers that were not matched: from the layer that does the same work, else from that of equal number."""
         self.is_exact = False
-        done = {match.target for match in self.done}
+        theirs, done = layers_by_role(self.source), {match.target for match in self.done}
+        for role, index in layers_by_role(self.model).items():
+            if index not in done and role in theirs:
+                self._begin(index, theirs[role])
+        self._take_equal_names(done | self.origins.keys())
+        # Nothing so far: another width throughout, whose head has nothing to read.
+        if (done or self.origins) and len(self.model.plan) - 1 not in self.origins:
+            self._take_levels()
+
+    def _begin(self, target: int, source: int) -> None:
+        """Proposes the values of one layer for another, if they fit."""
+        old, new, prefix = self.source.model[source], self.model.model[target], f"model.{source}."
+        state = {name.removeprefix(prefix): each for name, each in self.state.items() if name.startswith(prefix)}
+        values = tensors_from(old, new, state)
+        if values is None:
+            return
+        self.values |= {f"model.{target}.{name}": each for name, each in values.items()}
+        self.origins[target] = source
+        if signature(old) != signature(new):
+            self.rewritten.append(f"model.{target}.{weight_name(new)}")
+
+    def _take_equal_names(self, done: set[int]) -> None:
+        """Layers of equal number and type whose tensors all have equal names and shapes."""
         for index in range(min(len(self.model.plan), len(self.source.plan))):
             if index in done or type(self.model.model[index]) is not type(self.source.model[index]):
                 continue
             names = self._names(f"model.{index}.")
-            if all(name in self.state and self.state[name].shape == self.fresh[name].shape for name in names):
+            if names and all(name in self.state and self.state[name].shape == self.fresh[name].shape for name in names):
                 self.values |= {name: self.state[name] for name in names}
+                self.origins[index] = index
+
+    def _take_levels(self) -> None:
+        """The head, level by level of equal stride."""
+        source, head = self.source.head, self.model.head
+        rows = class_rows(self.source.names, self.model.names)
+        if rows is None or source.anchor_count != head.anchor_count:
+            self._note_classes(0)
+            return
+        prefix, source_prefix = (f"model.{len(each.plan) - 1}.m." for each in (self.model, self.source))
+        for stride in sorted({*head.strides} & {*source.strides}):
+            level, old = head.strides.index(stride), source.strides.index(stride)
+            for kind in ("weight", "bias"):
+                value, fresh = self.state.get(f"{source_prefix}{old}.{kind}"), self.fresh[f"{prefix}{level}.{kind}"]
+                if value is not None and value.shape[1:] == fresh.shape[1:]:
+                    self.values[f"{prefix}{level}.{kind}"] = _with_classes(value, fresh, rows, head.anchor_count)
+            self.levels.append(stride)
+        if len(self.source.names) != len(self.model.names):
+            self._note_classes(int((rows[5:] >= 0).sum()))
 
     def finish(self, source: str, notes: tuple[str, ...], *, is_exact: bool) -> TransferReport:
         """Writes what fits into the model."""
@@ -245,6 +297,8 @@ class _Transfer:
             left=left,
             notes=notes,
             exact=is_exact and not left,
+            moved=tuple(f"{index} as {old}" for index, old in self.origins.items() if index != old),
+            levels=tuple(self.levels),
         )
 
 
@@ -281,14 +335,10 @@ def _is_identity(channels: ChannelMap) -> bool:
     return torch.equal(channels, torch.arange(len(channels)))
 
 
-def _renamed(name: str, target: nn.Module, source: nn.Module) -> str:
-    """A tensor's name inside ``target`` to its name inside ``source`` (Focus wraps a Conv)."""
-    here, there = weight_name(target).removesuffix("conv.weight"), weight_name(source).removesuffix("conv.weight")
-    return there + name.removeprefix(here) if here != there else name
-
-
 def _settle_anchors(model: DetectionModel, weights: ModelWeights) -> tuple[bool, list[str]]:
     """Whether the model ends with the file's anchors, and what to say about them."""
+    if model.strides != weights.strides and isinstance(model.architecture.anchors, int):
+        return False, [_anchors_by_level(model, weights)]
     if model.anchors.shape != weights.anchors.shape:
         before, after = ("x".join(map(str, each.shape[:2])) for each in (weights.anchors, model.anchors))
         return False, [f"anchors {before} -> {after}: the model's own are kept"]
@@ -299,6 +349,17 @@ def _settle_anchors(model: DetectionModel, weights: ModelWeights) -> tuple[bool,
         model.set_anchors(weights.anchors)
         return True, ["anchors are the file's"]
     return False, ["anchors differ from the file's: the model's own are kept"]
+
+
+def _anchors_by_level(model: DetectionModel, weights: ModelWeights) -> str:
+    """Sets open anchors of other levels: the file's where strides are equal, else the nearest level's, scaled."""
+    if weights.anchors.shape[1] != model.head.anchor_count:
+        return f"anchors per level {weights.anchors.shape[1]} -> {model.head.anchor_count}: the model's own are kept"
+    old = nearest_levels(model.strides, weights.strides)
+    growth = [stride / weights.strides[level] for stride, level in zip(model.strides, old, strict=True)]
+    model.set_anchors(weights.anchors[old] * weights.anchors.new_tensor(growth).view(-1, 1, 1))
+    new = [str(stride) for stride in model.strides if stride not in weights.strides]
+    return "anchors are the file's" + (f", scaled from the next level at stride {', '.join(new)}" if new else "")
 
 
 def _layer(name: str) -> int:

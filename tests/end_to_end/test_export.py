@@ -52,3 +52,25 @@ def test_exported_files_work_in_the_other_scripts(folder: Path) -> None:
 def test_wrong_usage_is_one_line(folder: Path, flags: tuple[object, ...], line: str) -> None:
     result = run_script("export.py", "--weights", "small.pt", *flags, folder=folder, expect=2)
     assert result.stderr.startswith(line) and result.stderr.count("\n") == 1
+
+
+def test_a_model_without_the_coarsest_level_goes_through_every_script(tmp_path: Path) -> None:
+    dataset = write_small_dataset(tmp_path / "data")
+    run_script(
+        "train.py", "--weights", "", "--cfg", "yolov5n-spd-lite-p234.yaml", "--data", dataset, "--img", 64,
+        "--batch", 8, "--epochs", 1, "--noplots", "--workers", 0, folder=tmp_path,
+    )  # fmt: skip
+    (tmp_path / "runs" / "train" / "exp" / "weights" / "best.pt").rename(tmp_path / "best.pt")
+    result = run_script(
+        "export.py", "--weights", "best.pt", "--include", "onnx", "torchscript", "openvino", "--img", 64,
+        folder=tmp_path,
+    )  # fmt: skip
+    assert "exported: best.onnx, best.torchscript, best_openvino_model" in result.stdout.splitlines()[-1]
+    for weights in ("best.pt", "best.onnx"):
+        run_script(
+            "val.py", "--weights", weights, "--data", dataset, "--img", 64, "--workers", 0, "--name", weights,
+            folder=tmp_path,
+        )  # fmt: skip
+        assert json.loads((tmp_path / "runs" / "val" / weights / "metrics.json").read_text())["images"] == 8
+    run_script("detect.py", "--weights", "best.pt", "--source", "data/images/val", "--img", 64, folder=tmp_path)
+    assert len(list((tmp_path / "runs" / "detect" / "exp").glob("*.png"))) == 8

@@ -39,6 +39,12 @@ HUB = {
     "yolov5s-spd-lite": (5_952_317, (8, 16, 32)),
     "yolov5n-spd-p2": (3_672_252, (4, 8, 16, 32)),
     "yolov5s-spd-p2": (14_417_276, (4, 8, 16, 32)),
+    "yolov5n-p234": (1_378_813, (4, 8, 16)),
+    "yolov5s-p234": (5_379_325, (4, 8, 16)),
+    "yolov5n-spd-p234": (2_664_445, (4, 8, 16)),
+    "yolov5s-spd-p234": (10_521_853, (4, 8, 16)),
+    "yolov5n-spd-lite-p234": (1_139_197, (4, 8, 16)),
+    "yolov5s-spd-lite-p234": (4_423_933, (4, 8, 16)),
     "yolov5n6-spd": (7_076_188, (8, 16, 32, 64)),
     "yolov5s6-spd": (27_943_612, (8, 16, 32, 64)),
     "yolov5m6-spd": (70_195_164, (8, 16, 32, 64)),
@@ -65,12 +71,24 @@ def test_parameter_counts_and_strides(name: str) -> None:
     assert (count_parameters(model), model.strides) == HUB[name]
 
 
-@pytest.mark.parametrize(("name", "stride"), [("yolov5-p34", 32), ("yolov5-p2", 32), ("yolov5-p7", 128)])
+@pytest.mark.parametrize(
+    ("name", "stride"),
+    [("yolov5-p34", 32), ("yolov5-p2", 32), ("yolov5-p7", 128)] + [(each, 32) for each in HUB if "-p234" in each],
+)
 def test_a_frame_of_one_stride_passes_though_the_head_leaves_out_the_coarsest_level(name: str, stride: int) -> None:
     with torch.device("meta"):
         model = DetectionModel(load_architecture(name)).eval()
         assert model.stride == stride
         assert len(model(torch.zeros(1, 3, stride, 3 * stride)).levels) == len(model.strides)
+
+
+@pytest.mark.parametrize("size", ["n", "s"])
+@pytest.mark.parametrize("stages", ["", "-spd", "-spd-lite"])
+def test_a_finer_level_in_place_of_the_coarsest_takes_fewer_parameters(size: str, stages: str) -> None:
+    with torch.device("meta"):
+        base, finer = (DetectionModel(load_architecture(f"yolov5{size}{stages}{levels}")) for levels in ("", "-p234"))
+    assert count_parameters(finer) < 0.8 * count_parameters(base)
+    assert finer.anchors.shape == (3, 3, 2)
 
 
 @pytest.mark.parametrize("name", PARAMETERS_WITHOUT_NORMS)
@@ -82,7 +100,10 @@ def test_parameter_counts_of_fused_releases(name: str) -> None:
     assert count_parameters(model) - folded == PARAMETERS_WITHOUT_NORMS[name]
 
 
-@pytest.mark.parametrize(("name", "stages"), [("yolov5n-spd-p2", 8), ("yolov5n6-spd", 9)])
+@pytest.mark.parametrize(
+    ("name", "stages"),
+    [("yolov5n-spd-p2", 8), ("yolov5n-spd-p234", 6), ("yolov5n-spd-lite-p234", 6), ("yolov5n6-spd", 9)],
+)
 def test_spd_forms_downsample_by_space_to_depth_alone(name: str, stages: int) -> None:
     model = DetectionModel(load_architecture(name), class_count=2)
     assert sum(isinstance(layer, SPDConv) for layer in model.model) == stages

@@ -11,6 +11,7 @@ import torch
 from models.alignment import Relation, align
 from models.architecture import Architecture
 from models.fuse import fused
+from models.roles import layers_by_role
 from models.transfer import class_rows, transfer_weights
 from models.weights import ModelWeights, read_weights
 from models.yolo import DetectionModel, load_architecture
@@ -131,20 +132,77 @@ def test_alignment_of_the_released_family() -> None:
     assert kinds[0] is Relation.REWRITTEN
 
 
-def test_a_larger_neck_takes_what_both_have() -> None:
-    source, model = trained("yolov5n"), target("yolov5n-spd-p2")
-    fresh = model.state_dict()["model.30.cv1.conv.weight"].clone()
-    anchors = model.anchors.clone()
+# Model, tensors taken and in all, rewritten ones, layers begun by a layer of another number (the model's: the file's).
+BY_WORK = {
+    "yolov5n-p234": (310, 348, 0, {22: 18, 24: 20}),
+    "yolov5n-spd-p234": (310, 348, 6, {22: 18, 24: 20}),
+    "yolov5n-spd-lite-p234": (274, 348, 0, {24: 20}),
+    "yolov5n-spd-p2": (348, 422, 7, {25: 18, 27: 20, 28: 21, 30: 23}),
+    "yolov5n6": (263, 458, 0, {19: 13, 20: 14, 23: 17, 24: 18, 26: 20, 27: 21}),
+}
+
+
+@pytest.mark.parametrize("name", BY_WORK)
+def test_layers_are_taken_by_their_work(name: str) -> None:
+    taken, total, rewritten, moved = BY_WORK[name]
+    source, model = trained("yolov5n"), target(name)
     report = transfer_weights(model, weights_of(source))
-    assert not report.exact
-    assert torch.equal(
-        model.get_parameter("model.17.cv3.conv.weight"), source.get_parameter("model.17.cv3.conv.weight")
+    assert (len(report.taken), report.total, len(report.rewritten)) == (taken, total, rewritten)
+    assert report.moved == tuple(f"{ours} as {theirs}" for ours, theirs in moved.items()) and not report.exact
+    for ours, theirs in moved.items():
+        names = [each.removeprefix(f"model.{ours}.") for each in report.taken if each.startswith(f"model.{ours}.")]
+        assert "bn.weight" in names or "cv3.bn.weight" in names
+        for each in names:
+            if f"model.{ours}.{each}" not in report.rewritten:
+                expected = source.state_dict()[f"model.{theirs}.{each}"]
+                assert torch.equal(model.state_dict()[f"model.{ours}.{each}"], expected)
+
+
+@pytest.mark.parametrize("name", ["yolov5n-p234", "yolov5n-spd-p234"])
+def test_a_new_finest_level_leaves_the_others_as_the_same_function(name: str) -> None:
+    source, model = trained("yolov5n"), target(name)
+    report = transfer_weights(model, weights_of(source))
+    images = torch.rand(1, 3, 128, 64)
+    with torch.inference_mode():
+        found, expected = model(images).levels, source(images).levels
+    for ours, theirs in zip(found[1:], expected[:2], strict=True):  # strides 8 and 16
+        torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-3)
+    assert torch.equal(model.anchors[1:], source.anchors[:2]) and torch.equal(model.anchors[0], source.anchors[0] / 2)
+    first, second, third = report.lines()
+    assert first.startswith("start.pt: took 310 of 348 tensors (layers 0-10, 13-14, 17, 22, 24-25)")
+    assert second.startswith(
+        "not taken: layers 18 (6 tensors), 21 (30 tensors), 25 (2 tensors); anchors are the file's, "
     )
-    assert torch.equal(model.state_dict()["model.30.cv1.conv.weight"], fresh)
-    assert torch.equal(model.anchors, anchors)
-    first, second = report.lines()
-    assert first.startswith("start.pt: took 270 of 422 tensors (layers 0-10, 13-14, 17), 5 of them rewritten")
-    assert "layers 18 (6 tensors), 21 (30 tensors)" in second and "anchors 3x3 -> 4x3" in second
+    assert second.endswith("scaled from the next level at stride 4")
+    assert third == "by their work: layers 22 as 18, 24 as 20; the head's strides 8, 16"
+
+
+def test_levels_take_classes_by_name() -> None:
+    source, model = trained("yolov5n", ("cat", "dog", "hen")), target("yolov5n-p234", ("cow", "dog"))
+    report = transfer_weights(model, weights_of(source))
+    assert "classes 3 -> 2: 1 of them taken by name" in report.lines()[1]
+    old, new = source.get_parameter("model.24.m.1.bias").view(3, 8), model.get_parameter("model.25.m.2.bias").view(3, 7)
+    assert torch.equal(new[:, :5], old[:, :5]) and torch.equal(new[:, 6], old[:, 6])
+
+
+def test_other_classes_leave_the_levels_fresh() -> None:
+    model = target("yolov5n-p234", ("car", "bus"))
+    fresh = {name: each.clone() for name, each in model.state_dict().items() if ".25.m." in name}
+    report = transfer_weights(model, weights_of(trained("yolov5n")))
+    assert report.left[-6:] == tuple(fresh) and "classes 3 -> 2: the head starts fresh" in report.lines()[1]
+
+
+def test_roles_follow_the_graph() -> None:
+    with torch.device("meta"):
+        roles = layers_by_role(DetectionModel(load_architecture("yolov5n-p234")))
+    eight = {(role.part, role.work): index for role, index in roles.items() if role.stride == 8}
+    assert eight == {
+        ("backbone", "downsampling"): 3,
+        ("backbone", "C3"): 4,
+        ("top-down", "C3"): 17,
+        ("top-down", "Conv"): 18,
+    }
+    assert [index for role, index in roles.items() if role.part == "bottom-up"] == [22, 24]
 
 
 def test_other_sizes_have_nothing_in_common() -> None:
