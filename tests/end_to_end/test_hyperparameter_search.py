@@ -79,6 +79,16 @@ def test_evolve_population_and_its_result(dataset: Path, tmp_path: Path) -> None
     assert tried == [(0.01, 0.05), (0.001, 0.1), (0.002, 0.1)]  # that of --hyp, then the population
 
 
+def test_evolve_goes_by_the_fitness_that_is_asked_for(dataset: Path, tmp_path: Path) -> None:
+    flags = (*FLAGS, "--data", dataset, "--evolve", 2, "--fitness", "AP50+3*AP_S", "--project", "studies")
+    run_script("train.py", *flags, "--name", "mine", folder=tmp_path)
+    study = tmp_path / "studies" / "mine"
+    for row in rows(study):
+        header, first = csv.reader((study / f"trial{row['trial']}" / "results.csv").read_text().splitlines())
+        assert header[-1].strip() == "fitness" and float(row["fitness"]) == pytest.approx(float(first[-1]), abs=1e-5)
+    assert "(AP50+3*AP_S)" in (study / "hyp_evolved.yaml").read_text().splitlines()[0]
+
+
 @pytest.mark.parametrize(
     ("flags", "code", "message"),
     [

@@ -26,7 +26,7 @@ from utils.geometry.records import Batch, HeadMaps
 from utils.reporting.epoch_log import EpochRecord
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.training import session
-from utils.training.checkpoint import RunState, write_checkpoint
+from utils.training.checkpoint import RunState, read_checkpoint, write_checkpoint
 from utils.training.session import new_run, run_to_the_end, write_beginning
 from utils.training.task import Task
 from utils.user_error import UsageError, UserError
@@ -255,6 +255,28 @@ def test_patience(base: TrainConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = train_detector(replace(base, epochs=3, patience=7))
     assert asked and set(asked) == {7}
     assert len((folder / "results.csv").read_text().splitlines()) == 2  # header and one epoch
+
+
+def test_fitness(base: TrainConfig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
+    with caplog.at_level("INFO"):
+        made = trial(replace(base, fitness="2*AP_M+mAP50"), monkeypatch)
+    values = [2 * row["metrics/AP_M"] + row["metrics/mAP_0.5"] for row in made.rows]
+    assert [row["fitness"] for row in made.rows] == pytest.approx(values, abs=1e-4)
+    best = values.index(max(values))
+    assert f"best epoch: {best}, 2*AP_M+mAP50 is {values[best]:.3f}" in caplog.text
+    content = read_checkpoint(made.folder / "weights" / "last.pt")  # what a resumed run goes by
+    assert content["config"]["fitness"] == "2*AP_M+mAP50"
+    assert [record["own_fitness"] for record in content["records"]] == pytest.approx(values, abs=1e-4)
+
+
+def test_a_fitness_of_objects_that_are_not_there_is_told_before_the_first_epoch(
+    base: TrainConfig, tmp_path: Path
+) -> None:
+    data = write_small_dataset(tmp_path, train=2, val=2)
+    runs = tmp_path / "runs"
+    with pytest.raises(UserError, match="--fitness AP_L: the validation images have no object that AP_L counts"):
+        train_detector(replace(base, data=str(data), fitness="AP_L", project=str(runs)))
+    assert not runs.exists()
 
 
 def test_noplots(base: TrainConfig, plain: Trial) -> None:

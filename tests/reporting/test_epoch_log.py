@@ -16,6 +16,7 @@ from tests.training.test_early_stopping import records
 from utils.evaluation.evaluation_report import LossFigures
 from utils.reporting.epoch_log import EpochRecord, epoch_record, moved_figure, write_results_csv
 from utils.reporting.epoch_loggers import figures
+from utils.user_error import UserError
 
 YOLOV5_COLUMNS = [
     "epoch",
@@ -96,6 +97,22 @@ def test_without_a_loss_in_the_report_only_the_loss_is_missing() -> None:
     assert [name for name, value in row.items() if math.isnan(value)] == [
         f"val/{part}_loss" for part in ("box", "obj", "cls")
     ]
+
+
+def test_another_fitness_has_its_column(tmp_path: Path) -> None:
+    report = report_of(class_report("cat", 0))
+    record = epoch_record(7, LOSSES, RATES, report, "0.5*AP_S+0.25*AP_M")
+    # 0.5 x 0.125 + 0.25 x 0.6
+    assert record.fitness == record.row()["fitness"] == pytest.approx(0.2125)
+    assert list(record.row()) == [*COLUMNS, "fitness"]
+    unmeasured = epoch_record(8, LOSSES, RATES, None, "0.5*AP_S+0.25*AP_M")
+    assert math.isnan(unmeasured.fitness) and not unmeasured.evaluated
+    write_results_csv(tmp_path / "r.csv", [replace(unmeasured, epoch=6), record, unmeasured])
+    table = pandas.read_csv(tmp_path / "r.csv", skipinitialspace=True)
+    assert list(table.columns)[-1] == "fitness" and table["epoch"].tolist() == [6, 7, 8]
+    assert table["fitness"].tolist()[1] == 0.2125 and table["fitness"].isna().tolist() == [True, False, True]
+    with pytest.raises(UserError, match="--fitness AP_L: the validation images have no object that AP_L counts"):
+        epoch_record(7, LOSSES, RATES, report, "AP_L")
 
 
 def test_the_line_of_an_epoch() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 from utils.reporting.epoch_log import EpochRecord
 from utils.training.early_stopping import best_epoch, patience_exhausted
@@ -23,6 +24,14 @@ def test_epochs_without_evaluation_do_not_count() -> None:
     assert best_epoch(records(math.nan, math.nan)) is None
     best = best_epoch(records(math.nan, 0.1, math.nan))
     assert best is not None and best.epoch == 1
+
+
+def test_what_is_asked_for_decides_which_epoch_is_best() -> None:
+    by_mix = records(0.1, 0.3, 0.2, 0.2)
+    own = [replace(each, own_fitness=value) for each, value in zip(by_mix, (0.4, 0.1, 0.2, 0.3), strict=True)]
+    best = [best_epoch(each) for each in (by_mix, own)]
+    assert [each.epoch for each in best if each is not None] == [1, 0]
+    assert patience_exhausted(own, 3) and not patience_exhausted(by_mix, 3)
 
 
 def test_patience() -> None:

@@ -88,6 +88,10 @@ class ClassifyTrainConfig(RunConfig):
         if self.model.endswith(".pt") and self.weights:
             raise UsageError(f"--model {self.model} --weights {self.weights}: both are files to start from; name one")
 
+    @property
+    def fitness_is(self) -> str:
+        return "top-1 accuracy"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _EvaluatedModel:

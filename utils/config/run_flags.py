@@ -71,6 +71,11 @@ class RunConfig:
     )
 
     @property
+    def fitness_is(self) -> str:
+        """What the best epoch has most of, in words or as a sum."""
+        return "fitness"
+
+    @property
     def images_per_step(self) -> int:
         """Images per batch over all processes."""
         return self.batch_size

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from utils.config.command_line import flag
+from utils.config.fitness import FIGURES, YOLOV5_MIX, Fitness
 from utils.config.run_flags import RunConfig
 from utils.config.shared_flags import LONGEST_SIDE
 from utils.user_error import UsageError
@@ -65,6 +66,13 @@ class TrainConfig(RunConfig):
         at_most=0.5,
     )
 
+    fitness: str = flag(
+        YOLOV5_MIX,
+        "what best.pt, --patience and --evolve go by: AP, AP_S, or a weighted sum such as 0.3*AP+0.7*AP_S, of "
+        + ", ".join(FIGURES),
+        group="Recipe",
+    )
+
     evolve: int | None = flag(
         None, "search hyperparameters until so many trials are finished", group="Search", lone_value=300, at_least=1
     )
@@ -74,6 +82,7 @@ class TrainConfig(RunConfig):
     def __post_init__(self) -> None:
         if self.batch_size == 0:
             raise UsageError("--batch-size 0: must be at least 1, or -1 for what the GPU holds")
+        Fitness.from_text(self.fitness)
         if self.evolve is None and (self.evolve_population or self.resume_evolve):
             raise UsageError("--evolve-population and --resume-evolve: belong to --evolve N")
         if self.evolve_population and self.resume_evolve:
@@ -86,6 +95,10 @@ class TrainConfig(RunConfig):
             raise UsageError("--rect --image-weights: one fixes the order by shape, the other draws it; leave one out")
         if self.quad and self.batch_size % QUAD and self.batch_size != -1:
             raise UsageError(f"--quad --batch-size {self.batch_size}: must be a multiple of {QUAD}")
+
+    @property
+    def fitness_is(self) -> str:
+        return self.fitness
 
     @property
     def images_per_step(self) -> int:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple
 
 import numpy as np
 
+from utils.config.fitness import YOLOV5_MIX
 from utils.runtime.atomic_files import atomic_file
 
 if TYPE_CHECKING:  # whoever draws one of the figures need not load what makes the others
@@ -48,13 +49,13 @@ class _Curves(NamedTuple):
 
 def plot_results(path: Path, records: Sequence[FinishedEpoch]) -> None:
     """``results.png``: every column of ``results.csv`` over the epochs, of which there is at least one."""
-    columns = [column for column in records[0].row() if column != "epoch"]
+    columns = [column for column in max((record.row() for record in records), key=len) if column != "epoch"]
     width = math.ceil(len(columns) / PANEL_ROWS)
     figure = _figure(width=3 * width, height=3 * PANEL_ROWS)
     axes = figure.subplots(PANEL_ROWS, width, squeeze=False).ravel()
     epochs = np.array([record.epoch for record in records])
     for panel, column in zip(axes, columns, strict=False):
-        values = np.array([record.row()[column] for record in records], dtype=float)
+        values = np.array([record.row().get(column, math.nan) for record in records], dtype=float)
         known = values >= 0  # measured, of objects that exist
         panel.plot(epochs[known], values[known], marker=".", color=BLUE)
         panel.set_title(column, fontsize=10)
@@ -306,14 +307,16 @@ def _class_lines(panel: Axes, axis: np.ndarray, lines: np.ndarray, captions: Seq
         panel.plot(axis, line, linewidth=1, label=caption)
 
 
-def plot_search(path: Path, fitness: Sequence[tuple[int, float]], importance: Mapping[str, float]) -> None:
+def plot_search(
+    path: Path, fitness: Sequence[tuple[int, float]], importance: Mapping[str, float], fitness_is: str = YOLOV5_MIX
+) -> None:
     """Fitness of each complete trial and the best so far; the share of its spread that each hyperparameter explains."""
     figure = _figure(width=12 if importance else 7, height=5)
     axes = figure.subplots(1, 2 if importance else 1, squeeze=False)[0]
     numbers, values = zip(*fitness, strict=True)
     axes[0].plot(numbers, values, "o", color="#0072b2", label="trial")
     axes[0].step(numbers, list(accumulate(values, max)), where="post", color="#d55e00", label="best so far")
-    axes[0].set(xlabel="trial", ylabel="fitness: 0.1 mAP50 + 0.9 mAP50-95", title="History")
+    axes[0].set(xlabel="trial", ylabel=f"fitness: {fitness_is}", title="History")
     axes[0].legend()
     if importance:
         shown = list(importance.items())[:15][::-1]

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
 
+from utils.config.fitness import YOLOV5_MIX, Fitness
 from utils.evaluation.evaluate import EvaluationReport
 from utils.runtime.atomic_files import write_text
 
@@ -83,6 +84,7 @@ class EpochRecord:
     ap_s: float = math.nan
     ap_m: float = math.nan
     ap_l: float = math.nan
+    own_fitness: float = math.nan  # what --fitness names, where that is not YOLOv5's mix
 
     @property
     def evaluated(self) -> bool:
@@ -90,8 +92,8 @@ class EpochRecord:
 
     @property
     def fitness(self) -> float:
-        """YOLOv5's single figure for choosing the best epoch."""
-        return 0.1 * self.map50 + 0.9 * self.map50_95
+        """YOLOv5's single figure for choosing the best epoch, unless another one is asked for."""
+        return 0.1 * self.map50 + 0.9 * self.map50_95 if math.isnan(self.own_fitness) else self.own_fitness
 
     def line(self) -> str:
         """The epoch for the console: YOLOv5's figures, and COCO's in a second line, as one would be too wide."""
@@ -110,7 +112,8 @@ class EpochRecord:
 
     def row(self) -> dict[str, float]:
         """Figures by the columns of ``results.csv``, see ``FinishedEpoch``."""
-        return {column: getattr(self, field) for field, column in COLUMNS.items()}
+        own = {} if math.isnan(self.own_fitness) else {"fitness": self.own_fitness}
+        return {column: getattr(self, field) for field, column in COLUMNS.items()} | own
 
     def as_dict(self) -> dict[str, float | str]:
         return asdict(self)
@@ -121,8 +124,13 @@ def epoch_record(
     train_loss: Sequence[float],
     rates: tuple[float, float, float],
     report: EvaluationReport | None,
+    fitness: str = YOLOV5_MIX,
 ) -> EpochRecord:
-    """The row of an epoch from its mean training losses (box, objectness, classes), last rates and evaluation."""
+    """The row of an epoch from its mean training losses (box, objectness, classes), last rates and evaluation.
+
+    Raises:
+        UserError: ``fitness`` counts objects that the evaluation has none of.
+    """
     figures: dict[str, float] = {}
     if report is not None:
         box, obj, cls = report.loss or (math.nan, math.nan, math.nan)
@@ -138,6 +146,9 @@ def epoch_record(
             "ap_m": report.coco.AP_M,
             "ap_l": report.coco.AP_L,
         }
+        if fitness != YOLOV5_MIX:
+            by_name = report.coco._asdict() | {"mAP50": report.map50, "mAP50-95": report.map50_95}
+            figures["own_fitness"] = Fitness.from_text(fitness).of(by_name)
     losses = dict(zip(("train_box", "train_obj", "train_cls"), train_loss, strict=True))
     learning = dict(zip(("lr0", "lr1", "lr2"), rates, strict=True))
     return EpochRecord(epoch=epoch, **losses, **learning, **figures)
@@ -155,10 +166,10 @@ def moved_figure(found: FinishedEpoch, expected: FinishedEpoch) -> str:
 
 def write_results_csv(path: Path, records: Sequence[FinishedEpoch]) -> None:
     """Write the table of all finished epochs, at least one, whole, so that no row is ever repeated or lost."""
-    header = ",".join(column.rjust(COLUMN_WIDTH) for column in records[0].row())
+    # An epoch that was not evaluated may have no column for the fitness that is asked for.
+    columns = max((record.row() for record in records), key=len)
+    header = ",".join(column.rjust(COLUMN_WIDTH) for column in columns)
     # A cell without a value is quite empty: one of blanks is a text to pandas, and to float() no number.
-    rows = [
-        ",".join("" if value < 0 else f"{value:{COLUMN_WIDTH}.5g}" for value in record.row().values())
-        for record in records
-    ]
+    table = ([row.get(column, math.nan) for column in columns] for row in (record.row() for record in records))
+    rows = [",".join("" if value < 0 else f"{value:{COLUMN_WIDTH}.5g}" for value in row) for row in table]
     write_text(path, "\n".join([header, *rows]) + "\n")

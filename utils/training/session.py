@@ -265,6 +265,8 @@ def finish(run: TrainingRun[BatchType]) -> None:
     """Evaluate the best weights once more, with images, or only write those of no epoch; close the run's checkpoint."""
     is_writer = run.learner.ranks.is_writer
     if run.config.epochs:
+        if (best := best_epoch(run.state.records)) is not None:
+            LOGGER.info("best epoch: %d, %s is %.5f", best.epoch, run.config.fitness_is, best.fitness)
         evaluate_best(run)
     if not is_writer:
         return

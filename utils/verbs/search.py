@@ -24,6 +24,7 @@ from optuna.trial import FrozenTrial, TrialState
 from sqlalchemy.engine import URL
 from sqlalchemy.exc import SQLAlchemyError
 
+from utils.config.fitness import YOLOV5_MIX
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.train_flags import TrainConfig
 from utils.reporting.curve_plots import plot_search
@@ -264,8 +265,8 @@ def write_results(study: optuna.Study, base: Hyperparameters, folder: Path) -> N
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         return
-    best = study.best_trial
-    comment = f"# Best of {len(trials)} trials: trial {best.number}, fitness {best.value:.5f}\n"
+    best, measure = study.best_trial, study.user_attrs.get("config", {}).get("fitness", YOLOV5_MIX)
+    comment = f"# Best of {len(trials)} trials: trial {best.number}, fitness {best.value:.5f} ({measure})\n"
     found = replace(base, **best.params).to_dict()
     write_text(folder / "hyp_evolved.yaml", comment + yaml.safe_dump(found, sort_keys=False))
     importance: dict[str, float] = {}
@@ -274,7 +275,8 @@ def write_results(study: optuna.Study, base: Hyperparameters, folder: Path) -> N
         from optuna.importance import PedAnovaImportanceEvaluator, get_param_importances
 
         importance = get_param_importances(study, evaluator=PedAnovaImportanceEvaluator())
-    plot_search(folder / "evolve.png", [(t.number, t.value) for t in complete if t.value is not None], importance)
+    values = [(trial.number, trial.value) for trial in complete if trial.value is not None]
+    plot_search(folder / "evolve.png", values, importance, measure)
 
 
 def trials_csv(trials: Sequence[FrozenTrial]) -> str:

@@ -14,6 +14,7 @@ import numpy as np
 
 from models.weights import load_model, model_description
 from models.yolo import DetectionModel
+from utils.config.fitness import FIGURES, YOLOV5_MIX, Fitness
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.train_flags import QUAD, TrainConfig
 from utils.dataset.available_dataset import available_dataset
@@ -21,6 +22,7 @@ from utils.dataset.evaluation_loader import DetectionLoader
 from utils.dataset.image_changes import albumentations_installed
 from utils.dataset.image_lists import shared_images
 from utils.dataset.training_loader import image_weights
+from utils.evaluation.coco_average_precision import COCO_RANGES
 from utils.evaluation.evaluate import (
     VALIDATION_NMS,
     EvaluationObserver,
@@ -100,13 +102,13 @@ class DetectionTask:
         return training
 
     def record(self, epoch: int, outcome: EpochOutcome) -> EpochRecord:
-        return epoch_record(epoch, outcome.losses, outcome.rates, None)
+        return epoch_record(epoch, outcome.losses, outcome.rates, None, self.config.fitness)
 
     def evaluate(self, epoch: int, outcome: EpochOutcome) -> EvaluatedEpoch:
         report = self.report(self.learner.average.model)
         found = {row.index: row.map50_95 for row in report.per_class}
         class_scores = tuple(found.get(index, 0.0) for index in range(self.class_count))
-        record = epoch_record(epoch, outcome.losses, outcome.rates, report)
+        record = epoch_record(epoch, outcome.losses, outcome.rates, report, self.config.fitness)
         return EvaluatedEpoch(record, class_scores, report.stored_thresholds())
 
     def report(self, model: DetectionModel, observers: Sequence[EvaluationObserver] = ()) -> EvaluationReport:
@@ -179,6 +181,8 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
         hyp = replace(hyp, label_smoothing=config.label_smoothing)
     config = fitting_config(config, model, ranks)
     images = open_images(dataset, config, hyp, model.stride, ranks)
+    if config.fitness != YOLOV5_MIX:
+        refuse_uncounted(config.fitness, images.evaluation.dataset.index.object_sizes())
     if not config.noautoanchor:
         fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
     return detection_task(config, hyp, model, images, ranks)
@@ -190,6 +194,18 @@ def reopened(checkpoint: Path, config: TrainConfig, hyp: Hyperparameters, ranks:
     warn_of_other_names(str(checkpoint), model.names, dataset.file, dataset.names)
     images = open_images(dataset, config, hyp, model.stride, ranks)
     return detection_task(config, hyp, model, images, ranks)
+
+
+def refuse_uncounted(fitness: str, sizes: np.ndarray) -> None:
+    """Tell before the first epoch that the validation objects, of ``sizes`` (N, 2) source pixels, give no such figure.
+
+    Raises:
+        UserError: there are none, or none of a size that ``fitness`` names.
+    """
+    areas, slack = sizes.prod(axis=1), 1e-3  # an object at the border of two sizes is the evaluation's to place
+    whole, *by_size = (((1 - slack) * low <= areas) & (areas <= (1 + slack) * high) for _, low, high in COCO_RANGES)
+    figures = dict.fromkeys(FIGURES, whole) | dict(zip(("AP_S", "AP_M", "AP_L"), by_size, strict=True))
+    Fitness.from_text(fitness).of({name: 0.0 if counted.any() else -1.0 for name, counted in figures.items()})
 
 
 DETECTION = TaskKind(
