@@ -32,7 +32,7 @@ def test_published_values(name: str) -> None:
     colour = (0.0, 0.0, 0.0, 0.0) if name == "no-augmentation" else (0.015, 0.7, 0.4, 0.5)
     assert (hyp.hsv_h, hyp.hsv_s, hyp.hsv_v, hyp.fliplr) == colour
     assert (hyp.degrees, hyp.shear, hyp.perspective, hyp.flipud) == (0, 0, 0, 0)
-    assert hyp.nominal_batch == 64
+    assert (hyp.nominal_batch, hyp.nwd) == (64, 0.0)
 
 
 def test_the_defaults_are_those_of_scratch_low() -> None:

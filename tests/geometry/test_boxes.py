@@ -18,6 +18,7 @@ from utils.geometry.boxes import (
     cxcywh_to_xyxy,
     intersection,
     pairwise_iou,
+    wasserstein_closeness,
     xyxy_to_cxcywh,
     xyxy_to_xywh,
 )
@@ -79,6 +80,39 @@ def test_complete_iou_of_equal_and_distant_boxes() -> None:
     # Same shape 10 to the right: no overlap, enclosing 14 x 2: -(100 / 200).
     far = box + torch.tensor([10.0, 0, 0, 0], dtype=torch.float64)
     assert complete_iou(box, far).item() == pytest.approx(-0.5, abs=1e-6)
+
+
+def test_wasserstein_closeness_by_hand() -> None:
+    # Centres 3 and 4 apart; sides differ by 24 and 0, their halves by 12: sqrt(9 + 16 + 144) = 13.
+    one, other = torch.tensor([[10.0, 10, 4, 6]]), torch.tensor([[13.0, 14, 28, 6]])
+    assert wasserstein_closeness(one, other, 12.8).item() == pytest.approx(math.exp(-13 / 12.8), rel=1e-6)
+    assert wasserstein_closeness(one, other, 13.0).item() == pytest.approx(1 / math.e, rel=1e-6)
+
+
+BOXES = st.tuples(st.floats(0, 640), st.floats(0, 640), st.floats(0.5, 640), st.floats(0.5, 640))
+
+
+@settings(max_examples=50, deadline=None)
+@given(BOXES, BOXES, st.floats(1, 100), st.floats(0.1, 10))
+def test_wasserstein_closeness_of_any_boxes(
+    first: tuple[float, ...], second: tuple[float, ...], size: float, zoom: float
+) -> None:
+    one, other = (torch.tensor([each], dtype=torch.float64) for each in (first, second))
+    found = wasserstein_closeness(one, other, size)
+    assert 0 <= found.item() <= 1 and torch.equal(found, wasserstein_closeness(other, one, size))
+    assert wasserstein_closeness(one, one, size).item() == 1
+    # The unit does not matter, as long as the size has it too; where the pair lies neither.
+    torch.testing.assert_close(wasserstein_closeness(zoom * one, zoom * other, zoom * size), found)
+    moved = torch.tensor([[5.0, -3, 0, 0]], dtype=torch.float64)
+    torch.testing.assert_close(wasserstein_closeness(one + moved, other + moved, size), found)
+    farther = other + torch.tensor([[math.copysign(1, second[0] - first[0]), 0, 0, 0]], dtype=torch.float64)
+    assert wasserstein_closeness(one, farther, size) <= found
+
+
+def test_the_gradient_of_equal_boxes_is_zero_and_finite() -> None:
+    box = torch.tensor([[5.0, 5, 4, 2]], requires_grad=True)
+    (gradient,) = torch.autograd.grad(wasserstein_closeness(box, box.detach(), 12.8).sum(), box)
+    assert torch.equal(gradient, torch.zeros(1, 4))
 
 
 def test_alpha_is_a_constant_for_the_gradient() -> None:

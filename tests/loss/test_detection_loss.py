@@ -16,7 +16,7 @@ from models.yolo import DetectionModel, find_architecture, read_architecture
 from tests.batches import batch_of
 from tests.shared_data import SHARED, needs_shared
 from utils.config.hyperparameters import Hyperparameters
-from utils.geometry.boxes import cxcywh_to_xyxy
+from utils.geometry.boxes import cxcywh_to_xyxy, wasserstein_closeness
 from utils.geometry.records import Batch, HeadMaps
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.training.optimizer import parameter_groups
@@ -41,6 +41,45 @@ def test_parts_worked_by_hand() -> None:
     assert parts.objectness.item() == pytest.approx(math.log(2), rel=1e-6)
     assert parts.classification.item() == pytest.approx(0.5 * math.log(2), rel=1e-6)
     assert parts.total.item() == pytest.approx(1.5 * math.log(2), rel=1e-6)
+
+
+def test_wasserstein_share_worked_by_hand() -> None:
+    # Zero logits decode to the box of 16 x 16 around (20, 20). The object: 8 x 8 around (19, 20), inside it.
+    batch = batch_of([np.array([[15, 16, 23, 24]])], [[0]], height=32, width=32)
+    loss = one_level_loss(1, replace(GAINS, box=1.0, wasserstein=0.25, wasserstein_size=5.0))
+    logits = torch.zeros(1, 1, 4, 4, 6, requires_grad=True)
+    parts = loss(HeadMaps((logits,)), batch)
+    # CIoU: 64 / 256 - 1 / (16^2 + 16^2), equal shapes. Distance: (1, 0) and half of (8, 8): sqrt(1 + 16 + 16).
+    own = 0.25 - 1 / 512
+    near = math.exp(-math.sqrt(33) / 5)
+    # Column 19 / 8 = 2.375: the cell to the left learns it too. Its box is around (12, 20): 5 x 8 of 256 + 64 - 40 are
+    # shared, the enclosing box is 19 x 16, the centres are 7 apart.
+    left = 40 / 280 - 49 / (19**2 + 16**2)
+    far = math.exp(-math.sqrt(49 + 16 + 16) / 5)
+    nearness = [0.75 * own + 0.25 * near, 0.75 * left + 0.25 * far]
+    assert parts.box.item() == pytest.approx(1 - sum(nearness) / 2, rel=1e-5)
+    parts.objectness.backward()  # type: ignore[no-untyped-call]
+    assert logits.grad is not None
+    found = (0.5 - 16 * logits.grad[0, 0, 2, 1:3, 4]).tolist()
+    assert found == pytest.approx([nearness[1], nearness[0]], abs=1e-5)
+
+
+def test_without_a_share_the_loss_is_ciou_to_the_bit() -> None:
+    torch.manual_seed(0)
+    batch = batch_of([np.array([[2, 3, 20, 17], [12, 12, 28, 28]])], [[0, 1]], height=32, width=32)
+    maps = HeadMaps((torch.randn(1, 1, 4, 4, 8),))
+    plain, sized = (one_level_loss(3, each)(maps, batch) for each in (GAINS, replace(GAINS, wasserstein_size=1.0)))
+    assert all(torch.equal(one, other) for one, other in zip(plain, sized, strict=True))
+    assert not torch.equal(one_level_loss(3, replace(GAINS, wasserstein=0.5))(maps, batch).box, plain.box)
+
+
+def test_a_wasserstein_share_pulls_a_box_that_does_not_touch_its_object() -> None:
+    """CIoU alone has a gradient for the centre only; a side that is far too large is not seen from outside."""
+    wanted, found = torch.tensor([[40.0, 8.0, 4.0, 4.0]]), torch.tensor([[8.0, 8.0, 4.0, 8.0]], requires_grad=True)
+    wasserstein_closeness(found, wanted, 12.8).sum().backward()  # type: ignore[no-untyped-call]
+    assert found.grad is not None
+    x, y, w, h = found.grad[0].tolist()
+    assert x > 0 and y == 0 and w == 0 and h < 0
 
 
 def test_no_objects_leaves_only_objectness() -> None:

@@ -18,7 +18,7 @@ LOGGER = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
 HYPS = REPOSITORY / "data" / "hyps"
 # Keys that YOLOv5's own files leave out. Without them nothing is done that YOLOv5 would not do.
-OPTIONAL = frozenset({"mosaic9", "label_smoothing", "anchors", "nominal_batch"})
+OPTIONAL = frozenset({"mosaic9", "label_smoothing", "anchors", "nominal_batch", "nwd", "nwd_size"})
 
 
 def number(default: float, low: float, high: float, meaning: str) -> Any:
@@ -61,6 +61,8 @@ class Hyperparameters:
     copy_paste: float = number(0.0, 0.0, 1.0, "share of the outlined objects pasted mirrored")
     label_smoothing: float = number(0.0, 0.0, 0.5, "label smoothing epsilon of the class targets")
     anchors: float = number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
+    nwd: float = number(0.0, 0.0, 1.0, "share of the Wasserstein distance (NWD) beside CIoU in the box loss")
+    nwd_size: float = number(12.8, 0.1, 10000.0, "pixels over which it falls to 1/e; mean side of the objects")
     nominal_batch: int = number(64, 1, 65536, "images to which gradients are accumulated per step")
 
     def __post_init__(self) -> None:

@@ -1,8 +1,11 @@
-"""YOLOv5's detection loss: CIoU on boxes, binary cross-entropy on objectness (target: the IoU) and on classes."""
+"""YOLOv5's detection loss: CIoU on boxes, binary cross-entropy on objectness (target: the IoU) and on classes.
+
+CIoU may be mixed with a distance that tiny boxes keep a gradient of (`wasserstein_closeness`).
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import torch
@@ -10,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from models.head import boxes_of_cells
 from utils.config.hyperparameters import Hyperparameters
-from utils.geometry.boxes import complete_iou
+from utils.geometry.boxes import complete_iou, wasserstein_closeness
 from utils.geometry.records import Batch, HeadMaps, LossParts
 from utils.loss.target_assignment import HeadTargets, assign_targets, head_targets
 from utils.runtime.device import sent
@@ -34,6 +37,8 @@ class LossGains:
     label_smoothing: float
     focal_gamma: float
     anchor_threshold: float
+    wasserstein: float = 0.0  # share of it in how near a box is to its object, beside CIoU
+    wasserstein_size: float = 12.8  # pixels of the network frame
 
     @classmethod
     def from_hyperparameters(cls, hyp: Hyperparameters) -> LossGains:
@@ -47,20 +52,18 @@ class LossGains:
             label_smoothing=hyp.label_smoothing,
             focal_gamma=hyp.fl_gamma,
             anchor_threshold=hyp.anchor_t,
+            wasserstein=hyp.nwd,
+            wasserstein_size=hyp.nwd_size,
         )
 
     def scaled(self, *, levels: int, class_count: int, imgsz: int) -> LossGains:
         """Gains for a model: those of the YAMLs belong to 3 levels, 80 classes and 640 pixels."""
         per_level = 3 / levels
-        return LossGains(
+        return replace(
+            self,
             box=self.box * per_level,
             objectness=self.objectness * (imgsz / 640) ** 2 * per_level,
             classification=self.classification * class_count / 80 * per_level,
-            objectness_positive=self.objectness_positive,
-            classification_positive=self.classification_positive,
-            label_smoothing=self.label_smoothing,
-            focal_gamma=self.focal_gamma,
-            anchor_threshold=self.anchor_threshold,
         )
 
 
@@ -129,9 +132,9 @@ class DetectionLoss:
         targets = on_host.on(maps.levels[0].device)
         rows, *every_objectness = RowsAndObjectness.apply(targets, *maps.levels)  # (P, 5 + C), each (B, A, H, W)
         predicted = torch.cat(boxes_of_cells(rows[:, :4].sigmoid(), targets.anchors_cells), dim=1)
-        iou = complete_iou(predicted, targets.boxes_cells)
-        goals = self._objectness_goals(maps, targets, iou.detach())
-        distances = targets.by_level(1 - iou)
+        nearness = self._nearness(predicted, targets)
+        goals = self._objectness_goals(maps, targets, nearness.detach())
+        distances = targets.by_level(1 - nearness)
         class_logits = rows[:, 5:]
         class_goals = self._class_goals(class_logits, targets.classes)
         classes = list(zip(targets.by_level(class_logits), targets.by_level(class_goals), strict=True))
@@ -175,12 +178,26 @@ class DetectionLoss:
         assigned, every = shares[0].float(), (own[2] * shares[1]).float()
         return [LevelWeight(*pair) for pair in zip(assigned.unbind(), every.unbind(), strict=True)]
 
+    def _nearness(self, predicted: torch.Tensor, targets: HeadTargets) -> torch.Tensor:
+        """How near boxes (P, 4) are to their objects (P,), at most 1: CIoU, with the share of the other that is asked.
+
+        It is what the box loss raises and what objectness is to foretell; which places an object gets follows from
+        ratios of sides alone, and does not change.
+        """
+        iou = complete_iou(predicted, targets.boxes_cells)
+        share, size = self.gains.wasserstein, self.gains.wasserstein_size
+        if not share:
+            return iou
+        pairs = zip(targets.by_level(predicted), targets.by_level(targets.boxes_cells), self.strides, strict=True)
+        near = [wasserstein_closeness(found, wanted, size / stride) for found, wanted, stride in pairs]
+        return (1 - share) * iou + share * torch.cat(near)
+
     @staticmethod
-    def _objectness_goals(maps: HeadMaps, targets: HeadTargets, iou: torch.Tensor) -> list[torch.Tensor]:
-        """Per level (B, A, H, W): the IoU (P,) at every assigned place, 0 elsewhere."""
+    def _objectness_goals(maps: HeadMaps, targets: HeadTargets, nearness: torch.Tensor) -> list[torch.Tensor]:
+        """Per level (B, A, H, W): the nearness (P,) at every assigned place, 0 elsewhere."""
         shapes = [logits.shape[:4] for logits in maps.levels]
-        goals = iou.new_zeros(sum(shape.numel() for shape in shapes))
-        goals[targets.goal_cell] = iou.clamp(min=0)[targets.goal_place]
+        goals = nearness.new_zeros(sum(shape.numel() for shape in shapes))
+        goals[targets.goal_cell] = nearness.clamp(min=0)[targets.goal_place]
         parts = torch.split(goals, [shape.numel() for shape in shapes])
         return [part.view(shape) for part, shape in zip(parts, shapes, strict=True)]
 
