@@ -215,7 +215,7 @@ def test_files_of_other_forms(tmp_path: Path, text: str) -> None:
         read_coco_annotations(file)
 
 
-def test_without_label_files_the_annotations_are_the_labels(tmp_path: Path) -> None:
+def test_without_label_files_the_annotations_are_the_labels(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     value = content()
     (tmp_path / "images").mkdir()
     for image in value["images"]:
@@ -234,6 +234,7 @@ def test_without_label_files_the_annotations_are_the_labels(tmp_path: Path) -> N
     value["annotations"] += [crowd, stranger, outside]
     file = write(tmp_path / "a.json", value)
     dataset = open_dataset((tmp_path / "images",), NAMES, cache_folder=tmp_path, annotations=file)
+    assert sum("categories that are no class" in message for message in caplog.messages) == 1
     labels = dataset.source_labels(0)
     np.testing.assert_allclose(labels.boxes, [[10, 20, 320, 60]], atol=1e-3)
     assert labels.classes.tolist() == [2]

@@ -12,7 +12,7 @@ from PIL import Image
 
 from tests.dataset.images import write_image
 from utils.dataset.image_files import ImageReadError, image_size, read_image
-from utils.dataset.image_lists import label_path, list_images
+from utils.dataset.image_lists import LabelFiles, label_path, list_images
 from utils.user_error import UserError
 
 GRADIENT = np.add.outer(np.arange(30) * 3, np.arange(40) * 2).astype(np.uint8)
@@ -22,6 +22,26 @@ COLOURED = np.stack([GRADIENT, 255 - GRADIENT, GRADIENT // 2], axis=-1)
 def test_label_path_replaces_the_last_images_folder() -> None:
     assert label_path(Path("/a/images/b/images/c/d.JPG")) == Path("/a/images/b/labels/c/d.txt")
     assert label_path(Path("/a/b/d.tar.png")) == Path("/a/b/d.tar.txt")
+
+
+def test_labels_are_looked_for_in_their_order(tmp_path: Path) -> None:
+    image = tmp_path / "set" / "images" / "b" / "d.tar.png"
+    places = [
+        "labels/b/d.tar.xml",
+        "images/b/d.tar.xml",
+        "Annotations/b/d.tar.xml",
+        "annotations/b/d.tar.xml",
+        "images/b/d.tar.txt",
+    ]
+    for file in (tmp_path / "set" / place for place in places):
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.touch()
+    for place in places:
+        files = LabelFiles()
+        assert files.own(str(image)) == str(label_path(image))
+        assert files.elsewhere(str(image)) == str(tmp_path / "set" / place)
+        (tmp_path / "set" / place).unlink()
+    assert files.elsewhere(str(image)) is None
 
 
 def test_folders_are_listed_sorted_and_recursive(tmp_path: Path) -> None:

@@ -114,6 +114,9 @@ def test_repeated_names_have_their_paths_in_tables_and_ids(caplog: pytest.LogCap
         "s/north/frame.jpg and s/south/frame.jpg: image id frame twice; COCO results have their paths instead",
     ]
     caplog.clear()
+    alike = OutputNames(kinds([Path("s/north/1.jpg"), Path("s/north-west/1.jpg")]))
+    assert alike.title(Path("s/north/1.jpg")) == "north/1.jpg", "a folder is no part of another's name"
+    caplog.clear()
     numbers = OutputNames(kinds(paths[2:]))
     assert caplog.messages == [], "label files of 1.jpg and 001.jpg have two names"
     assert [numbers.image_id(path) for path in paths[2:]] == ["1.jpg", "001.jpg"]

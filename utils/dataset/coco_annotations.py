@@ -59,17 +59,33 @@ class ImageAnnotations:
         return np.flatnonzero([self.lists(place) for place in range(len(self.image_ids))])
 
 
-def usable_annotations(annotations: CocoAnnotations, index: LabelIndex) -> tuple[CocoAnnotations, LabelIndex]:
+def annotated(
+    index: LabelIndex, annotations: CocoAnnotations, names: Sequence[str]
+) -> tuple[LabelIndex, ImageAnnotations]:
+    """The annotations of the index's images, and the index with those that cannot be used as problems.
+
+    Where no image has a label file, the objects are the index's labels too.
+
+    Raises:
+        UserError: as `fit_to_images`; or an image of another shape than the file says, whose boxes cannot be scaled.
+    """
+    image_of = _images_of(annotations, index.paths)
+    annotations, index = _usable(annotations, index, image_of)
+    class_of = classes_of(annotations, names)
+    if index.unlabelled == len(index) and annotations.has_objects:
+        index = _with_labels(index, annotations, image_of, class_of, len(names))
+    return index, _fitted(annotations, index.paths, len(names), image_of, class_of)
+
+
+def _usable(
+    annotations: CocoAnnotations, index: LabelIndex, image_of: np.ndarray
+) -> tuple[CocoAnnotations, LabelIndex]:
     """The objects of the index's images, in pixels of these images as they are read.
 
     Boxes of a file that was made for images of another size are scaled, with the sides swapped also turned. An object
     without area or beside its image is left out and is a problem in the index that is given back. An area that the
     object cannot have becomes that of the box.
-
-    Raises:
-        UserError: an image of another shape than the file says, whose boxes cannot be scaled.
     """
-    image_of = _images_of(annotations, index.paths)
     row_of = np.full(len(annotations.image_ids), -1)
     row_of[image_of[image_of >= 0]] = np.flatnonzero(image_of >= 0)
     own = annotations.part(np.flatnonzero(row_of[annotations.images] >= 0))
@@ -202,7 +218,16 @@ def fit_to_images(annotations: CocoAnnotations, paths: Sequence[Path], names: Se
     Raises:
         UserError: no image is in the file, a name fits several images, or no category fits a class.
     """
-    image_of = _images_of(annotations, paths)
+    return _fitted(annotations, paths, len(names), _images_of(annotations, paths), classes_of(annotations, names))
+
+
+def _fitted(
+    annotations: CocoAnnotations,
+    paths: Sequence[Path],
+    class_count: int,
+    image_of: np.ndarray,
+    class_of: np.ndarray,
+) -> ImageAnnotations:
     if (image_of < 0).all():
         raise UserError(
             f"{annotations.file}: none of the images that it lists is in the data set, such as {paths[0].name}"
@@ -212,7 +237,6 @@ def fit_to_images(annotations: CocoAnnotations, paths: Sequence[Path], names: Se
         LOGGER.warning("%s: has no entry for %d of %d images", annotations.file, missing, len(paths))
     if more and annotations.has_objects:
         LOGGER.warning("%s: %d of its images are not among the images evaluated", annotations.file, more)
-    class_of = classes_of(annotations, names)
     place_of = np.full(len(annotations.image_ids), -1)
     place_of[image_of[image_of >= 0]] = np.flatnonzero(image_of >= 0)
     kept = place_of[annotations.images] >= 0
@@ -230,51 +254,54 @@ def fit_to_images(annotations: CocoAnnotations, paths: Sequence[Path], names: Se
         file=annotations.file,
         truth=truth,
         image_ids=tuple(ids[image] if image >= 0 else -1 - place for place, image in enumerate(image_of.tolist())),
-        category_ids=tuple(category_of.get(index, NO_CLASS) for index in range(len(names))),
+        category_ids=tuple(category_of.get(index, NO_CLASS) for index in range(class_count)),
         has_objects=annotations.has_objects,
     )
 
 
-def index_from_annotations(index: LabelIndex, annotations: CocoAnnotations, names: Sequence[str]) -> LabelIndex:
+def _with_labels(
+    index: LabelIndex, annotations: CocoAnnotations, image_of: np.ndarray, class_of: np.ndarray, class_count: int
+) -> LabelIndex:
     """The index of the same images with the objects, which have to be usable, as their labels.
 
     Crowd regions are no objects and are left out, as COCO's own tools do for training. A category that is no class
     is a problem in the result.
     """
-    image_of, class_of = _images_of(annotations, index.paths), classes_of(annotations, names)
-    rows_of: dict[int, list[int]] = {}
-    for row in np.flatnonzero(~annotations.crowd).tolist():
-        rows_of.setdefault(int(annotations.images[row]), []).append(row)
-    rows, ends, points, point_ends = [], [], [], []
-    point_count, problems, unlabelled = 0, list(index.problems), 0
-    for place, image in enumerate(image_of.tolist()):
-        height, width = index.sizes[place].tolist()
-        own = rows_of.get(image, [])
-        unlabelled += not own
-        for row in own:
-            x1, y1, x2, y2 = annotations.boxes[row].tolist()
-            left, top, right, bottom = max(x1, 0), max(y1, 0), min(x2, width), min(y2, height)
-            kind = int(class_of[annotations.categories[row]])
-            if kind >= len(names):
-                name = annotations.category_names[annotations.categories[row]]
-                problems.append(_problem(annotations, row, f"{name!r} is no class of the data set"))
-                continue
-            box = ((left + right) / 2 / width, (top + bottom) / 2 / height)
-            rows.append((kind, *box, (right - left) / width, (bottom - top) / height))
-            outline = annotations.outlines[row]
-            if outline is not None:
-                points.append(outline / np.array([width, height], dtype=np.float32))
-                point_count += len(outline)
-            point_ends.append(point_count)
-        ends.append(len(rows))
+    objects = np.flatnonzero(~annotations.crowd)
+    objects = objects[np.argsort(annotations.images[objects], kind="stable")]
+    of_entry = np.bincount(annotations.images[objects], minlength=len(annotations.image_ids))
+    counts = np.where(image_of >= 0, of_entry[image_of], 0)
+    firsts = (np.cumsum(of_entry) - of_entry)[image_of]
+    places = np.repeat(np.arange(len(index)), counts)
+    # Entry by entry as images stand in the index: the first of its image's objects and those behind it.
+    rows = objects[np.repeat(firsts - (np.cumsum(counts) - counts), counts) + np.arange(len(places))]
+
+    classes = class_of[annotations.categories[rows]]
+    strangers = [
+        _problem(
+            annotations, row, f"{annotations.category_names[annotations.categories[row]]!r} is no class of the data set"
+        )
+        for row in rows[classes >= class_count].tolist()
+    ]
+    known = classes < class_count
+    rows, places, classes = rows[known], places[known], classes[known]
+    frames = np.tile(index.sizes[places][:, ::-1].astype(np.float64), 2)  # width and height, twice
+    boxes = annotations.boxes[rows].clip(0, frames)
+    centres, sides = (boxes[:, :2] + boxes[:, 2:]) / 2, boxes[:, 2:] - boxes[:, :2]
+    outlines = [annotations.outlines[row] for row in rows.tolist()]
+    points = [
+        outline / frame
+        for outline, frame in zip(outlines, frames[:, :2].astype(np.float32), strict=True)
+        if outline is not None
+    ]
     return replace(
         index,
-        rows=np.array(rows, dtype=np.float32).reshape(-1, 5),
-        row_ends=np.array(ends, dtype=np.int64),
+        rows=np.column_stack((classes, centres / frames[:, :2], sides / frames[:, :2])).astype(np.float32),
+        row_ends=np.cumsum(np.bincount(places, minlength=len(index)), dtype=np.int64),
         points=np.concatenate(points) if points else np.zeros((0, 2), np.float32),
-        point_ends=np.array(point_ends, dtype=np.int64),
-        unlabelled=unlabelled,
-        problems=tuple(problems),
+        point_ends=np.cumsum([0 if outline is None else len(outline) for outline in outlines], dtype=np.int64),
+        unlabelled=int((counts == 0).sum()),
+        problems=(*index.problems, *strangers),
     )
 
 
@@ -304,7 +331,7 @@ def _images_of(annotations: CocoAnnotations, paths: Sequence[Path]) -> np.ndarra
     """Place (F,) in the file of each image's entry, -1 where there is none."""
     by_name: dict[str, list[int]] = {}
     for place, name in enumerate(annotations.image_names):
-        by_name.setdefault(PurePosixPath(name).name, []).append(place)
+        by_name.setdefault(name.rpartition("/")[2], []).append(place)
     found = np.full(len(paths), -1)
     for row, path in enumerate(paths):
         candidates = by_name.get(path.name, [])

@@ -13,10 +13,8 @@ from utils.config.dataset_yaml import DatasetSpec
 from utils.dataset.coco_annotations import (
     CocoTruth,
     ImageAnnotations,
-    fit_to_images,
-    index_from_annotations,
+    annotated,
     truth_with_ignored,
-    usable_annotations,
 )
 from utils.dataset.coco_files import CocoAnnotations, read_coco_annotations
 from utils.dataset.image_files import ImageReadError, read_image
@@ -139,17 +137,18 @@ def open_part(spec: DatasetSpec, part: str, *, title: str = "") -> DetectionData
     if file is None or (may_lack and index.unlabelled < len(index)):
         return DetectionDataset(index, spec.names)
     content = read_coco_annotations(file)
-    listed = {PurePosixPath(name).name for name in content.image_names}
-    if may_lack and not any(index.paths[place].name in listed for place in range(len(index))):
+    if may_lack and not _names_any(content, index):
         if part == "train":
             raise UserError(f"{spec.file}: annotations: {file} names no image of train, and train has no labels")
         return DetectionDataset(index, spec.names)
     return _annotated(index, spec.names, content)
 
 
+def _names_any(content: CocoAnnotations, index: LabelIndex) -> bool:
+    listed = {PurePosixPath(name).name for name in content.image_names}
+    return any(path.name in listed for path in index.paths)
+
+
 def _annotated(index: LabelIndex, names: tuple[str, ...], content: CocoAnnotations) -> DetectionDataset:
-    content, index = usable_annotations(content, index)
-    if index.unlabelled == len(index) and content.has_objects:
-        index = index_from_annotations(index, content, names)
-    fitted = fit_to_images(content, index.paths, names)
-    return DetectionDataset(index, names, annotations=fitted)
+    index, annotations = annotated(index, content, names)
+    return DetectionDataset(index, names, annotations=annotations)

@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 from utils.dataset.image_files import ImageReadError, image_size
-from utils.dataset.image_lists import label_file, label_path, list_images, other_label_file
+from utils.dataset.image_lists import LabelFiles, label_file, label_path, list_images
 from utils.dataset.label_files import LabelProblem, LabelRows, plain_name, read_label_file, read_voc_file
 from utils.dataset.label_index import LabelIndex, PathList
 from utils.geometry.letterbox import FrameSize
@@ -75,7 +75,7 @@ def read_label_index(
 ) -> LabelIndex:
     """Index of all images and labels of ``sources`` (folders or ``.txt`` lists).
 
-    The labels of an image are a YOLO label file or, where there is none, `other_label_file`.
+    The labels of an image are a YOLO label file or, where there is none, `LabelFiles.elsewhere`.
 
     Args:
         names: of the classes; a row of another class is a problem.
@@ -114,19 +114,19 @@ def read_label_index(
 def _label_files(images: Sequence[str], names: Sequence[str]) -> tuple[list[str], np.ndarray]:
     """The label file of each image, '' for none, and the signatures (F, 9) of both."""
     of_names = zlib.crc32(json.dumps(list(names)).encode())
+    files = LabelFiles()
     labels: list[str] = []
     beside: list[str] = []
     signatures = np.zeros((len(images), 9), dtype=np.int64)
     for place, image in enumerate(images):
-        label = str(label_path(Path(image)))
+        label = files.own(image)
         own = _signature(label)
         if own == _NOWHERE:
-            found = other_label_file(Path(image))
-            label = str(found or "")
-            own = _signature(label) if found else own
-            if found and found.suffix == ".xml":
+            label = files.elsewhere(image) or ""
+            own = _signature(label) if label else own
+            if label.endswith(".xml"):
                 signatures[place, 8] = of_names
-            elif found:
+            elif label:
                 beside.append(label)
         labels.append(label)
         signatures[place, :8] = _signature(image) + own
