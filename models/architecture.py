@@ -3,7 +3,8 @@
 nc: 80                  classes
 depth_multiple: 0.33    scales the number of a row that asks for more than one
 width_multiple: 0.25    scales the output channels of a row
-anchors: [[10, 13, ...], ...]   widths and heights in pixels, one list per level; or how many per level
+anchors: [[10, 13, ...], ...]   widths and heights in pixels, one list per level; or how many per level; none with
+                                an anchor-free head
 backbone: [[-1, 1, Conv, [64, 6, 2, 2]], ...]
 head: [...]
 activation: nn.SiLU()   optional
@@ -36,6 +37,7 @@ KEYS = (
     "ch",
     "channel_multiple",
 )
+ANCHOR_FREE = "AnchorFreeDetect"  # the module of the head that needs no anchors
 DEFAULT_ACTIVATION = "nn.SiLU()"
 LARGEST_COUNT = 100_000  # of classes, channels, anchors, repeats: more is a slip, and would be built for ever
 
@@ -58,7 +60,10 @@ class LayerRow:
 
 @dataclass(frozen=True, slots=True)
 class Architecture:
-    """A checked architecture file. ``anchors``: pixels per level ``(w, h, w, h, ...)``, or a number per level."""
+    """A checked architecture file.
+
+    ``anchors``: pixels per level ``(w, h, w, h, ...)``, or a number per level; 0 with an anchor-free head.
+    """
 
     origin: str  # the file, for messages
     class_count: int
@@ -115,18 +120,19 @@ class Architecture:
         for key in values:
             if key not in KEYS:
                 raise UserError(f"{origin}: unknown key '{key}'{nearest(str(key), KEYS)}")
-        for key in ("nc", "anchors", "backbone", "head"):
+        for key in ("nc", "backbone", "head"):
             if key not in values:
                 raise UserError(f"{origin}: key '{key}' is missing")
         backbone = _rows(values["backbone"], f"{origin}: backbone")
+        head = _rows(values["head"], f"{origin}: head")
         return cls(
             origin=origin,
             class_count=_whole(values["nc"], f"{origin}: nc"),
             depth_multiple=_positive(values.get("depth_multiple", 1.0), f"{origin}: depth_multiple"),
             width_multiple=_positive(values.get("width_multiple", 1.0), f"{origin}: width_multiple"),
-            anchors=_anchors(values["anchors"], f"{origin}: anchors"),
+            anchors=_anchors(values.get("anchors"), head, origin),
             backbone=backbone,
-            head=_rows(values["head"], f"{origin}: head"),
+            head=head,
             activation=str(values.get("activation") or DEFAULT_ACTIVATION),
             channels=_whole(values["ch"], f"{origin}: ch") if values.get("ch") is not None else None,
             channel_multiple=_whole(values.get("channel_multiple") or 8, f"{origin}: channel_multiple"),
@@ -190,7 +196,14 @@ def _positive(value: object, where: str) -> float:
     return float(value)
 
 
-def _anchors(value: object, where: str) -> tuple[tuple[float, ...], ...] | int:
+def _anchors(value: object, head: tuple[LayerRow, ...], origin: str) -> tuple[tuple[float, ...], ...] | int:
+    where = f"{origin}: anchors"
+    if head and head[-1].module == ANCHOR_FREE:
+        if value not in (None, 0):
+            raise UserError(f"{where} are {value!r}, but {ANCHOR_FREE} has none; leave the key out")
+        return 0
+    if value is None:
+        raise UserError(f"{origin}: key 'anchors' is missing")
     if not isinstance(value, (list, tuple)):
         return _whole(value, where)
     levels = []

@@ -24,7 +24,7 @@ from models.common import (
     depthwise,
     plain_convolution,
 )
-from models.head import Detect
+from models.head import AnchorFreeDetect, Detect
 from models.rare_layers import (
     SPP,
     BottleneckCSP,
@@ -324,6 +324,20 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     if len(arguments):
         arguments.word("anchors", ("anchors", context.architecture.anchors), default="anchors")
     anchors_px = initial_anchors(context)
+    head = Detect(context.architecture.class_count, context.channels, _level_strides(context), anchors_px)
+    return BuiltLayer(head, 0, Fraction(max(head.strides)))
+
+
+def _anchor_free_detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
+    arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
+    head = AnchorFreeDetect(
+        context.architecture.class_count, context.channels, _level_strides(context), context.activation
+    )
+    return BuiltLayer(head, 0, Fraction(max(head.strides)))
+
+
+def _level_strides(context: RowContext) -> list[int]:
+    """Pixels per cell of each level of a head."""
     strides: list[int] = []
     for reduction in context.reductions:
         if reduction.denominator != 1 or (strides and reduction <= strides[-1]):
@@ -332,8 +346,7 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
                 f"{context.where}: levels must go from the finest to the coarsest; their strides are {found}"
             )
         strides.append(int(reduction))
-    head = Detect(context.architecture.class_count, context.channels, strides, anchors_px)
-    return BuiltLayer(head, 0, Fraction(max(strides)))
+    return strides
 
 
 BUILDERS: dict[str, Builder] = {
@@ -368,10 +381,12 @@ BUILDERS: dict[str, Builder] = {
     "nn.Upsample": _upsample,
     "nn.ZeroPad2d": _zero_pad,
     "Detect": _detect,
+    "AnchorFreeDetect": _anchor_free_detect,
 }
 # The number of the row goes inside these blocks.
 USES_REPEATS = frozenset({"BottleneckCSP", "C3", "C3Ghost", "C3TR", "C3x"})
-JOINS_MAPS = frozenset({"Concat", "Detect"})
+HEADS = ("Detect", "AnchorFreeDetect")
+JOINS_MAPS = frozenset({"Concat", *HEADS})
 
 
 def build_layer(arguments: Sequence[Argument], module: str, context: RowContext) -> tuple[BuiltLayer, str]:

@@ -1,15 +1,16 @@
-"""The detection head: raw maps per level, and their decoding to boxes."""
+"""The detection heads: raw maps per level, and their decoding to boxes."""
 
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from models.common import recording_graph
+from models.common import Activation, Conv, Kernel, recording_graph, silu
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.records import HeadMaps, Predictions
 
@@ -38,28 +39,16 @@ def _cells(sigmoids: Tensor) -> Tensor:
     return torch.cat((across, down), dim=2)
 
 
-class Detect(nn.Module):
-    """One 1x1 convolution per level; each cell answers for A anchors with ``tx ty tw th``, objectness and C classes.
+class DetectionHead(nn.Module, ABC):
+    """Feature maps to raw logits per level, finest first, and raw logits to boxes.
 
-    Levels go from the finest to the coarsest. ``anchors`` is a buffer (L, A, 2) of widths and heights in cells of the
-    level, the unit of the weight format.
+    ``anchors`` is a buffer (L, A, 2) of widths and heights in cells of the level, the unit of the weight format; A is 0
+    where boxes are not told from anchors.
     """
 
     anchors: Tensor
-
-    def __init__(
-        self, class_count: int, in_channels: Sequence[int], strides: Sequence[int], anchors_px: Tensor
-    ) -> None:
-        """``in_channels`` and ``strides`` (pixels per cell) per level; ``anchors_px`` (L, A, 2) in pixels."""
-        super().__init__()
-        self.class_count = class_count
-        self.strides = tuple(strides)
-        self.anchor_count = int(anchors_px.shape[1])
-        self.register_buffer("anchors", torch.zeros(len(self.strides), self.anchor_count, 2))
-        self.set_anchors(anchors_px)
-        outputs = self.anchor_count * (5 + class_count)
-        self.m = nn.ModuleList(nn.Conv2d(channels, outputs, 1) for channels in in_channels)
-        self.initialise_biases()
+    class_count: int
+    strides: tuple[int, ...]  # pixels per cell of each level
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         """What moves or converts a module. Anchors stay float32 where weights become half: boxes are decoded so."""
@@ -84,6 +73,36 @@ class Detect(nn.Module):
 
     def _stride_column(self) -> Tensor:
         return self.anchors.new_tensor(self.strides).view(-1, 1, 1)
+
+    @abstractmethod
+    def rows(self, maps: HeadMaps) -> Tensor:
+        """Decoded rows (B, K, 5 + C) float32: cx cy w h in network pixels, objectness and class probabilities 0-1.
+
+        K runs over levels, anchors, cell rows, cell columns, in this order; it is the output layout of exported models.
+        """
+
+    def decode(self, maps: HeadMaps) -> Predictions:
+        """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
+        rows = self.rows(maps)
+        return Predictions(cxcywh_to_xyxy(rows[..., :4]), rows[..., 4], rows[..., 5:])
+
+
+class Detect(DetectionHead):
+    """One 1x1 convolution per level; each cell answers for A anchors with ``tx ty tw th``, objectness and C classes."""
+
+    def __init__(
+        self, class_count: int, in_channels: Sequence[int], strides: Sequence[int], anchors_px: Tensor
+    ) -> None:
+        """``in_channels`` and ``strides`` (pixels per cell) per level; ``anchors_px`` (L, A, 2) in pixels."""
+        super().__init__()
+        self.class_count = class_count
+        self.strides = tuple(strides)
+        self.anchor_count = int(anchors_px.shape[1])
+        self.register_buffer("anchors", torch.zeros(len(self.strides), self.anchor_count, 2))
+        self.set_anchors(anchors_px)
+        outputs = self.anchor_count * (5 + class_count)
+        self.m = nn.ModuleList(nn.Conv2d(channels, outputs, 1) for channels in in_channels)
+        self.initialise_biases()
 
     @torch.no_grad()
     def initialise_biases(self) -> None:
@@ -137,7 +156,88 @@ class Detect(nn.Module):
         offsets, sizes = boxes_of_cells(out, anchors[:, None, None, :])
         return (offsets + _cells(out)) * stride, sizes
 
+
+class AnchorFreeDetect(DetectionHead):
+    """Two branches per level: each cell answers with the distances from its centre to four sides, and with C classes.
+
+    A distance is the mean of a distribution over ``BINS`` whole numbers of cells (Li et al., "Generalized Focal Loss",
+    NeurIPS 2020, eq. 5). There is no objectness and there are no anchors. Parameter names and widths are those of the
+    published YOLOv5u weights: ``cv2`` the branch of boxes, ``cv3`` that of classes.
+    """
+
+    BINS = 16
+    numbers: Tensor
+
+    def __init__(
+        self, class_count: int, in_channels: Sequence[int], strides: Sequence[int], act: Activation = silu
+    ) -> None:
+        """``in_channels`` and ``strides`` (pixels per cell) per level."""
+        super().__init__()
+        self.class_count = class_count
+        self.strides = tuple(strides)
+        # Not in the state: the published weights have neither.
+        self.register_buffer("anchors", torch.zeros(len(self.strides), 0, 2), persistent=False)
+        self.register_buffer("numbers", torch.arange(float(self.BINS)), persistent=False)
+        finest = in_channels[0]
+        self.cv2 = nn.ModuleList(
+            _branch(channels, max(16, finest // 4, 4 * self.BINS), 4 * self.BINS, act) for channels in in_channels
+        )
+        self.cv3 = nn.ModuleList(
+            _branch(channels, max(finest, min(class_count, 100)), class_count, act) for channels in in_channels
+        )
+        self.initialise_biases()
+
+    @torch.no_grad()
+    def initialise_biases(self) -> None:
+        """Priors of a fresh head: flat distributions, and 5 objects in a 640 px image, as in YOLOv5u."""
+        for boxes, classes, stride in zip(self.cv2, self.cv3, self.strides, strict=True):
+            for branch, prior in ((boxes, 1.0), (classes, math.log(5 / self.class_count / (640 / stride) ** 2))):
+                assert isinstance(branch, nn.Sequential) and isinstance(branch[-1], nn.Conv2d)
+                assert branch[-1].bias is not None
+                branch[-1].bias.fill_(prior)
+
+    def forward(self, maps: Sequence[Tensor]) -> HeadMaps:
+        """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, 1, H_l, W_l, 4 BINS + C)."""
+        return HeadMaps(
+            tuple(
+                torch.cat((boxes(x), classes(x)), dim=1).unsqueeze(1).permute(0, 1, 3, 4, 2)
+                for boxes, classes, x in zip(self.cv2, self.cv3, maps, strict=True)
+            )
+        )
+
+    def rows(self, maps: HeadMaps) -> Tensor:
+        """See ``DetectionHead``; the objectness is 1, so that a score is the class's probability."""
+        boxes, probs = self._boxes_and_classes(maps)
+        sizes = boxes[..., 2:] - boxes[..., :2]
+        centres = (boxes[..., :2] + boxes[..., 2:]) / 2
+        return torch.cat((centres, sizes, torch.ones_like(sizes[..., :1]), probs), dim=-1)
+
     def decode(self, maps: HeadMaps) -> Predictions:
-        """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
-        rows = self.rows(maps)
-        return Predictions(cxcywh_to_xyxy(rows[..., :4]), rows[..., 4], rows[..., 5:])
+        """See ``DetectionHead``; corners are not led over centres and sizes, which would round them."""
+        boxes, probs = self._boxes_and_classes(maps)
+        return Predictions(boxes, torch.ones_like(boxes[..., 0]), probs)
+
+    def distances(self, logits: Tensor) -> Tensor:
+        """Logits (..., 4 BINS + C) to distances (..., 4) left, top, right, bottom of the cell's centre, in cells."""
+        sides = logits[..., : 4 * self.BINS].float().reshape(*logits.shape[:-1], 4, self.BINS)
+        shares = sides.softmax(dim=-1)
+        return (shares * self.numbers.to(shares)).sum(dim=-1)
+
+    def _boxes_and_classes(self, maps: HeadMaps) -> tuple[Tensor, Tensor]:
+        """Corners (B, K, 4) in network pixels and class probabilities (B, K, C), float32."""
+        boxes, probs = [], []
+        for logits, stride in zip(maps.levels, self.strides, strict=True):
+            own = logits[..., 4 * self.BINS :].float().sigmoid()
+            centres = _cells(own) + 0.5
+            distances = self.distances(logits)
+            corners = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
+            boxes.append((corners * stride).flatten(1, 3))
+            probs.append(own.flatten(1, 3))
+        return torch.cat(boxes, dim=1), torch.cat(probs, dim=1)
+
+
+def _branch(in_channels: int, width: int, outputs: int, act: Activation) -> nn.Sequential:
+    """Two 3x3 convolutions and one that gives the answers."""
+    return nn.Sequential(
+        Conv(in_channels, width, Kernel(3), act), Conv(width, width, Kernel(3), act), nn.Conv2d(width, outputs, 1)
+    )

@@ -36,7 +36,10 @@ CONTAINERS: dict[tuple[str, str], type] = {
     ("builtins", "dict"): dict,
     ("torch", "Size"): tuple,
 }
-MODULE_PLACES = re.compile(r"torch\.nn\.modules\.\w+|models\.(?:common|yolo|experimental)")
+# Where the classes of YOLOv5's models, and of YOLOv5u's, which another program writes, are said to live.
+MODULE_PLACES = re.compile(
+    r"torch\.nn\.modules\.\w+|models\.(?:common|yolo|experimental)|ultralytics\.(?:nn|utils)(?:\.\w+)*"
+)
 # Values that trained checkpoints carry along and that no reader here needs.
 IGNORED_NAMES = frozenset(
     {("_codecs", "encode"), ("argparse", "Namespace"), ("torch", "device"), ("numpy", "dtype"), ("numpy", "ndarray")}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -22,7 +23,7 @@ from models.alignment import (
     weight_name,
 )
 from models.common import C3, SPD, SPPF, Concat, Conv
-from models.head import Detect
+from models.head import AnchorFreeDetect, Detect
 from models.rare_layers import SPP, BottleneckCSP, GhostConv
 from models.roles import layers_by_role, nearest_levels, tensors_from
 from models.weights import ModelWeights
@@ -128,6 +129,8 @@ class _Transfer:
             self.maps[match.target] = torch.cat((incoming[0], incoming[0].new_full((3 * len(incoming[0]),), -1)))
         elif isinstance(target, Detect):
             self._take_head(match, incoming)
+        elif isinstance(target, AnchorFreeDetect):
+            self._take_branches({level: level for level in range(len(incoming))}, incoming)
         elif not any(True for _ in target.parameters()):
             outgoing = self._pass_through(target, match, incoming)
             if outgoing is None:
@@ -203,6 +206,7 @@ class _Transfer:
 
     def _take_head(self, match: Match, incoming: list[ChannelMap]) -> None:
         head = self.model.head
+        assert isinstance(head, Detect)
         rows = class_rows(self.source.names, self.model.names)
         if rows is None or self.source.head.anchors.shape != head.anchors.shape:
             self.is_exact = False
@@ -222,6 +226,36 @@ class _Transfer:
         self.is_exact = self.is_exact and bool((rows == torch.arange(len(rows))).all())
         if len(self.source.names) != len(self.model.names):
             self._note_classes(int((rows[5:] >= 0).sum()))
+
+    def _take_branches(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> None:
+        """Both branches of an anchor-free head where their widths, which depend on the classes, agree; classes by name.
+
+        ``levels``: of the model, and which of the file's each continues.
+        """
+        rows = class_rows(self.source.names, self.model.names)
+        self.is_exact = self.is_exact and rows is not None and _is_identity(rows)
+        taken = False
+        for level, old in levels.items():
+            for branch in ("cv2", "cv3"):
+                prefix, before = (
+                    f"model.{len(model.plan) - 1}.{branch}.{number}."
+                    for model, number in ((self.model, level), (self.source, old))
+                )
+                norm = self.state.get(f"{before}0.bn.weight")
+                if norm is None or norm.shape != self.fresh[f"{prefix}0.bn.weight"].shape:
+                    continue
+                for name in self._names(prefix):
+                    value, inner = self.state[before + name.removeprefix(prefix)], name.removeprefix(prefix)
+                    if inner == "0.conv.weight" and incoming and not _is_identity(incoming[level]):
+                        value = _with_channels(value, incoming[level])
+                    if branch == "cv3" and inner.startswith("2."):
+                        if rows is None:
+                            continue
+                        value = _with_classes(value, self.fresh[name], (rows[5:] - 5).clamp(min=-1), anchor_count=1)
+                        taken = True
+                    self.values[name] = value
+        if len(self.source.names) != len(self.model.names):
+            self._note_classes(int((rows[5:] >= 0).sum()) if rows is not None and taken else 0)
 
     def _note_classes(self, shared: int) -> None:
         before, after = len(self.source.names), len(self.model.names)
@@ -269,12 +303,20 @@ class _Transfer:
     def _take_levels(self) -> None:
         """The head, level by level of equal stride."""
         source, head = self.source.head, self.model.head
+        shared = sorted({*head.strides} & {*source.strides})
+        if isinstance(head, AnchorFreeDetect) and isinstance(source, AnchorFreeDetect):
+            self._take_branches({head.strides.index(stride): source.strides.index(stride) for stride in shared})
+            self.levels += shared
+            return
         rows = class_rows(self.source.names, self.model.names)
+        if not (isinstance(head, Detect) and isinstance(source, Detect)):
+            self.notes.append("a head of another kind starts fresh")
+            return
         if rows is None or source.anchor_count != head.anchor_count:
             self._note_classes(0)
             return
         prefix, source_prefix = (f"model.{len(each.plan) - 1}.m." for each in (self.model, self.source))
-        for stride in sorted({*head.strides} & {*source.strides}):
+        for stride in shared:
             level, old = head.strides.index(stride), source.strides.index(stride)
             for kind in ("weight", "bias"):
                 value, fresh = self.state.get(f"{source_prefix}{old}.{kind}"), self.fresh[f"{prefix}{level}.{kind}"]

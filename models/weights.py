@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from models.architecture import KEYS, Architecture
+from models.architecture import ANCHOR_FREE, KEYS, Architecture
 from models.pickles import PickledFile, read_pickled
 from models.restricted_unpickler import StandIn, TensorRecord
 from models.rows import ACTIVATIONS
@@ -18,6 +18,8 @@ from models.yolo import DetectionModel
 from utils.user_error import UserError
 
 SCHEMA = 1  # of our checkpoints
+# A second copy of the anchors, in pixels, in releases up to 5; and the numbers 0 to 15 as the weight of a convolution.
+NOT_LEARNED = (".anchor_grid", ".dfl.conv.weight")
 ENOUGH_OBJECTS = 30  # of a class in the validation part, for a threshold of its own
 
 
@@ -160,13 +162,15 @@ def _pickled_module(file: PickledFile, module: StandIn) -> ModelWeights:
     values = file.plain(module.attributes.get("yaml"))
     if not isinstance(values, dict):
         raise UserError(f"{path}: its model carries no architecture (attribute 'yaml')")
+    state = {name: each for name, each in file.state_dict(module).items() if not name.endswith(NOT_LEARNED)}
+    if module.path.startswith("ultralytics."):
+        values = _as_written_here(values, path)
     values = {"activation": _activation(module)} | {key: each for key, each in values.items() if key in KEYS}
     architecture = Architecture.from_dict(values, str(path))
-    # Releases up to 5 keep a second copy of the anchors, in pixels.
-    state = {name: each for name, each in file.state_dict(module).items() if not name.endswith(".anchor_grid")}
     record = module.attributes.get("stride")
     head = f"model.{len(architecture.rows) - 1}"
-    if not isinstance(record, TensorRecord) or f"{head}.anchors" not in state:
+    has_anchors = f"{head}.anchors" in state
+    if not isinstance(record, TensorRecord) or has_anchors == (architecture.anchors == 0):
         raise UserError(f"{path}: its model has no strides or no anchors; is it a detector?")
     strides = file.tensor(record)
     names = class_names(module.attributes.get("names"), path)
@@ -175,11 +179,26 @@ def _pickled_module(file: PickledFile, module: StandIn) -> ModelWeights:
     return ModelWeights(
         architecture=architecture,
         names=names,
-        anchors=state[f"{head}.anchors"] * strides.view(-1, 1, 1),
+        anchors=state[f"{head}.anchors"] * strides.view(-1, 1, 1) if has_anchors else torch.zeros(len(strides), 0, 2),
         strides=tuple(int(each) for each in strides.tolist()),
         state_dict=state,
         path=path,
     )
+
+
+def _as_written_here(values: dict[Any, Any], path: Path) -> dict[Any, Any]:
+    """The architecture of a YOLOv5u file: its head by the name that it has here, its multiples by the model's size."""
+    values = dict(values)
+    scales, size = values.get("scales"), values.get("scale")
+    if isinstance(scales, dict) and isinstance(scales.get(size), list) and len(scales[size]) == 3:
+        values["depth_multiple"], values["width_multiple"], widest = scales[size]
+        for row in (*values.get("backbone", ()), *values.get("head", ())):
+            if isinstance(row, list) and row[3:] and row[3] and type(row[3][0]) is int and row[3][0] > widest:
+                raise UserError(f"{path}: a layer of {row[3][0]} channels, limited to {widest}: not readable")
+    head = values.get("head")
+    if isinstance(head, list) and head and isinstance(head[-1], list) and "Detect" in head[-1]:
+        values["head"] = [*head[:-1], [ANCHOR_FREE if part == "Detect" else part for part in head[-1]]]
+    return values
 
 
 def _activation(module: StandIn) -> str | None:

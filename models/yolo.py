@@ -12,7 +12,6 @@ if __name__ == "__main__":  # python models/yolo.py, as in YOLOv5: the command p
     runpy.run_module("models", run_name="__main__")
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fractions import Fraction
 from pathlib import Path
@@ -21,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from models.architecture import Architecture, LayerRow, find_architecture, read_architecture
-from models.builders import JOINS_MAPS, build_layer
-from models.head import Detect
+from models.builders import HEADS, JOINS_MAPS, build_layer
+from models.head import DetectionHead
 from models.rows import RowContext, parse_activation
 from utils.geometry.records import HeadMaps, Predictions
 from utils.user_error import UserError
@@ -89,10 +88,10 @@ class DetectionModel(nn.Module):
         self._read_later = frozenset(read_later)
 
     @property
-    def head(self) -> Detect:
+    def head(self) -> DetectionHead:
         """The detection head, always the last layer."""
         head = self.model[-1]
-        assert isinstance(head, Detect)
+        assert isinstance(head, DetectionHead)
         return head
 
     @property
@@ -107,7 +106,7 @@ class DetectionModel(nn.Module):
 
     @property
     def anchors(self) -> Tensor:
-        """Anchor widths and heights (L, A, 2) in pixels, finest level first."""
+        """Anchor widths and heights (L, A, 2) in pixels, finest level first; A is 0 in a model without anchors."""
         return self.head.anchors_px
 
     def set_anchors(self, anchors_px: Tensor) -> None:
@@ -198,11 +197,13 @@ def _check_size(row: LayerRow, context: RowContext) -> None:
 
 
 def _check_head_is_last(architecture: Architecture) -> None:
-    modules: Sequence[str] = [row.module for row in architecture.rows]
-    if not modules or modules[-1] != "Detect":
-        raise UserError(f"{architecture.place(len(modules) - 1)}: the last row must be Detect")
-    if modules.count("Detect") > 1:
-        raise UserError(f"{architecture.place(modules.index('Detect'))}: only the last row may be Detect")
+    heads = [index for index, row in enumerate(architecture.rows) if row.module in HEADS]
+    last = len(architecture.rows) - 1
+    if last not in heads:
+        raise UserError(f"{architecture.place(last)}: the last row must be {' or '.join(HEADS)}")
+    if len(heads) > 1:
+        module = architecture.rows[heads[0]].module
+        raise UserError(f"{architecture.place(heads[0])}: only the last row may be {module}")
 
 
 def count_parameters(module: nn.Module) -> int:

@@ -166,12 +166,17 @@ def test_single_class_joins_what_is_found_and_what_is_true() -> None:
 
 
 def test_loss_is_the_mean_over_batches_and_needs_raw_maps() -> None:
-    def loss(maps: HeadMaps, batch: Batch) -> LossParts:
-        assert maps.levels[0].shape == batch.images.shape
-        return LossParts(torch.tensor(float(len(batch.paths))), torch.tensor(0.5), torch.tensor(0.25))
+    class Loss:
+        part_names = LossParts._fields
 
+        def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts:
+            assert maps.levels[0].shape == batch.images.shape
+            return LossParts(torch.tensor(float(len(batch.paths))), torch.tensor(0.5), torch.tensor(0.25))
+
+    loss = Loss()
     report = evaluate(RoteModel(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=loss)
-    assert report.loss == (1.5, 0.5, 0.25)  # batches of 2 and 1 images
+    # Batches of 2 and 1 images.
+    assert report.loss == {"box": 1.5, "objectness": 0.5, "classification": 0.25}
     np.testing.assert_allclose(report.map50, 0.995)
     with pytest.raises(TypeError, match="no raw maps"):
         evaluate(RoteDetector(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=loss)

@@ -9,6 +9,7 @@ from pathlib import Path
 import torch
 from torch import nn
 
+from models.head import Detect
 from models.weights import checkpoint_fields
 from models.yolo import DetectionModel, read_architecture
 
@@ -30,6 +31,7 @@ def small_model() -> DetectionModel:
             layer.momentum = 1.0
     with torch.no_grad():
         model(torch.rand(4, 3, 64, 96))
+        assert isinstance(model.head, Detect)
         for convolution in model.head.m:
             assert isinstance(convolution, nn.Conv2d) and convolution.bias is not None
             convolution.weight.mul_(8)

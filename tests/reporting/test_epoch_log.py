@@ -13,7 +13,6 @@ import pytest
 
 from tests.reporting.hand_made import class_report, report_of
 from tests.training.test_early_stopping import records
-from utils.evaluation.evaluation_report import LossFigures
 from utils.reporting.epoch_log import EpochRecord, epoch_record, moved_figure, write_results_csv
 from utils.reporting.epoch_loggers import figures
 from utils.user_error import UserError
@@ -68,7 +67,9 @@ def test_the_table_is_replaced_whole(tmp_path: Path) -> None:
 
 
 def test_every_figure_comes_into_its_column(tmp_path: Path) -> None:
-    report = report_of(class_report("cat", 0), loss=LossFigures(3.0, 2.0, 1.0), precision=0.55, recall=0.26)
+    report = report_of(
+        class_report("cat", 0), loss={"box": 3.0, "objectness": 2.0, "classification": 1.0}, precision=0.55, recall=0.26
+    )
     record = epoch_record(7, LOSSES, RATES, report)
     assert record.row() == COLUMNS and list(record.row()) == list(COLUMNS)
     assert record.evaluated
@@ -124,7 +125,9 @@ def test_the_line_of_an_epoch() -> None:
 
 
 def test_a_record_comes_back_out_of_a_checkpoint() -> None:
-    record = epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0), loss=LossFigures(3.0, 2.0, 1.0)))
+    record = epoch_record(
+        7, LOSSES, RATES, report_of(class_report("cat", 0), loss={"box": 3.0, "objectness": 2.0, "classification": 1.0})
+    )
     read: Callable[..., EpochRecord] = EpochRecord
     assert read(**record.as_dict()) == record
 

@@ -25,7 +25,6 @@ from utils.dataset.coco_annotations import ImageAnnotations
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.coco_average_precision import WITHOUT_END, AreaFigures, truth_from_labels
 from utils.evaluation.evaluate import labels_and_detections
-from utils.evaluation.evaluation_report import LossFigures
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Predictions
 from utils.inference.nms import NmsSettings
@@ -249,7 +248,7 @@ def test_times_per_image() -> None:
 
 @pytest.mark.case("Words on the terminal", "no object of a size in the data set", "null in metrics.json")
 def test_metrics_json_holds_figures_settings_and_what_comes_beside(tmp_path: Path) -> None:
-    report = report_of(class_report("cat", 4), loss=LossFigures(0.1, 0.2, 0.3))
+    report = report_of(class_report("cat", 4), loss={"box": 0.1, "objectness": 0.2, "classification": 0.3})
     settings = {"imgsz": 640, "project": Path("runs/val")}  # JSON has no form for a path
     returned = write_metrics(tmp_path / "metrics.json", report, "a.pt", settings, {"errors": [1, 2]})
     read = json.loads((tmp_path / "metrics.json").read_text())

@@ -15,7 +15,7 @@ import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -25,6 +25,7 @@ from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
 from models.architecture import Architecture
+from models.head import Detect
 from models.weights import build_model, read_weights
 from models.yolo import DetectionModel, read_architecture
 from tests.exporting.small_model import small_model, write_small_checkpoint
@@ -233,7 +234,7 @@ def check_suppression(case: tuple[list[list[float]], bool, bool, int], folder: P
     assert torch.isfinite(torch.as_tensor(found.boxes)).all() and torch.isfinite(scores).all()
 
 
-HEAD = small_model().head
+HEAD = cast(Detect, small_model().head)
 LOGITS = st.lists(
     st.one_of(st.floats(width=32, allow_nan=False), st.sampled_from([3e38, -3e38, 1e-45, math.inf, -math.inf])),
     min_size=8, max_size=8,

@@ -13,6 +13,7 @@ import pytest
 import torch
 
 from models.fuse import fused
+from models.head import Detect
 from models.weights import checkpoint_fields, load_model
 from models.yolo import DetectionModel, load_architecture, read_architecture
 from tests.exporting.small_model import NAMES, STRIDE, write_small_checkpoint
@@ -65,6 +66,7 @@ def test_only_checkpoints_are_exported(tmp_path: Path) -> None:
 
 def tampered_torchscript(model: DetectionModel, path: Path, settings: ExportSettings) -> None:
     """A writer that gets one weight of the head wrong."""
+    assert isinstance(model.head, Detect)
     convolution = model.head.m[1]
     assert isinstance(convolution, torch.nn.Conv2d) and convolution.bias is not None
     convolution.bias[2] += 1

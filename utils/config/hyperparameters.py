@@ -18,7 +18,9 @@ LOGGER = logging.getLogger(__name__)
 REPOSITORY = Path(__file__).resolve().parents[2]
 HYPS = REPOSITORY / "data" / "hyps"
 # Keys that YOLOv5's own files leave out. Without them nothing is done that YOLOv5 would not do.
-OPTIONAL = frozenset({"mosaic9", "label_smoothing", "anchors", "nominal_batch", "nwd", "nwd_size"})
+OPTIONAL = frozenset(
+    {"mosaic9", "label_smoothing", "anchors", "nominal_batch", "nwd", "nwd_size", "free_box", "free_cls", "free_dfl"}
+)
 
 
 def number(default: float, low: float, high: float, meaning: str) -> Any:
@@ -63,6 +65,10 @@ class Hyperparameters:
     anchors: float = number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
     nwd: float = number(0.0, 0.0, 1.0, "share of the Wasserstein distance (NWD) beside CIoU in the box loss")
     nwd_size: float = number(12.8, 0.1, 10000.0, "pixels over which it falls to 1/e; mean side of the objects")
+    # The box gain of files made for anchors (0.05) would be wrong for a head without, silently: it has its own.
+    free_box: float = number(7.5, 0.0, 100.0, "gain of the box loss of an anchor-free head")
+    free_cls: float = number(0.5, 0.0, 100.0, "gain of the class loss of an anchor-free head")
+    free_dfl: float = number(1.5, 0.0, 100.0, "gain of the distribution focal loss of an anchor-free head")
     nominal_batch: int = number(64, 1, 65536, "images to which gradients are accumulated per step")
 
     def __post_init__(self) -> None:

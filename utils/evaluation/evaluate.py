@@ -20,13 +20,12 @@ from utils.evaluation.coco_average_precision import AreaRange
 from utils.evaluation.evaluation_report import (
     EvaluatedImage,
     EvaluationReport,
-    LossFigures,
     RunFigures,
     SpeedFigures,
     report_on,
 )
 from utils.evaluation.yolov5_rounding import halved_padding
-from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
+from utils.geometry.records import Batch, Detections, HeadMaps, Labels, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.console_log import with_progress
 from utils.runtime.device import autocast, sent, wait_for
@@ -103,9 +102,12 @@ class RawDetector(Protocol):
 
 
 class DetectionLossFunction(Protocol):
-    """Loss of raw maps against a batch's labels."""
+    """Loss of raw maps against a batch's labels, in scalar parts."""
 
-    def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts: ...
+    @property
+    def part_names(self) -> tuple[str, ...]: ...
+
+    def __call__(self, maps: HeadMaps, batch: Batch) -> tuple[torch.Tensor, ...]: ...
 
 
 class LabelledImages(Protocol):
@@ -207,8 +209,8 @@ def evaluate(
     images = images_of_all(tally.images, loader.dataset, settings.single_cls, ranks)
     mean_loss = None
     if loss is not None:
-        rows = torch.stack(losses).cpu() if losses else torch.zeros(0, len(LossFigures._fields))
-        mean_loss = LossFigures(*ranks.all_rows(rows.double()).mean(dim=0).tolist())
+        rows = torch.stack(losses).cpu() if losses else torch.zeros(0, len(loss.part_names))
+        mean_loss = dict(zip(loss.part_names, ranks.all_rows(rows.double()).mean(dim=0).tolist(), strict=True))
     return report_on(images, tally.names, tally.annotated_truth(), settings.areas, RunFigures(mean_loss, speed))
 
 

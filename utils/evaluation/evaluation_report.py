@@ -29,14 +29,6 @@ from utils.geometry.records import Detections, Labels
 from utils.user_error import UserError
 
 
-class LossFigures(NamedTuple):
-    """Mean validation loss over batches, weighted parts."""
-
-    box: float
-    objectness: float
-    classification: float
-
-
 class SpeedFigures(NamedTuple):
     """Milliseconds per image."""
 
@@ -58,7 +50,7 @@ class EvaluatedImage:
 class RunFigures:
     """What was measured on the way through the images."""
 
-    loss: LossFigures | None
+    loss: Mapping[str, float] | None  # mean over batches of the weighted parts, by their names
     speed_ms: SpeedFigures
 
 
@@ -102,7 +94,7 @@ class EvaluationReport:
     per_class: tuple[ClassReport, ...]  # in order of class index
     images: int
     objects: int
-    loss: LossFigures | None
+    loss: Mapping[str, float] | None  # mean over batches of the weighted parts, by their names
     speed_ms: SpeedFigures
     names: tuple[str, ...]
     coco_figures: CocoFigures = field(repr=False)  # images numbered as the data set's images
@@ -153,7 +145,7 @@ class EvaluationReport:
             "by_area": [existing_figures(one._asdict()) for one in self.by_area],
             "images": self.images,
             "objects": self.objects,
-            "loss": self.loss._asdict() if self.loss else None,
+            "loss": dict(self.loss) if self.loss else None,
             "speed_ms": self.speed_ms._asdict(),
             **thresholds_of(self),
             "per_class": [row.as_dict() for row in self.per_class],

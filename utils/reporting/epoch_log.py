@@ -32,6 +32,9 @@ COLUMNS = {
     "ap_m": "metrics/AP_M",
     "ap_l": "metrics/AP_L",
 }
+ANCHOR_FREE_COLUMNS = {
+    field.replace("_obj", "_dfl"): column.replace("/obj_", "/dfl_") for field, column in COLUMNS.items()
+}
 COLUMN_WIDTH = 20
 SAME_FIGURE = 0.001
 
@@ -69,7 +72,7 @@ class EpochRecord:
 
     epoch: int  # from 0
     train_box: float
-    train_obj: float
+    train_obj: float  # NaN with an anchor-free head, which has the next but one instead
     train_cls: float
     precision: float = math.nan
     recall: float = math.nan
@@ -84,6 +87,8 @@ class EpochRecord:
     ap_s: float = math.nan
     ap_m: float = math.nan
     ap_l: float = math.nan
+    train_dfl: float = math.nan
+    val_dfl: float = math.nan
     own_fitness: float = math.nan  # what --fitness names, where that is not YOLOv5's mix
 
     @property
@@ -97,7 +102,8 @@ class EpochRecord:
 
     def line(self) -> str:
         """The epoch for the console: YOLOv5's figures, and COCO's in a second line, as one would be too wide."""
-        values = {"box": self.train_box, "obj": self.train_obj, "cls": self.train_cls}
+        learned = {"obj": self.train_obj} if math.isnan(self.train_dfl) else {"dfl": self.train_dfl}
+        values = {"box": self.train_box, **learned, "cls": self.train_cls}
         losses = "  ".join(f"{n} {value:{'.4f' if value < 10 else '.4g'}}" for n, value in values.items())
         if not self.evaluated:
             return f"epoch {self.epoch}: {losses}"
@@ -113,7 +119,8 @@ class EpochRecord:
     def row(self) -> dict[str, float]:
         """Figures by the columns of ``results.csv``, see ``FinishedEpoch``."""
         own = {} if math.isnan(self.own_fitness) else {"fitness": self.own_fitness}
-        return {column: getattr(self, field) for field, column in COLUMNS.items()} | own
+        columns = COLUMNS if math.isnan(self.train_dfl) else ANCHOR_FREE_COLUMNS
+        return {column: getattr(self, field) for field, column in columns.items()} | own
 
     def as_dict(self) -> dict[str, float | str]:
         return asdict(self)
@@ -126,14 +133,14 @@ def epoch_record(
     report: EvaluationReport | None,
     fitness: str = YOLOV5_MIX,
 ) -> EpochRecord:
-    """The row of an epoch from its mean training losses (box, objectness, classes), last rates and evaluation.
+    """The row of an epoch from its mean training losses (box, second, classes), last rates and evaluation.
 
     Raises:
         UserError: ``fitness`` counts objects that the evaluation has none of.
     """
     figures: dict[str, float] = {}
     if report is not None:
-        box, obj, cls = report.loss or (math.nan, math.nan, math.nan)
+        box, obj, cls = report.loss.values() if report.loss else (math.nan,) * 3
         figures = {
             "precision": report.precision,
             "recall": report.recall,
@@ -158,8 +165,10 @@ def moved_figure(found: FinishedEpoch, expected: FinishedEpoch) -> str:
     """The first figure of an evaluation that is further than `SAME_FIGURE` from the expected one, in words."""
     before = expected.row()
     for column, value in found.row().items():
+        if not column.startswith("metrics/"):
+            continue
         same = abs(value - before[column]) <= SAME_FIGURE or (math.isnan(value) and math.isnan(before[column]))
-        if column.startswith("metrics/") and not same:
+        if not same:
             return f"{column.removeprefix('metrics/')} is {value:.4f} instead of {before[column]:.4f}"
     return ""
 

@@ -44,7 +44,9 @@ def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_leve
     else:
         assert weights is not None  # ModelSource has one of the two
         architecture = weights.architecture
-    if anchors_per_level:
+    if anchors_per_level and architecture.anchors == 0:
+        LOGGER.warning("%s: its head has no anchors; the hyperparameter 'anchors' has no effect", architecture.origin)
+    elif anchors_per_level:
         architecture = architecture.with_anchor_count(anchors_per_level)
     model = DetectionModel(architecture, class_count=len(names), names=names)
     if weights is not None:

@@ -254,8 +254,11 @@ class EvaluationSetup:
         # As YOLOv5 in half precision is a detector of its own, which needs no such arithmetic of the device.
         flags = replace(config, half=False, precision="fp32") if config.as_yolov5 else config
         detector = open_detector(weights, flags, self.device, lambda: self.dataset.names, only_torch)
-        if config.half_as_yolov5 and not isinstance(detector.backend, TorchBackend):
+        backend = detector.backend
+        if config.half_as_yolov5 and not isinstance(backend, TorchBackend):
             raise UsageError("--as-yolov5 --half: rounds one .pt file, not an ensemble, and goes not with --augment")
+        if config.half_as_yolov5 and isinstance(backend, TorchBackend) and not backend.model.anchors.numel():
+            raise UsageError(f"--as-yolov5 --half: {weights[0]} has no anchors, and YOLOv5 none without")
         if not config.single_cls and len(detector.names) != self.dataset.class_count:
             raise UserError(
                 f"{weights[0]}: has {counted(len(detector.names), 'class')}, but {self.dataset.file} names "

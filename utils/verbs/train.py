@@ -6,12 +6,14 @@ The epochs are in `utils.training.session`, the training step in `utils.training
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
+from models.head import AnchorFreeDetect
 from models.weights import load_model, model_description
 from models.yolo import DetectionModel
 from utils.config.fitness import FIGURES, YOLOV5_MIX, Fitness
@@ -39,6 +41,7 @@ from utils.geometry.records import Batch, Detections, Predictions
 from utils.inference.detector import OpenedDetector, fitting_frame
 from utils.inference.slicing import SliceSettings
 from utils.inference.torch_backend import TorchBackend
+from utils.loss.anchor_free_loss import AnchorFreeGains, AnchorFreeLoss
 from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.curve_plots import plot_label_sizes
 from utils.reporting.detection_files import write_image
@@ -84,7 +87,7 @@ class DetectionTask:
     config: TrainConfig
     hyp: Hyperparameters
     learner: Learner[DetectionModel, Batch]
-    loss: DetectionLoss  # the learner's
+    loss: DetectionLoss | AnchorFreeLoss  # the learner's
     images: RunImages
 
     @property
@@ -102,13 +105,20 @@ class DetectionTask:
         return training
 
     def record(self, epoch: int, outcome: EpochOutcome) -> EpochRecord:
-        return epoch_record(epoch, outcome.losses, outcome.rates, None, self.config.fitness)
+        return self._record(epoch, outcome, None)
+
+    def _record(self, epoch: int, outcome: EpochOutcome, report: EvaluationReport | None) -> EpochRecord:
+        record = epoch_record(epoch, outcome.losses, outcome.rates, report, self.config.fitness)
+        if not isinstance(self.loss, AnchorFreeLoss):
+            return record
+        dfl = (record.train_obj, record.val_obj)  # what stands there is this head's second part
+        return replace(record, train_dfl=dfl[0], val_dfl=dfl[1], train_obj=math.nan, val_obj=math.nan)
 
     def evaluate(self, epoch: int, outcome: EpochOutcome) -> EvaluatedEpoch:
         report = self.report(self.learner.average.model)
         found = {row.index: row.map50_95 for row in report.per_class}
         class_scores = tuple(found.get(index, 0.0) for index in range(self.class_count))
-        record = epoch_record(epoch, outcome.losses, outcome.rates, report, self.config.fitness)
+        record = self._record(epoch, outcome, report)
         return EvaluatedEpoch(record, class_scores, report.stored_thresholds())
 
     def report(self, model: DetectionModel, observers: Sequence[EvaluationObserver] = ()) -> EvaluationReport:
@@ -183,7 +193,7 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     images = open_images(dataset, config, hyp, model.stride, ranks)
     if config.fitness != YOLOV5_MIX:
         refuse_uncounted(config.fitness, images.evaluation.dataset.index.object_sizes())
-    if not config.noautoanchor:
+    if not config.noautoanchor and model.anchors.numel():
         fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
     return detection_task(config, hyp, model, images, ranks)
 
@@ -247,10 +257,7 @@ def detection_task(
         LOGGER.info("frozen: %d parameter tensors, %s to %s", len(frozen), frozen[0], frozen[-1])
     precision = resolve_precision(config.precision, ranks.device)
     schedule = LearningRateSchedule(hyp, max(config.epochs, 1), len(images.training), config.batch_size, config.cos_lr)
-    gains = LossGains.from_hyperparameters(hyp).scaled(
-        levels=len(model.strides), class_count=model.class_count, imgsz=config.imgsz
-    )
-    loss = DetectionLoss(model.anchors, model.strides, model.class_count, gains)
+    loss = loss_of(model, hyp, config.imgsz)
     learner = Learner(
         model=model,
         average=WeightAverage(model),
@@ -283,6 +290,21 @@ def warn_of_shared_images(train: Sequence[Path], val: Sequence[Path], data: str)
             "python -m utils.dataset.split %s makes parts that share none",
             *(len(shared), counted(len(val), "image"), shared[0][1], data),
         )
+
+
+def loss_of(model: DetectionModel, hyp: Hyperparameters, imgsz: int) -> DetectionLoss | AnchorFreeLoss:
+    """The loss that the model's head is trained with."""
+    if isinstance(model.head, AnchorFreeDetect):
+        LOGGER.info(
+            "a head without anchors: its gains are free_box %g, free_cls %g, free_dfl %g; box, cls, obj, cls_pw, obj_pw, "
+            "anchor_t, fl_gamma and label_smoothing have no effect",
+            *(hyp.free_box, hyp.free_cls, hyp.free_dfl),
+        )
+        return AnchorFreeLoss(model.head, AnchorFreeGains.from_hyperparameters(hyp))
+    gains = LossGains.from_hyperparameters(hyp).scaled(
+        levels=len(model.strides), class_count=model.class_count, imgsz=imgsz
+    )
+    return DetectionLoss(model.anchors, model.strides, model.class_count, gains)
 
 
 class _FrameChanges(EvaluationObserver):
