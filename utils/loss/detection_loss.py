@@ -134,17 +134,18 @@ class DetectionLoss:
         predicted = torch.cat(boxes_of_cells(rows[:, :4].sigmoid(), targets.anchors_cells), dim=1)
         nearness = self._nearness(predicted, targets)
         goals = self._objectness_goals(maps, targets, nearness.detach())
-        distances = targets.by_level(1 - nearness)
-        class_logits = rows[:, 5:]
-        class_goals = self._class_goals(class_logits, targets.classes)
-        classes = list(zip(targets.by_level(class_logits), targets.by_level(class_goals), strict=True))
+        distances = targets.by_filled_level(1 - nearness)
+        class_logits = targets.by_filled_level(rows[:, 5:])
+        class_goals = targets.by_filled_level(self._class_goals(rows[:, 5:], targets.classes))
 
         box = objectness = classification = rows.new_zeros(())
         for level, weight in enumerate(weights):  # means are of each level: a coarse one has few places
-            if targets.counts[level]:
+            if level in distances:
                 box = box + distances[level].mean() * weight.assigned
                 if self.class_count > 1:
-                    found = self._cross_entropy(*classes[level], self.gains.classification_positive)
+                    found = self._cross_entropy(
+                        class_logits[level], class_goals[level], self.gains.classification_positive
+                    )
                     classification = classification + found * weight.assigned
             found = self._cross_entropy(every_objectness[level], goals[level], self.gains.objectness_positive)
             objectness = objectness + found * weight.every

@@ -84,6 +84,11 @@ class HeadTargets(NamedTuple):
         """The rows (P, ...) of all places as those of each level."""
         return torch.split(rows, list(self.counts))
 
+    def by_filled_level(self, rows: torch.Tensor) -> dict[int, torch.Tensor]:
+        """The same by the level's number, without levels that have none."""
+        filled = {level: count for level, count in enumerate(self.counts) if count}
+        return dict(zip(filled, torch.split(rows, list(filled.values())), strict=True))
+
     def places_by_level(self) -> Iterator[tuple[torch.Tensor, ...]]:
         """Four indices into each level's (B, A, H, W)."""
         image, anchor, cell_y, cell_x = map(self.by_level, self.place)
