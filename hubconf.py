@@ -26,7 +26,7 @@ def custom(
     """The detector in a file: a .pt file of this program or of YOLOv5, or an exported one.
 
     ``autoshape=False`` gives the bare network, as YOLOv5's: images (B, 3, H, W) 0-1 to rows (B, N, 5 + C) and raw maps,
-    in training to the maps alone; of an exported file to rows. ``device``: cpu, 0, cuda:0.
+    in training to the maps alone; of an exported file to rows. ``device``: cpu, 0, cuda:0, mps.
     ``_verbose`` prints a line about it.
     """
     opened = open_file(path, _device_name(device), autoshape)

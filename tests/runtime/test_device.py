@@ -53,6 +53,22 @@ def test_which_device(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, ran
     assert [str(device) for device in current] == ([] if expected == "cpu" else [expected])
 
 
+@pytest.mark.case(
+    "Flags", "`--device mps` where torch has no Metal GPU", "exit 2: “has no Metal GPU”"
+)
+def test_an_apple_gpu_is_taken_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(UsageError, match="--device mps: this machine, or its torch, has no Metal GPU"):
+        select_device("mps")
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    device = select_device(" MPS ")
+    assert device == torch.device("mps", 0) and resolve_precision("auto", device) is torch.float32
+    assert requested_precision("fp32", True, device) is torch.float16
+    assert "not verified" in describe_device(device)
+    with pytest.raises(UsageError, match="--device mps: one process"):
+        select_device("mps", 1)
+
+
 @pytest.mark.parametrize(
     ("gpus", "name", "rank", "line"),
     [

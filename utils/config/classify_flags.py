@@ -105,7 +105,7 @@ class _EvaluatedModel:
         at_least=SMALLEST_SIDE,
         at_most=LONGEST_SIDE,
     )
-    device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    device: str = shared_flags.device()
     half: bool = flag(False, "a .pt file's network in fp16 (CUDA)", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
     name: str = flag("exp", "name of this run's folder", group="Output")

@@ -62,7 +62,7 @@ class DetectConfig:
     slice_overlap: float = shared_flags.tile_overlap()
     slice_merge: str = shared_flags.tile_merge()
 
-    device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    device: str = shared_flags.device()
     precision: str = shared_flags.precision()
     half: bool = shared_flags.half()
     dnn: bool = shared_flags.dnn()

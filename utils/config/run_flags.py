@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from utils.config import shared_flags
 from utils.config.command_line import flag
 from utils.config.shared_flags import IMGSZ_ALIASES, LARGEST_BATCH, LONGEST_SIDE
 
@@ -42,7 +43,7 @@ class RunConfig:
         choices=("auto", "fp32", "bf16", "fp16"),
     )
 
-    device: str = flag("", "cpu, 0, cuda:0; '' takes the first GPU, else the CPU", group="Run")
+    device: str = shared_flags.device()
     sync_bn: bool = flag(False, "batch norm over the images of all processes (CUDA, torchrun)", group="Run")
     local_rank: int = flag(
         -1,

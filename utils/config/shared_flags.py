@@ -42,6 +42,11 @@ def tile_merge() -> Any:
     return flag("nms", text, group="Detections", choices=("nms", "greedy"))
 
 
+def device() -> Any:
+    text = "cpu, 0, cuda:0, mps (Apple's Metal, unverified); '' takes the first CUDA GPU, else the CPU"
+    return flag("", text, group="Run")
+
+
 def precision() -> Any:
     choices = ("auto", "fp32", "bf16", "fp16")
     return flag("fp32", "arithmetic of a .pt file's network; bf16 for OpenVINO too", group="Run", choices=choices)

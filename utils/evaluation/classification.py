@@ -105,9 +105,7 @@ class Tally:
         means = torch.stack([loss for loss, _ in self.losses]).tolist() if self.losses else []
         loss = sum(mean * images for mean, (_, images) in zip(means, self.losses, strict=True))
         own = torch.tensor([loss, self.seconds], dtype=torch.float64)
-        confusion, top5_hits, sums = (
-            ranks.total(part.to(ranks.device)).cpu() for part in (self.confusion, self.top5_hits, own)
-        )
+        confusion, top5_hits, sums = (ranks.total(part) for part in (self.confusion, self.top5_hits, own))
         images = max(float(confusion.sum()), 1.0)
         return ClassificationReport(
             names=names,

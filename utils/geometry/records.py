@@ -87,7 +87,7 @@ class Batch:
 
     def on(self, device: torch.device) -> Batch:
         """The batch with its images on ``device``, float32 0-1 in channels_last order."""
-        images = self.images.to(device, non_blocking=True)
+        images = _copied(self.images, device)
         return replace(self, images=images.to(torch.float32, memory_format=torch.channels_last).div_(255))
 
     def resized(self, size: FrameSize) -> Batch:
@@ -151,8 +151,16 @@ class ClassificationBatch:
 
     def on(self, device: torch.device) -> ClassificationBatch:
         """The batch on ``device``, images as float32 in channels_last order, see `normalized`."""
-        images = self.images.to(device, non_blocking=True).to(memory_format=torch.channels_last)
-        return replace(self, images=normalized(images), classes=self.classes.to(device, non_blocking=True))
+        images = _copied(self.images, device).to(memory_format=torch.channels_last)
+        return replace(self, images=normalized(images), classes=_copied(self.classes, device))
+
+
+def _copied(values: torch.Tensor, device: torch.device) -> torch.Tensor:
+    """A tensor of the host on ``device``, for which CUDA alone is not waited for.
+
+    Elsewhere nothing promises that the memory is not used again before it has been read.
+    """
+    return values.to(device, non_blocking=device.type == "cuda")
 
 
 def normalized(images: torch.Tensor) -> torch.Tensor:

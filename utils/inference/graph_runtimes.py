@@ -112,6 +112,8 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
             providers.insert(0, (ON_CUDA, {"device_id": device.index or 0}))
         else:
             LOGGER.warning("%s: this ONNX Runtime has no CUDA (pip install onnxruntime-gpu); runs on the CPU", path)
+    elif device.type != "cpu":
+        LOGGER.warning("%s: ONNX Runtime runs on the CPU", path)
     try:
         session = onnxruntime.InferenceSession(str(path), options, providers=providers)
     except (

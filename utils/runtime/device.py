@@ -16,7 +16,9 @@ Module = TypeVar("Module", bound=torch.nn.Module)
 
 
 def select_device(name: str, local_rank: int | None = None) -> torch.device:
-    """The device named ``cpu``, ``0``, ``cuda:0`` or ``''`` (first GPU, else CPU); a GPU becomes the current one.
+    """The device named ``cpu``, ``0``, ``cuda:0``, ``mps`` or ``''`` (first CUDA GPU, else CPU).
+
+    A CUDA GPU becomes the current one.
 
     One of several processes on a machine takes the GPU of its ``local_rank``, counted in the list ``0,1`` if given.
 
@@ -26,6 +28,8 @@ def select_device(name: str, local_rank: int | None = None) -> torch.device:
     text = name.strip().lower().removeprefix("cuda:")
     if text == "cpu" or (text == "" and not torch.cuda.is_available()):
         return torch.device("cpu")
+    if text == "mps":
+        return _apple_gpu(name, local_rank)
     if text in ("", "cuda"):
         text = str(local_rank or 0)
     elif local_rank is not None:
@@ -36,7 +40,7 @@ def select_device(name: str, local_rank: int | None = None) -> torch.device:
     if "," in text:
         raise UsageError(f"--device {name}: for several GPUs start with torchrun --nproc_per_node N")
     if not (text.isascii() and text.isdigit()):
-        raise UsageError(f"--device {name}: not a device; use cpu or the number of a GPU")
+        raise UsageError(f"--device {name}: not a device; use cpu, mps or the number of a GPU")
     if int(text) >= torch.cuda.device_count():
         raise UsageError(f"--device {name}: this machine shows {torch.cuda.device_count()} CUDA devices")
     device = torch.device("cuda", int(text))
@@ -44,8 +48,16 @@ def select_device(name: str, local_rank: int | None = None) -> torch.device:
     return device
 
 
+def _apple_gpu(name: str, local_rank: int | None) -> torch.device:
+    if not torch.backends.mps.is_available():
+        raise UsageError(f"--device {name}: this machine, or its torch, has no Metal GPU")
+    if local_rank is not None:
+        raise UsageError(f"--device {name}: one process computes on it; start without torchrun")
+    return torch.device("mps", 0)
+
+
 def resolve_precision(name: str, device: torch.device) -> torch.dtype:
-    """Arithmetic type for ``auto`` (fp16 on CUDA, fp32 on CPU), ``fp32``, ``bf16`` or ``fp16``.
+    """Arithmetic type for ``auto`` (fp16 on CUDA, else fp32), ``fp32``, ``bf16`` or ``fp16``.
 
     Raises:
         UsageError: fp16 on CPU, which has no fp16 arithmetic worth training or evaluating with; bf16 on a CPU
@@ -114,6 +126,8 @@ def wait_for(device: torch.device) -> None:
     """Wait until a GPU has done all it was told."""
     if device.type == "cuda":
         torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
 
 
 def describe_device(device: torch.device) -> str:
@@ -121,4 +135,6 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         properties = torch.cuda.get_device_properties(device)
         return f"cuda:{device.index} ({properties.name}, {properties.total_memory / 2**30:.1f} GiB)"
+    if device.type == "mps":
+        return "mps (Metal; not verified by this program's tests)"
     return f"cpu ({counted(torch.get_num_threads(), 'thread')})"

@@ -35,12 +35,12 @@ class ProcessRanks:
         return self.rank == 0
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
-        """Sum over the processes of a tensor of equal shape in each."""
+        """Sum over the processes of a tensor of equal shape in each, on the CPU if ``values`` are."""
         if self.world == 1:
             return values
-        summed = values.detach().clone()
+        summed = values.detach().to(self.device, copy=True)
         distributed.all_reduce(summed)
-        return summed
+        return summed.to(values.device)
 
     def mean(self, values: torch.Tensor) -> torch.Tensor:
         """Mean over the processes of a tensor of equal shape in each."""
