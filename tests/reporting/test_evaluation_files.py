@@ -99,8 +99,8 @@ def test_the_first_three_batches_are_drawn_and_only_with_sure_detections(tmp_pat
         observer.on_batch(number, batch, predictions, [found])
     names = [f"val_batch{number}_{kind}.jpg" for number in range(3) for kind in ("labels", "pred")]
     assert sorted(path.name for path in tmp_path.iterdir()) == names
-    edge = [int(np.asarray(cv2.imread(str(tmp_path / name)))[17:21, 30:50].max()) for name in names]
-    assert edge[1] < 60 < min(edge[0], *edge[2:])  # a line above the object, but for the detection of a low score
+    edge = [int(np.asarray(cv2.imread(str(tmp_path / name)))[17:20, 30:50].max(axis=(0, 2)).min()) for name in names]
+    assert edge[1] < 60 < min(edge[0], *edge[2:])  # an unbroken line above the object, but for the missed one's dots
 
 
 @pytest.mark.parametrize(("count", "chosen"), [(3, [0, 1, 2]), (4, [0, 1, 2, 3]), (10, [0, 3, 6, 9])])
@@ -116,8 +116,9 @@ def test_samples_are_spread_over_the_data_set(tmp_path: Path, count: int, chosen
     for number, index in enumerate(chosen):
         height, width = dataset.source_size(index)
         shown = np.asarray(cv2.imread(str(folder / f"sample{number}.jpg")))
-        assert shown.shape == (height, 2 * width + 6, 3)  # labels, six white columns, detections
+        assert shown.shape[0] > height and shown.shape[1] == 2 * width + 6  # labels, six white columns, verdicts
         assert (shown[:, width + 1 : width + 5] > 225).all()
+        assert (shown[height + 8 :, : width - 8] > 225).all() and shown[height + 1 :, width + 8 :].mean() < 80  # legend
 
 
 class Large:
@@ -138,10 +139,13 @@ def test_a_large_sample_is_drawn_on_a_reduced_copy(tmp_path: Path) -> None:
         observer.on_image(index, Path("a.jpg"), found, labels_of((0, 400, 400, 800, 600), size=size))
     assert [path.name for path in tmp_path.iterdir()] == ["sample0.jpg"]
     shown: Any = np.asarray(cv2.imread(str(tmp_path / "sample0.jpg"))).astype(int)
-    assert shown.shape == (450, 2 * 900 + 6, 3)
+    assert shown.shape == (450 + 24, 2 * 900 + 6, 3)  # and a legend of one row
     # The label is from (200, 200) to (400, 300) at half size; its line runs outside.
     assert abs(shown[196:200, 300] - 100).max() > 60 and abs(shown[210:290, 210:390] - 100).max() < 12
-    assert abs(shown[:, 912:] - 100).max() < 12
+    # On the right it is missed: half of each line of three pixels is yellow, the other half dark.
+    yellow = shown[198, 906 + 208 : 906 + 392].mean(axis=1) > 100
+    assert 0.35 < yellow.mean() < 0.65
+    assert abs(shown[:170, 912:] - 100).max() < 12  # above the tag
 
 
 def test_curves_and_matrix_are_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

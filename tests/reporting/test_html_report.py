@@ -126,7 +126,7 @@ def test_images_of_the_folder_are_inside_the_page(tmp_path: Path) -> None:
         kind, encoded = address.split(";base64,")
         assert kind == ("data:image/png" if name.endswith("png") else "data:image/jpeg")
         assert base64.b64decode(encoded) == contents[name]
-    assert page.titles[3:] == ["Labels (left) and detections (right)", "Curves at IoU 0.5"]
+    assert page.titles[3:] == ["Labels (left); what was found and missed (right)", "Curves at IoU 0.5"]
 
 
 @pytest.fixture(scope="module")

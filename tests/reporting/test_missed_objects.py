@@ -21,6 +21,8 @@ from utils.evaluation.evaluation_report import EvaluatedImage, EvaluationReport,
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
 from utils.reporting import missed_objects
+from utils.reporting.box_drawing import Stroke
+from utils.reporting.labelled_images import MISSED, RIGHT, VERDICT_STROKES
 from utils.reporting.missed_objects import CELL, COLUMNS, write_found_alone, write_missed_objects
 
 SIZE = FrameSize(600, 600)  # of the grey images
@@ -57,9 +59,10 @@ def test_one_row_for_each_range_with_missed_objects(
     assert analysis is not None
     captions, sizes = [], []
 
-    def captioned(cut: np.ndarray, target: np.ndarray, others: object, caption: str) -> np.ndarray:
+    def captioned(cut: np.ndarray, frames: list[tuple[np.ndarray, Stroke]], caption: str) -> np.ndarray:
         captions.append(caption)
-        sizes.append(target[2] - target[0])
+        sizes.append(frames[-1][0][2] - frames[-1][0][0])
+        assert [stroke for _, stroke in frames] == [VERDICT_STROKES[RIGHT], VERDICT_STROKES[MISSED]]
         return cut
 
     monkeypatch.setattr(missed_objects, "captioned_cut", captioned)
@@ -68,8 +71,8 @@ def test_one_row_for_each_range_with_missed_objects(
     assert captions == ["disc, 20 px", "square, 10 px", "bar, 60 px"]
     assert sizes == [pytest.approx(side, abs=0.7) for side in (59, 37.5, 60)]
     sheet = cv2.imread(str(tmp_path / "missed.png"))
-    assert sheet is not None and sheet.shape == (2 * CELL, COLUMNS * CELL, 3)
-    assert (sheet[:CELL, 2 * CELL :] == 255).all() and (sheet[CELL:, CELL:] == 255).all()
+    assert sheet is not None and sheet.shape == (2 * CELL + 24, COLUMNS * CELL, 3)  # a legend
+    assert (sheet[:CELL, 2 * CELL :] == 255).all() and (sheet[CELL : 2 * CELL, CELL:] == 255).all()
 
 
 def test_nothing_missed_nothing_written(tmp_path: Path, images: DetectionDataset) -> None:
@@ -115,6 +118,7 @@ def sheet(
     if not path.exists():
         return []
     image: Any = cv2.imread(str(path))
+    image = image[: image.shape[0] // CELL * CELL]  # without the legend
     greys = image[CELL // 8 :: CELL, CELL // 2 :: CELL, 0]  # above the object, off frames and title
     return [[-1 if grey == WHITE else (int(grey) - 20) // 10 for grey in row] for row in greys]
 

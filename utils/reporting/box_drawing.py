@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -32,6 +33,7 @@ PALETTE = (
 DARK, WHITE = (20, 20, 20), (255, 255, 255)
 SMALLEST_FONT, LARGEST_FONT = 9, 28  # pixels
 TAGGED = 2.0  # an object has a tag if it is at least so many times as large
+STRIP_FONT = 14  # pixels at most, of a legend below images
 LEGEND_SHARE = 0.25  # of the image at most
 LEGEND_STEPS = 9  # places along each edge of the image
 GROUND = 0.65  # how far the image behind the legend is darkened
@@ -52,11 +54,11 @@ class LegendEntry(NamedTuple):
 
     stroke: Stroke | None  # None: a row of text alone
     name: str
-    boxes: int
+    boxes: int | None = None  # how many there are
 
     @property
     def text(self) -> str:
-        return drawable(f"{self.name} {self.boxes}" if self.stroke else self.name)
+        return drawable(self.name if self.boxes is None else f"{self.name} {self.boxes}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +83,7 @@ class MarkedBoxes:
     captions: Sequence[str]  # N texts of tags
     strokes: Mapping[int, Stroke]
     names: Mapping[int, str] | Sequence[str]  # in the legend
+    whole_legend: bool = False  # of all ``strokes``, not only of kinds without a tag
 
 
 def class_color(index: int) -> tuple[int, int, int]:
@@ -146,9 +149,13 @@ class BoxDrawing:
             self._place_tags()
 
     @property
-    def untagged(self) -> list[int]:
-        """Kinds of which a box has no tag."""
-        return sorted({kind for place, kind in enumerate(self.marks.kinds) if place not in self.tags})
+    def in_legend(self) -> set[int]:
+        """Kinds of which a box has no tag, or all; none where boxes are bare or all of them have a tag."""
+        if self.marks.whole_legend:
+            return set(self.marks.strokes)
+        if self.style.tags != "auto":
+            return set()
+        return {kind for place, kind in enumerate(self.marks.kinds) if place not in self.tags}
 
     def on(self, image: np.ndarray, legend: Sequence[LegendEntry] = ()) -> np.ndarray:
         """A copy of the image with what was laid out."""
@@ -189,15 +196,14 @@ class BoxDrawing:
 
 
 def legend_entries(drawings: Sequence[BoxDrawing]) -> list[LegendEntry]:
-    """Each kind of which a box has no tag, once, with its number of boxes in all of the drawings; none for bare boxes.
+    """Each kind that the legend of these drawings names, once, with its number of boxes in all of them.
 
     The drawings have the same strokes and names.
     """
-    wanted = sorted({kind for drawing in drawings if drawing.style.tags == "auto" for kind in drawing.untagged})
-    counts = {kind: sum(list(drawing.marks.kinds).count(kind) for drawing in drawings) for kind in wanted}
-    marks = [drawing.marks for drawing in drawings]
-    strokes = {kind: stroke for one in marks for kind, stroke in one.strokes.items()}
-    return [LegendEntry(strokes[kind], marks[0].names[kind], counts[kind]) for kind in wanted]
+    wanted = sorted(set().union(*(drawing.in_legend for drawing in drawings)))
+    counts = Counter(kind for drawing in drawings for kind in drawing.marks.kinds)
+    marks = drawings[0].marks
+    return [LegendEntry(marks.strokes[kind], marks.names[kind], counts[kind]) for kind in wanted]
 
 
 def text_size(longest_side: int) -> int:
@@ -306,8 +312,9 @@ class _Legend:
             pen.text((left + 2 * self.font_size + 6, middle), entry.text, fill=WHITE, font=font, anchor="lm")
 
 
-def legend_strip(entries: Sequence[LegendEntry], width: int, font_size: int) -> np.ndarray:
+def legend_strip(entries: Sequence[LegendEntry], width: int) -> np.ndarray:
     """A legend of its own (H, width, 3) uint8 RGB, to stand below images; without entries H is 0."""
+    font_size = min(text_size(width), STRIP_FONT)
     column = _column_width(entries, font_size)
     rows = math.ceil(len(entries) / max(width // max(column, 1), 1))
     legend = _Legend(entries, max(rows, 1), column, font_size)
@@ -321,8 +328,8 @@ def _most_frequent(entries: Sequence[LegendEntry], count: int) -> list[LegendEnt
     """So many of the entries, in their order, and how many are left out."""
     if count == len(entries):
         return list(entries)
-    kept = sorted(sorted(range(len(entries)), key=lambda place: -entries[place].boxes)[:count])
-    return [*(entries[place] for place in kept), LegendEntry(None, f"+ {len(entries) - count} more", 0)]
+    kept = sorted(sorted(range(len(entries)), key=lambda place: -(entries[place].boxes or 0))[:count])
+    return [*(entries[place] for place in kept), LegendEntry(None, f"+ {len(entries) - count} more")]
 
 
 def _row_height(font_size: int) -> int:

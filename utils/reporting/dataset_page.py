@@ -13,7 +13,7 @@ from utils.dataset.image_checks import ImagePair
 from utils.dataset.image_files import ImageReadError
 from utils.dataset.inspect import AP_S_BORDER, BORDERS, Inspection, PartInspection
 from utils.geometry.records import Labels
-from utils.reporting.box_drawing import draw_labels
+from utils.reporting.box_drawing import WHITE, Stroke, draw_labels
 from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
@@ -222,7 +222,7 @@ def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
     enlarged, factor = _fitted(cut)
     target = np.array([x1 - left, y1 - top, x2 - left, y2 - top]) * factor
     kind = part.dataset.names[int(part.index.rows[row, 0])]
-    return captioned_cut(enlarged, target, (), f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
+    return captioned_cut(enlarged, [(target, Stroke(WHITE))], f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
 
 
 def _pairs(pairs: Sequence[ImagePair], first: PartInspection, second: PartInspection) -> list[np.ndarray | None]:
@@ -233,7 +233,7 @@ def _pairs(pairs: Sequence[ImagePair], first: PartInspection, second: PartInspec
             if image is not None:
                 image, _ = _fitted(image)
                 title = f"{part.name} {part.index.paths[row].name} ({pair.distance})"
-                image = captioned_cut(image, np.zeros(4), (), title)
+                image = captioned_cut(image, [], title)
             cells.append(image)
     return cells
 

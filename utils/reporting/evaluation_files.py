@@ -20,7 +20,7 @@ from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
 from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Batch, Detections, Labels, Predictions
-from utils.reporting.box_drawing import marked_detections, marked_labels
+from utils.reporting.box_drawing import marked_labels
 from utils.reporting.curve_plots import (
     plot_confusion_matrix,
     plot_curves,
@@ -34,7 +34,8 @@ from utils.reporting.detection_files import (
     write_image,
     write_label_file,
 )
-from utils.reporting.labelled_images import DRAWN_SCORE, batch_mosaic, marked_images, reduced
+from utils.reporting.image_grid import image_grid
+from utils.reporting.labelled_images import batch_mosaic, marked_images, marked_verdicts, reduced
 from utils.runtime.atomic_files import write_text
 
 if TYPE_CHECKING:  # a training run draws no analysis and need not load what makes one
@@ -124,7 +125,10 @@ class BatchImages(EvaluationObserver):
 
 
 class SampleImages(EvaluationObserver):
-    """``sampleN.jpg``: images spread over the data set, what is there on the left and what was found on the right."""
+    """``sampleN.jpg``: images spread over the data set, with labels on the left and verdicts on the right.
+
+    A detection is right or wrong, a label without one missed; see `marked_verdicts`.
+    """
 
     def __init__(self, folder: Path, images: DetectionDataset, names: Sequence[str]) -> None:
         self.folder = folder
@@ -139,12 +143,12 @@ class SampleImages(EvaluationObserver):
             return
         image = self.images.source_image(index)
         scale = min(1.0, SAMPLE_SIDE / max(labels.size))
-        marks = [
-            marked_labels(labels.scaled(scale), self.names),
-            marked_detections(detections.above(DRAWN_SCORE).scaled(scale), self.names),
+        own, found = labels.scaled(scale), detections.scaled(scale)
+        sides = [
+            marked_images([reduced(image, scale)], [marks], columns=1)
+            for marks in (marked_labels(own, self.names), marked_verdicts(own, found, self.names))
         ]
-        drawn = marked_images([reduced(image, scale)] * 2, marks, columns=2, gap=6)
-        write_image(self.folder / f"sample{self.number_of[index]}.jpg", drawn)
+        write_image(self.folder / f"sample{self.number_of[index]}.jpg", image_grid(sides, columns=2, gap=6))
 
 
 def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: ErrorAnalysis | None = None) -> None:

@@ -92,12 +92,18 @@ def _sections(folder: Path) -> list[Section]:
         Section("Recall by object size, and errors", "", images_of(folder, ("recall_by_size.png", "errors.png")), True),
         Section(
             "Objects missed worst",
-            "White: an object that nothing of a score of 0.25 or more found; small, medium, large from top to bottom. "
-            "Coloured: what was found near it.",
+            "Dotted: an object that nothing of a score of 0.25 or more found; small, medium, large from top to bottom. "
+            "Near it, what was found: right (unbroken line) or wrong (dashed).",
             images_of(folder, ("missed_objects.jpg",)),
             False,
         ),
-        Section("Labels (left) and detections (right)", "", images_of(folder, samples), False),
+        Section(
+            "Labels (left); what was found and missed (right)",
+            "Of a score of 0.25 or more, at IoU 0.5: right detections have an unbroken line, wrong ones are dashed, "
+            "missed objects dotted.",
+            images_of(folder, samples),
+            False,
+        ),
         Section("Curves at IoU 0.5", "", images_of(folder, curves), True),
         Section("Confusion matrix", "", images_of(folder, ("confusion_matrix.png",)), False),
     ]

@@ -3,23 +3,36 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 from pathlib import Path
 
 import cv2
 import numpy as np
+import torch
 
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.image_files import ImageReadError
 from utils.evaluation.coco_average_precision import COCO_RANGES, scores_of_found
 from utils.evaluation.error_analysis import IOU, SURE, ErrorAnalysis
 from utils.evaluation.evaluation_report import EvaluationReport
+from utils.evaluation.match_detections import match_detections
 from utils.geometry.boxes import clip_boxes, pairwise_iou, xyxy_to_cxcywh
 from utils.geometry.letterbox import FrameSize
-from utils.geometry.records import Labels
-from utils.reporting.box_drawing import MarkedBoxes, marked_labels
+from utils.geometry.records import Detections, Labels
+from utils.reporting.box_drawing import LegendEntry, MarkedBoxes, legend_strip, marked_labels
 from utils.reporting.detection_files import write_image
 from utils.reporting.image_grid import image_grid
-from utils.reporting.labelled_images import captioned_cut, marked_images, reduced
+from utils.reporting.labelled_images import (
+    MISSED,
+    RIGHT,
+    VERDICT_STROKES,
+    VERDICTS,
+    WRONG,
+    captioned_cut,
+    in_common_strokes,
+    marked_images,
+    reduced,
+)
 
 COLUMNS = 8  # objects of each range of sizes
 CELL = 180  # pixels
@@ -35,7 +48,7 @@ def write_missed_objects(
     """Rows of small, medium and large objects that no detection of 0.25 or more found, the worst first.
 
     Worst is an object that detections of its class overlap least, whatever their score; of equals, the largest in its
-    range. The object's frame is white, detections of 0.25 or more near it are coloured.
+    range. Its frame, and those of detections of 0.25 or more near it, right or wrong, are in the strokes of verdicts.
     """
     truth = report.truth
     best = _best_overlaps(report, analysis.missed)
@@ -47,7 +60,9 @@ def write_missed_objects(
         shown = [_cell(images, report, int(analysis.missed[place])) for place in order[:COLUMNS]]
         cells += [*shown, *[None] * (-len(shown) % COLUMNS)]
     if cells:
-        write_image(path, image_grid(cells, COLUMNS))
+        grid = image_grid(cells, COLUMNS)
+        entries = [LegendEntry(VERDICT_STROKES[kind], name) for kind, name in VERDICTS.items()]
+        write_image(path, np.concatenate((grid, legend_strip(entries, grid.shape[1]))))
 
 
 def _best_overlaps(report: EvaluationReport, missed: np.ndarray) -> np.ndarray:
@@ -66,7 +81,7 @@ def _best_overlaps(report: EvaluationReport, missed: np.ndarray) -> np.ndarray:
 
 
 def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.ndarray:
-    truth, findings = report.truth, report.findings
+    truth = report.truth
     index = int(truth.images[row])
     try:
         image = images.source_image(index)
@@ -82,12 +97,29 @@ def _cell(images: DetectionDataset, report: EvaluationReport, row: int) -> np.nd
     cut[y1 - top : y2 - top, x1 - left : x2 - left] = image[y1:y2, x1:x2]
     scale = CELL / side
     cut = cv2.resize(cut, (CELL, CELL), interpolation=cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR)
-    near = (findings.images == index) & (findings.scores >= SURE)
-    boxes = (findings.boxes[near] - (left, top, left, top)) * scale
-    frames = list(zip(boxes, findings.classes[near].tolist(), strict=True))
+    frames = [(found - (left, top, left, top), VERDICT_STROKES[verdict]) for found, verdict in _verdicts(report, index)]
+    frames.append((box - (left, top, left, top), VERDICT_STROKES[MISSED]))
     name = report.names[truth.classes[row]] if truth.classes[row] < len(report.names) else "no class of the model"
     caption = f"{name}, {math.sqrt(truth.areas[row]):.0f} px"
-    return captioned_cut(cut, (box - (left, top, left, top)) * scale, frames, caption)
+    return captioned_cut(cut, [(frame * scale, stroke) for frame, stroke in frames], caption)
+
+
+def _verdicts(report: EvaluationReport, index: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Boxes (4,) of the detections of 0.25 or more in an image, and whether each is right or wrong."""
+    truth, findings = report.truth, report.findings
+    there = (truth.images == index) & ~truth.crowd
+    near = np.flatnonzero((findings.images == index) & (findings.scores >= SURE))
+    near = near[np.argsort(-findings.scores[near], kind="stable")]
+    far = FrameSize(*(int(np.ceil(truth.boxes[there, side::2].max(initial=1))) for side in (1, 0)))
+    labels = Labels(truth.boxes[there].astype(np.float32), truth.classes[there], (None,) * int(there.sum()), far)
+    found = Detections(
+        torch.from_numpy(findings.boxes[near]).float(),
+        torch.from_numpy(findings.scores[near]).float(),
+        torch.from_numpy(findings.classes[near]),
+        far,
+    )
+    hits = match_detections(found, labels)[:, 0]
+    yield from zip(findings.boxes[near], np.where(hits, RIGHT, WRONG).tolist(), strict=True)
 
 
 def write_found_alone(folder: Path, images: DetectionDataset, first: EvaluationReport, second: EvaluationReport) -> int:
@@ -117,7 +149,8 @@ def write_found_alone(folder: Path, images: DetectionDataset, first: EvaluationR
             for rows in alone
         ]
         folder.mkdir(exist_ok=True)
-        write_image(folder / f"{written}.jpg", marked_images([reduced(image, scale)] * 2, marks, columns=2, gap=6))
+        drawn = marked_images([reduced(image, scale)] * 2, in_common_strokes(marks), columns=2, gap=6)
+        write_image(folder / f"{written}.jpg", drawn)
         written += 1
     return written
 

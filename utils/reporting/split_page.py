@@ -167,7 +167,7 @@ def _thumbnail(split: Split, place: int) -> np.ndarray | None:
     factor = CELL / max(image.shape[:2])
     height, width = (max(round(length * factor), 1) for length in image.shape[:2])
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR)
-    return captioned_cut(small, np.zeros(4), (), path.name)
+    return captioned_cut(small, [], path.name)
 
 
 def _sheet(name: str, cells: list[np.ndarray]) -> Image:
