@@ -203,6 +203,9 @@ def test_label_sizes(drawn: Drawn) -> None:
     assert histogram.get_title() == "small 33%, medium 33%, large 33%"
     assert sum(heights(histogram)) == 3
     assert cloud.get_xlim() == pytest.approx((1, 256 * 1.1))
+    for panel in (cloud, histogram):
+        assert ticks(panel.get_xticklabels()) == ["1", "2", "4", "8", "16", "32", "64", "128", "256"]
+    assert ticks(cloud.get_yticklabels()) == ticks(cloud.get_xticklabels()) and histogram.get_yscale() == "linear"
     for line, border in zip(cloud.lines, (32, 96), strict=True):  # all shapes of that area
         widths, tall = (np.asarray(values, dtype=float) for values in line.get_data())
         np.testing.assert_allclose(widths * tall, border**2)
@@ -221,6 +224,7 @@ def test_training_sizes(drawn: Drawn) -> None:
     assert [np.asarray(line.get_xdata()).tolist() for line in panel.lines] == [[8, 8], [16, 16], [24, 24]]
     assert sum(heights(panel)) == 4
     assert names_in_legend(panel) == ["AP_S counts what is left of this"]
+    assert ticks(panel.get_xticklabels()) == ["1", "2", "4", "8", "16", "32", "64", "128"]  # up to 200 x 1.05
     plot_training_sizes(Path("t.png"), np.zeros(0), (8, 16), 24.0)
     assert drawn["t.png"].axes[0].get_title() == "0% under 8, 0% under 16 px"
 
@@ -251,6 +255,7 @@ def test_recall_by_size(drawn: Drawn) -> None:
     assert not drawn_lines
     assert heights(bars) == [4, 0, 10]
     assert bars.get_xlim() == pytest.approx((2 * 0.9, 64 * 1.1))
+    assert ticks(bars.get_xticklabels()) == ["2", "4", "8", "16", "32", "64"]
 
 
 def size_errors(place: int, objects: int, lost: float) -> SizeErrors:

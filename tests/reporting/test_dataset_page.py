@@ -88,11 +88,15 @@ def test_the_tables_of_the_page(folder: Path) -> None:
     assert [row[0] for row in problems] == ["part", "train", "train", "train"]
 
 
-def test_images_stand_in_sheets_of_four_in_a_row(folder: Path) -> None:
-    shapes = {path.stem: np.asarray(cv2.imread(str(path))).shape[:2] for path in folder.glob("*.jpg")}
-    # Seven images with objects, reduced to 150 x 300; cuts of the eight smallest objects; a pair. Near copies there are
-    # none.
-    assert shapes == {"samples": (300, 1200), "smallest": (600, 1200), "leak": (150, 600)}
+def test_sheets_of_images_fill_the_width_of_the_page(folder: Path) -> None:
+    images = {path.stem: np.asarray(cv2.imread(str(path))) for path in folder.glob("*.jpg")}
+    # Seven images with objects, twice as wide as high, in rows of 2, 2 and 3: 1196 / 4 and 1192 / 6 pixels high. Square
+    # cuts of the seven smallest objects and the whole image of the eighth: 1188 / 4, 1188 / 5. A pair: 1196 / 4. Near
+    # copies there are none.
+    heights = {"samples": 299 + 299 + 199 + 8, "smallest": 297 + 238 + 4, "leak": 299}
+    assert {name: image.shape[:2] for name, image in images.items()} == {
+        name: (height, 1200) for name, height in heights.items()
+    }
 
 
 def test_every_image_is_in_the_page(folder: Path) -> None:

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -12,20 +15,21 @@ import numpy as np
 from utils.dataset.image_checks import ImagePair
 from utils.dataset.image_files import ImageReadError
 from utils.dataset.inspect import AP_S_BORDER, BORDERS, Inspection, PartInspection
-from utils.geometry.records import Labels
+from utils.geometry.letterbox import FrameSize
 from utils.reporting.box_drawing import WHITE, Stroke, draw_labels
 from utils.reporting.curve_plots import plot_class_counts, plot_training_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
-from utils.reporting.image_grid import image_grid
+from utils.reporting.image_grid import filled_rows, stacked_rows
 from utils.reporting.labelled_images import captioned_cut
 from utils.runtime.atomic_files import write_text
 
 PAGE, FIGURES, PROBLEMS = "report.html", "inspection.json", "problems.txt"
-COLUMNS, ROWS = 4, 2  # of the sheets of images
-CELL = 300  # pixels a side
+WIDTH, ROW, GAP = 1200, 280, 4  # of the sheets of images: their width, what their rows are near in height, pixels
+SHOWN = 8  # images of a sheet
 SHOWN_PROBLEMS = 100
-CONTEXT = 4.0  # a cut-out is so many times its object's longer side, and at least 48 pixels
+CONTEXT = 4.0  # a cut-out is so many times its object's longer side ...
+SMALLEST_CUT = 48  # ... and at least so many pixels
 
 
 def write_inspection(folder: Path, found: Inspection) -> list[str]:
@@ -38,7 +42,7 @@ def write_inspection(folder: Path, found: Inspection) -> list[str]:
         folder / "classes.png", {name: part.class_counts() for name, part in found.parts.items()}, found.spec.names
     )
     _write_sheet(folder / "samples.jpg", [_sample(train, row) for row in _spread(train)])
-    _write_sheet(folder / "smallest.jpg", [_cut_out(train, row) for row in np.argsort(train.sides)[: 2 * COLUMNS]])
+    _write_sheet(folder / "smallest.jpg", [_cut_out(train, row) for row in np.argsort(train.sides)[:SHOWN]])
     _write_sheet(folder / "leak.jpg", _pairs(found.leak, train, found.parts["val"]))
     _write_sheet(folder / "copies.jpg", _pairs(train.near_copies, train, train))
     _write_problems(folder / PROBLEMS, found)
@@ -193,22 +197,27 @@ def _border_at_training(part: PartInspection, imgsz: int) -> float:
 def _spread(part: PartInspection) -> list[int]:
     """Images with objects, spread over the part."""
     full = np.flatnonzero(part.objects_per_image > 0)
-    places = np.linspace(0, len(full) - 1, min(len(full), COLUMNS * ROWS)).round().astype(np.int64)
+    places = np.linspace(0, len(full) - 1, min(len(full), SHOWN)).round().astype(np.int64)
     return full[places].tolist() if len(full) else []
 
 
-def _sample(part: PartInspection, row: int) -> np.ndarray | None:
+class _Cell(NamedTuple):
+    """An image or a part of one, and what is drawn on it once it is scaled by a factor."""
+
+    image: np.ndarray
+    drawn: Callable[[np.ndarray, float], np.ndarray]
+
+
+def _sample(part: PartInspection, row: int) -> _Cell | None:
+    def drawn(image: np.ndarray, factor: float) -> np.ndarray:
+        labels = part.dataset.source_labels(row).scaled(factor)
+        return draw_labels(image, replace(labels, size=FrameSize(*image.shape[:2])), part.dataset.names)
+
     image = _image(part, row)
-    if image is None:
-        return None
-    labels = part.dataset.source_labels(row)
-    small, factor = _fitted(image)
-    boxes = (labels.boxes * np.float32(factor)).astype(np.float32)
-    shown = Labels(boxes, labels.classes, (None,) * len(labels), labels.scaled(factor).size)
-    return draw_labels(small, shown, part.dataset.names)
+    return None if image is None else _Cell(image, drawn)
 
 
-def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
+def _cut_out(part: PartInspection, row: int) -> _Cell | None:
     """An object with its surroundings, enlarged."""
     place = int(np.searchsorted(part.index.row_ends, row, side="right"))
     image = _image(part, place)
@@ -216,26 +225,31 @@ def _cut_out(part: PartInspection, row: int) -> np.ndarray | None:
         return None
     start = int(part.index.row_ends[place - 1]) if place else 0
     x1, y1, x2, y2 = part.dataset.source_labels(place).boxes[row - start].tolist()
-    half = max(CONTEXT * max(x2 - x1, y2 - y1), 48) / 2
-    left, top = max(round((x1 + x2) / 2 - half), 0), max(round((y1 + y2) / 2 - half), 0)
-    cut = image[top : round(top + 2 * half), left : round(left + 2 * half)]
-    enlarged, factor = _fitted(cut)
-    target = np.array([x1 - left, y1 - top, x2 - left, y2 - top]) * factor
+    side = round(max(CONTEXT * max(x2 - x1, y2 - y1), SMALLEST_CUT))
+    # At the border of the image the cut is moved, not narrowed.
+    left = min(max(round((x1 + x2 - side) / 2), 0), max(image.shape[1] - side, 0))
+    top = min(max(round((y1 + y2 - side) / 2), 0), max(image.shape[0] - side, 0))
     kind = part.dataset.names[int(part.index.rows[row, 0])]
-    return captioned_cut(enlarged, [(target, Stroke(WHITE))], f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
+
+    def drawn(cut: np.ndarray, factor: float) -> np.ndarray:
+        target = np.array([x1 - left, y1 - top, x2 - left, y2 - top]) * factor
+        return captioned_cut(cut, [(target, Stroke(WHITE))], f"{kind} {x2 - x1:.0f} x {y2 - y1:.0f}")
+
+    return _Cell(image[top : top + side, left : left + side], drawn)
 
 
-def _pairs(pairs: Sequence[ImagePair], first: PartInspection, second: PartInspection) -> list[np.ndarray | None]:
+def _pairs(pairs: Sequence[ImagePair], first: PartInspection, second: PartInspection) -> list[_Cell | None]:
     cells = []
-    for pair in pairs[: COLUMNS * ROWS // 2]:
+    for pair in pairs[: SHOWN // 2]:
         for part, row in ((first, pair.first), (second, pair.second)):
+            title = f"{part.name} {part.index.paths[row].name} ({pair.distance})"
             image = _image(part, row)
-            if image is not None:
-                image, _ = _fitted(image)
-                title = f"{part.name} {part.index.paths[row].name} ({pair.distance})"
-                image = captioned_cut(image, [], title)
-            cells.append(image)
+            cells.append(None if image is None else _Cell(image, partial(_titled, title)))
     return cells
+
+
+def _titled(title: str, image: np.ndarray, factor: float) -> np.ndarray:
+    return captioned_cut(image, [], title)
 
 
 def _image(part: PartInspection, row: int) -> np.ndarray | None:
@@ -245,15 +259,17 @@ def _image(part: PartInspection, row: int) -> np.ndarray | None:
         return None
 
 
-def _fitted(image: np.ndarray) -> tuple[np.ndarray, float]:
-    """The image scaled so that its longer side is ``CELL`` pixels, and the factor."""
-    factor = CELL / max(image.shape[:2])
-    height, width = (max(round(side * factor), 1) for side in image.shape[:2])
-    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
-    return cv2.resize(image, (width, height), interpolation=interpolation), factor
-
-
-def _write_sheet(path: Path, cells: Sequence[np.ndarray | None]) -> None:
+def _write_sheet(path: Path, cells: Sequence[_Cell | None]) -> None:
     shown = [cell for cell in cells if cell is not None]
-    if shown:
-        write_image(path, image_grid(shown, COLUMNS))
+    if not shown:
+        return
+    rows = filled_rows([cell.image.shape[1] / cell.image.shape[0] for cell in shown], WIDTH, ROW, GAP)
+    waiting = iter(shown)
+    drawn = [[_at_size(next(waiting), size) for size in row] for row in rows]
+    write_image(path, stacked_rows(drawn, GAP))
+
+
+def _at_size(cell: _Cell, size: FrameSize) -> np.ndarray:
+    factor = size.width / cell.image.shape[1]
+    interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_CUBIC
+    return cell.drawn(cv2.resize(cell.image, (size.width, size.height), interpolation=interpolation), factor)
