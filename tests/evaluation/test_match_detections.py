@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tests.evaluation.small_cases import detections_of, labels_of, random_scene
-from utils.evaluation.match_detections import IOU_THRESHOLDS, ConfusionMatrix, match_detections
+from utils.evaluation.match_detections import IOU_THRESHOLDS, ConfusionMatrix, largest_confusions, match_detections
 
 
 def test_a_detection_is_right_up_to_its_overlap() -> None:
@@ -90,3 +90,19 @@ def test_images_without_labels_or_without_detections() -> None:
     matrix.add(detections_of([0, 0.9, 0, 0, 30, 50]), labels_of())
     matrix.add(detections_of(), labels_of([0, 0, 0, 30, 50], [0, 0, 0, 40, 50]))
     assert matrix.counts.tolist() == [[0, 1], [2, 0]]
+
+
+def test_the_largest_confusions_by_hand() -> None:
+    # Columns are true: of 10 cats 6 are right, 3 are taken for dogs, 1 is missed; of 4 dogs 1 is a cat, 3 are cows; of
+    # 20 cows 3 are dogs. What is invented (the last column) is no confusion.
+    counts = np.array([[6, 1, 0, 9], [3, 0, 3, 0], [0, 3, 17, 0], [1, 0, 0, 0]])
+    names = ("cat", "dog", "cow")
+    pairs = largest_confusions(counts, names)
+    assert pairs == [  # of equals the larger share is first: 3 of 4, 3 of 10, 3 of 20
+        ("dog", "cow", 3, 0.75),
+        ("cat", "dog", 3, 0.3),
+        ("cow", "dog", 3, 0.15),
+        ("dog", "cat", 1, 0.25),
+    ]
+    assert largest_confusions(counts, names, most=2) == pairs[:2]
+    assert largest_confusions(np.diag([3, 4, 0]), names[:2]) == []

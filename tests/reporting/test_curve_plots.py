@@ -189,9 +189,13 @@ def test_a_classifier_has_no_background_and_unseen_classes_are_zero(drawn: Drawn
     np.testing.assert_allclose(np.asarray(panel.images[0].get_array()), [[0, 0.5], [0, 0.5]])
 
 
-def test_a_large_confusion_matrix_has_no_text(drawn: Drawn) -> None:
-    plot_confusion_matrix(Path("c.png"), np.eye(41), [f"c{k}" for k in range(40)])
-    assert len(drawn["c.png"].axes[0].texts) == 0
+@pytest.mark.parametrize(("count", "named", "shares"), [(40, 40, 40), (41, 41, 0), (120, 120, 0), (121, 0, 0)])
+def test_a_large_confusion_matrix_has_names_without_shares(drawn: Drawn, count: int, named: int, shares: int) -> None:
+    names = [f"c{k}" for k in range(count)]
+    plot_confusion_matrix(Path("c.png"), np.eye(count), names)
+    panel = drawn["c.png"].axes[0]
+    shown = [name for name in ticks(panel.get_yticklabels()) if name.startswith("c")]
+    assert shown == names[:named] and len(panel.texts) == shares
 
 
 def test_label_sizes(drawn: Drawn) -> None:

@@ -246,6 +246,25 @@ def test_ranges_of_area_have_a_block_of_their_own() -> None:
     ]
 
 
+def test_classes_mixed_up_have_a_block_of_their_own(tmp_path: Path) -> None:
+    long = "a very long name of a class, indeed"
+    counts = np.zeros((9, 9), dtype=int)
+    counts[1, 0], counts[2:8, 1], counts[7, 7] = 8, np.arange(1, 7), 5  # rows are predicted
+    names = ("cat", "dog", long, *(f"c{k}" for k in range(3, 8)))
+    report = report_of(*(class_report(name, k) for k, name in enumerate(names)), confusion=counts)
+    block = format_table(report).split("\n\n")[-1]
+    assert [row[-1] for row in rows(block)[1:]] == ["dog", "c7", "c6", "c5", "c4"]
+    assert rows(block)[1] == ["cat", "8", "100%", "dog"] and rows(block)[2] == ["dog", "6", "29%", "c7"]
+    assert max(map(len, block.splitlines())) <= 100
+    content = write_metrics(tmp_path / "metrics.json", report, "a.pt", {})
+    assert cast(Any, content)["confusions"][-1] == {
+        "true": "dog",
+        "predicted": long,
+        "objects": 1,
+        "share": pytest.approx(1 / 21),
+    }
+
+
 def test_times_per_image() -> None:
     assert speed_line(report_of()) == "Speed: 1.2 ms pre-process, 20.0 ms inference, 3.5 ms NMS per image"
 

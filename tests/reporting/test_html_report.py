@@ -88,6 +88,14 @@ def test_without_analysis_ranges_and_images_nothing_of_them_is_there(tmp_path: P
     assert page.titles[2].startswith("Confidence to detect at") and len(page.titles) == 3
 
 
+def test_classes_mixed_up_are_a_table(tmp_path: Path) -> None:
+    counts = np.array([[5, 1, 0], [2, 0, 0], [0, 0, 0]])
+    report = report_of(class_report("cat", 0), class_report("dog", 1), confusion=counts)
+    write_report(tmp_path / "report.html", SOURCE, report, None)
+    confusions = Page((tmp_path / "report.html").read_text(encoding="utf-8")).tables[-1]
+    assert confusions[1:] == [["cat", "2", "29%", "dog"], ["dog", "1", "100%", "cat"]]
+
+
 def test_models_compared(tmp_path: Path) -> None:
     def coco(**figures: float) -> CocoFigures:
         return replace(FIGURES, summary=FIGURES.summary._replace(**figures))

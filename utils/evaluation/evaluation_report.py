@@ -23,7 +23,7 @@ from utils.evaluation.coco_average_precision import (
     findings_from_detections,
     truth_from_labels,
 )
-from utils.evaluation.match_detections import ConfusionMatrix, matched_objects
+from utils.evaluation.match_detections import Confusion, ConfusionMatrix, largest_confusions, matched_objects
 from utils.geometry.boxes import box_area
 from utils.geometry.records import Detections, Labels
 from utils.user_error import UserError
@@ -122,6 +122,11 @@ class EvaluationReport:
         return {**self.thresholds._asdict(), "small": self.thresholds_small._asdict(), "classes": classes}
 
     @property
+    def confusions(self) -> list[Confusion]:
+        """Pairs of classes that are mixed up most often."""
+        return largest_confusions(self.confusion, self.names)
+
+    @property
     def by_area(self) -> tuple[AreaFigures, ...]:
         """Figures of the ranges that were asked for."""
         return self.coco_figures.by_area
@@ -137,7 +142,7 @@ class EvaluationReport:
     def as_dict(self) -> dict[str, object]:
         """Plain values with the keys of ``metrics.json``, None for a figure of objects that do not exist.
 
-        Curves and confusion matrix are left out.
+        Of the confusion matrix there are the largest confusions, of the curves their best points.
         """
         plain: dict[str, object] = {key: getattr(self, key) for key in YOLOV5_FIGURES}
         return plain | {
@@ -148,6 +153,7 @@ class EvaluationReport:
             "loss": dict(self.loss) if self.loss else None,
             "speed_ms": self.speed_ms._asdict(),
             **thresholds_of(self),
+            "confusions": [pair._asdict() for pair in self.confusions],
             "per_class": [row.as_dict() for row in self.per_class],
         }
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import numpy as np
 import torch
 
@@ -10,6 +13,7 @@ from utils.geometry.records import Detections, Labels
 
 IOU_THRESHOLDS = np.linspace(0.5, 0.95, 10).astype(np.float32)
 CONFUSION_CONFIDENCE, CONFUSION_IOU = 0.25, 0.45  # above which a detection counts in the matrix, and forms a pair
+MOST_CONFUSIONS = 20  # pairs of classes that are named
 
 
 def overlaps(labels: Labels, detections: Detections) -> np.ndarray:
@@ -80,3 +84,26 @@ class ConfusionMatrix:
         np.add.at(self.counts, (predicted[taken_by[found]], labels.classes[found]), 1)
         np.add.at(self.counts[background], labels.classes[~found], 1)
         np.add.at(self.counts[:, background], predicted[~paired], 1)
+
+
+class Confusion(NamedTuple):
+    """Objects of one class that were taken for another one."""
+
+    true: str
+    predicted: str
+    objects: int
+    share: float  # of the objects of the true class, 0-1
+
+
+def largest_confusions(counts: np.ndarray, names: Sequence[str], most: int = MOST_CONFUSIONS) -> list[Confusion]:
+    """Pairs of classes that are mixed up most often, out of the counts of a :class:`ConfusionMatrix`."""
+    totals = counts.sum(axis=0)
+    classes = counts[: len(names), : len(names)].copy()
+    np.fill_diagonal(classes, 0)
+    rows, columns = np.nonzero(classes)
+    objects, shares = classes[rows, columns], classes[rows, columns] / totals[columns]
+    order = np.lexsort((-shares, -objects))[:most]  # of equals, the larger share first
+    return [
+        Confusion(names[column], names[row], int(number), float(share))
+        for row, column, number, share in zip(rows[order], columns[order], objects[order], shares[order], strict=True)
+    ]

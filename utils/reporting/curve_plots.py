@@ -29,7 +29,8 @@ if TYPE_CHECKING:  # whoever draws one of the figures need not load what makes t
 
 PANEL_ROWS = 2  # of results.png
 FEW_CLASSES = 10  # up to this number each class has its own line and its name in the legend
-READABLE_CLASSES = 40  # up to this number class names and counts are written into the confusion matrix
+READABLE_CLASSES = 40  # up to this number shares are written into the confusion matrix, and names below bars
+NAMED_CLASSES = 120  # up to this number names stand beside the confusion matrix
 SIZE_BORDERS = (32, 96)  # pixels; COCO's small < 32^2 <= medium < 96^2 <= large
 BLUE, GREY = "#0072B2", "#999999"
 SIZE_COLORS = ("#999999", "#E69F00", "#009E73", "#0072B2")  # all, small, medium, large
@@ -106,15 +107,18 @@ def plot_confusion_matrix(path: Path, counts: np.ndarray, names: Sequence[str]) 
     parts = counts / np.maximum(totals, 1)
     labels = [*names, *["background"][: len(counts) - len(names)]]
     readable = len(labels) <= READABLE_CLASSES
-    side = max(6.0, 0.45 * len(labels)) if readable else 12.0
+    named = len(labels) <= NAMED_CLASSES
+    side = max(6.0, 0.45 * len(labels)) if readable else max(18.0, 0.2 * len(labels)) if named else 12.0
     figure = _figure(width=side + 1.5, height=side)
     panel = figure.subplots()
     image = panel.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=panel, fraction=0.046)
     panel.set(xlabel="true", ylabel="predicted", title="Confusion matrix, parts of each true class")
+    if named:
+        size = None if readable else 9
+        panel.set_xticks(range(len(labels)), labels, rotation=90, fontsize=size)
+        panel.set_yticks(range(len(labels)), labels, fontsize=size)
     if readable:
-        panel.set_xticks(range(len(labels)), labels, rotation=90)
-        panel.set_yticks(range(len(labels)), labels)
         for row, column in zip(*np.nonzero(parts >= 0.005), strict=True):
             color = "white" if parts[row, column] > 0.5 else "black"
             panel.text(column, row, f"{parts[row, column]:.2f}", ha="center", va="center", color=color, fontsize=7)

@@ -18,6 +18,7 @@ from utils.dataset.detection_dataset import DetectionDataset
 from utils.evaluation.coco_average_precision import WITHOUT_END, AreaFigures, CocoSummary
 from utils.evaluation.evaluate import EvaluationObserver
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
+from utils.evaluation.match_detections import Confusion
 from utils.geometry.boxes import xyxy_to_xywh
 from utils.geometry.records import Batch, Detections, Labels, Predictions
 from utils.reporting.box_drawing import marked_labels
@@ -47,6 +48,8 @@ SAMPLE_SIDE = 900  # pixels; of larger images a reduced copy is drawn on
 AREA_HEADER = ("Instances", "AP", "AP50", "AR100")
 YOLOV5_HEADER = ("Images", "Instances", "P", "R", "mAP50", "mAP50-95")
 THRESHOLD_HEADER = ("best F1", "P >= 0.9", "R >= 0.9")
+CONFUSION_HEADER = ("Instances", "share", "taken for")
+LISTED_CONFUSIONS = 5  # on the console
 LONGEST_NAME = 27  # characters of a class name in the tables of the console
 MANY_CLASSES = 50  # without --verbose classes are listed up to this number
 
@@ -165,7 +168,7 @@ def write_evaluation_plots(folder: Path, report: EvaluationReport, analysis: Err
 
 
 def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
-    """Blocks of YOLOv5's figures, COCO's, and the confidences worth working at.
+    """Blocks of YOLOv5's figures, COCO's, the confidences worth working at, and the classes mixed up most often.
 
     Each has a row for the whole and, with ``verbose``, one for each class.
     Like YOLOv5, few classes are always listed. A dash stands where no object of that size exists.
@@ -185,6 +188,10 @@ def format_table(report: EvaluationReport, *, verbose: bool = False) -> str:
     points = [threshold_texts(row) for row in reports]
     header = (*THRESHOLD_HEADER, *(f"S {text}" for text in THRESHOLD_HEADER))
     blocks.append(_block(names, header, points, title="Confidence at"))
+    if report.confusions:
+        pairs = report.confusions[:LISTED_CONFUSIONS]
+        rows = [(*confusion_texts(pair)[:-1], f"  {_cut(pair.predicted)}") for pair in pairs]
+        blocks.append(_block([pair.true for pair in pairs], CONFUSION_HEADER, rows, title="Taken for another class"))
     return "\n\n".join("\n".join(block) for block in blocks)
 
 
@@ -192,6 +199,11 @@ def threshold_texts(row: EvaluationReport | ClassReport) -> tuple[str, ...]:
     """The confidences worth working at, of all objects and of small ones; a dash where a figure is not reached."""
     points = (*row.thresholds, *row.thresholds_small)
     return tuple("-" if value is None else f"{value:.3f}" for value in points)
+
+
+def confusion_texts(pair: Confusion) -> tuple[str, ...]:
+    """How many objects were taken for another class, their share of their own class, and that other class."""
+    return (str(pair.objects), f"{pair.share:.0%}", pair.predicted)
 
 
 def speed_line(report: EvaluationReport) -> str:
@@ -237,11 +249,15 @@ def _range_text(one: AreaFigures) -> str:
     return f"{one.name} {one.low:g}-{'' if one.high >= WITHOUT_END else format(one.high, 'g')}"
 
 
+def _cut(name: str) -> str:
+    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026"
+
+
 def _block(
     names: Sequence[str], header: Sequence[str], rows: Sequence[Sequence[str]], title: str = "Class"
 ) -> list[str]:
     # COCO's twelve columns and the names fit a terminal of 100.
-    names = [name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1]}\u2026" for name in (title, *names)]
+    names = [_cut(name) for name in (title, *names)]
     width = max(22, *(len(name) + 1 for name in names))
     cell = 11 if len(header) < 10 else 6
     return [

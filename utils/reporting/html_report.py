@@ -9,7 +9,14 @@ from typing import NamedTuple
 from utils.evaluation.coco_average_precision import WITHOUT_END, CocoSummary
 from utils.evaluation.error_analysis import ErrorAnalysis, advice
 from utils.evaluation.evaluation_report import ClassReport, EvaluationReport
-from utils.reporting.evaluation_files import THRESHOLD_HEADER, YOLOV5_HEADER, figure_text, threshold_texts
+from utils.reporting.evaluation_files import (
+    CONFUSION_HEADER,
+    THRESHOLD_HEADER,
+    YOLOV5_HEADER,
+    confusion_texts,
+    figure_text,
+    threshold_texts,
+)
 from utils.reporting.html_page import PageContent, Section, Table, images_of, write_page
 
 TEMPLATE = "report.html.j2"
@@ -63,6 +70,10 @@ def _tables(report: EvaluationReport, analysis: ErrorAnalysis | None) -> list[Ta
             [(name, *threshold_texts(one)) for name, one in rows],
         ),
     ]
+    if report.confusions:
+        title = "Classes mixed up most often (score above 0.25, IoU above 0.45)"
+        cells = [(pair.true, *confusion_texts(pair)) for pair in report.confusions]
+        tables.append(Table(title, ("Class", *CONFUSION_HEADER), cells))
     if report.by_area:
         header = ("Area", "from, px²", "to, px²", "Objects", "AP", "AP50", "AR100")
         cells = [
