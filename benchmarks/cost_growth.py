@@ -7,8 +7,10 @@ its own, small sizes first. ``order`` is the exponent of growth from the row bef
 from __future__ import annotations
 
 import itertools
+import json
 import math
 import resource
+import shutil
 import tempfile
 import time
 from argparse import Namespace
@@ -23,16 +25,22 @@ import torch
 from benchmarks.dataset_index import write_set
 from benchmarks.measuring import Table, in_child
 from benchmarks.own_side import Call, loss_call, samples_call, step_call
+from utils.config.detect_flags import DetectConfig
+from utils.dataset.detection_dataset import open_dataset
 from utils.dataset.label_cache import read_label_index
 from utils.evaluation.evaluate import VALIDATION_NMS
 from utils.evaluation.evaluation_report import EvaluatedImage, RunFigures, SpeedFigures, report_on
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections, Labels, Predictions
+from utils.inference.frames import Frame
 from utils.inference.nms import non_max_suppression
+from utils.reporting.detection_output import DetectionOutput, FoundInFrame
 
 COUNTS = (10, 30, 100, 300, 1000)
 FASTEST_OF = 3
 FRAME = FrameSize(640, 640)
+IMAGES = (1_000, 10_000, 100_000)
+CLASS_NAMES = tuple(map(str, range(80)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,8 +100,49 @@ def index_of_images(images: int) -> Call:
     """The first scan of a data set: label files and image headers read, the cache written; two objects an image."""
     folder = Path(tempfile.mkdtemp())
     write_set(folder, images, 2 * images)
-    names = tuple(map(str, range(80)))
-    return lambda: read_label_index((folder / "images",), names, cache_folder=Path(tempfile.mkdtemp()))
+    return lambda: read_label_index((folder / "images",), CLASS_NAMES, cache_folder=Path(tempfile.mkdtemp()))
+
+
+def opening_of_images(images: int) -> Call:
+    """What train.py and val.py begin with where the cache is there: the images listed, each with its label file."""
+    folder = Path(tempfile.mkdtemp())
+    write_set(folder, images, 2 * images)
+    return lambda: open_dataset((folder / "images",), CLASS_NAMES, cache_folder=folder)
+
+
+def opening_of_coco_images(images: int) -> Call:
+    """The same where a COCO annotation file has the labels."""
+    folder = Path(tempfile.mkdtemp())
+    write_set(folder, images, 0)
+    shutil.rmtree(folder / "labels")
+    boxes = np.random.default_rng(0).uniform(0, 4, (2 * images, 4)).round(2).tolist()
+    content = {
+        "images": [{"id": i, "file_name": f"{i:012d}.jpg", "width": 8, "height": 8} for i in range(images)],
+        "annotations": [
+            {"id": i, "image_id": i % images, "category_id": i % 80, "bbox": [x, y, w + 0.1, h + 0.1], "iscrowd": 0}
+            for i, (x, y, w, h) in enumerate(boxes)
+        ],
+        "categories": [{"id": i, "name": name} for i, name in enumerate(CLASS_NAMES)],
+    }
+    (folder / "all.json").write_text(json.dumps(content))
+    return lambda: open_dataset((folder / "images",), CLASS_NAMES, cache_folder=folder, annotations=folder / "all.json")
+
+
+def outputs_of_images(images: int) -> Call:
+    """What detect.py does beside detecting: names, label files, CSV and COCO results of so many images."""
+    paths = [Path(f"/images/{number:012d}.jpg") for number in range(images)]
+    config = DetectConfig(nosave=True, save_txt=True, save_csv=True, save_json=True)
+    boxes, pixels = torch.tensor([[1.0, 2, 30, 40], [5, 6, 70, 80]]), np.zeros((1, 1, 3), np.uint8)
+    found = Detections(boxes, torch.tensor([0.9, 0.5]), torch.tensor([0, 1]), FRAME)
+
+    def write() -> None:
+        folder = Path(tempfile.mkdtemp())
+        with DetectionOutput(folder, config, dict.fromkeys(paths, False)) as output:
+            for path in paths:
+                output.write(FoundInFrame(Frame(pixels, path, 0, None), found, CLASS_NAMES))
+        shutil.rmtree(folder)
+
+    return write
 
 
 SPD = "yolov5n-spd"
@@ -114,7 +163,10 @@ SERIES = {
     "nms": Series("suppression of one image", "objects per image", COUNTS, nms_of_objects),
     "augmentation": Series("augmentation, 16 samples", "objects per image", COUNTS, augmentation_of_objects),
     "evaluation": Series("evaluation, 50 images", "objects per image", COUNTS, evaluation_of_objects),
-    "index": Series("first scan of a data set", "images", (1_000, 10_000, 100_000), index_of_images),
+    "index": Series("first scan of a data set", "images", IMAGES, index_of_images),
+    "opening": Series("a data set opened again, label files", "images", IMAGES, opening_of_images),
+    "coco": Series("a data set opened again, COCO JSON", "images", IMAGES, opening_of_coco_images),
+    "outputs": Series("names, label files, CSV and COCO JSON of detect.py", "images", IMAGES, outputs_of_images),
 }
 
 

@@ -39,6 +39,7 @@ Groups = dict[str, dict[str, Side]]  # sides by what they do; of each group the 
 PEER_SIDE = Path(__file__).parent / "peer_side.py"
 COMPARED = {"peer": "", "rounds": 3, "at_once": False}
 TRAINED = {"weights": NEEDED, "data": NEEDED, "img": 320, "batch_size": 16}
+LIBGOMPS_TURNS = 300_000  # its default
 FILES = ("weights", "data", "source")
 
 
@@ -159,8 +160,14 @@ def validation(flags: Namespace, runs: Path) -> Groups:
 def detection_start(flags: Namespace, runs: Path) -> Groups:
     words = ["detect.py", *words_of(flags, "weights", "source"), "--project", runs]
     ours: dict[str, Side] = {"ours, --help": python("detect.py", "--help"), "ours": python(*words)}
+    ours["import torch, cv2"] = python("-c", "import torch, cv2")
     sides = beside_peer(flags, ours, lambda folder: python(*words, folder=folder))
     return {"detect.py on one image, whole process": sides}
+
+
+def spinning(turns: int) -> dict[str, str]:
+    """What has OpenMP's threads turn so often while they wait; those of ONNX Runtime do, or not, by the second."""
+    return {"GOMP_SPINCOUNT": str(turns), "OMP_WAIT_POLICY": "active" if turns >= LIBGOMPS_TURNS else "passive"}
 
 
 def shared_machine(flags: Namespace, runs: Path) -> Groups:
@@ -174,7 +181,7 @@ def shared_machine(flags: Namespace, runs: Path) -> Groups:
     return {
         script: {
             f"{count} at once, spin {spin}": AtOnce(
-                replace(python(*words, "--project", runs), environment={"GOMP_SPINCOUNT": str(spin)}), count
+                replace(python(*words, "--project", runs), environment=spinning(spin)), count
             )
             for count in sorted(flags.processes, reverse=True)
             for spin in sorted(flags.spins)
@@ -222,15 +229,15 @@ ROWS = {
         compared(validation),
     ),
     "detection_start": Row(
-        "detect.py on one image as a whole process, and its --help",
+        "detect.py on one image as a whole process, its --help, and the libraries alone",
         COMPARED | {"weights": NEEDED, "source": NEEDED, "rounds": 5},
         compared(detection_start),
     ),
     "shared_machine": Row(
         "val.py, train.py and detect.py --slice alone and beside themselves, for turns of the OpenMP threads' waiting"
-        " loop, of which 300000 is libgomp's own number",
+        " loop, of which 300000 is libgomp's own number; with an .onnx file ONNX Runtime's threads turn at that one",
         {"weights": NEEDED, "data": NEEDED, "source": NEEDED, "img": 320, "tile": 160, "rounds": 3, "at_once": False}
-        | {"only": ("val", "train", "detect"), "spins": (1000, 3000, 10_000, 300_000), "processes": (1, 2, 3)},
+        | {"only": ("val", "train", "detect"), "spins": (1000, 3000, 10_000, LIBGOMPS_TURNS), "processes": (1, 2, 3)},
         compared(shared_machine),
     ),
     "coco_evaluation": Row(

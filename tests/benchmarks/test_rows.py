@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import io
 import itertools
 import re
@@ -67,6 +68,9 @@ def finished_here(command: Command) -> tuple[str, Cost]:
         try:
             if words[0] == "-m":
                 measuring.main(words[2:])
+            elif words[0] == "-c":
+                for module in words[1].removeprefix("import ").split(", "):
+                    importlib.import_module(module)
             else:
                 sys.argv, sys.path[:0] = list(words), [str(Path(words[0]).parent)]
                 runpy.run_path(words[0], run_name="__main__")

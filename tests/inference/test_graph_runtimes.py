@@ -49,6 +49,23 @@ def test_a_cuda_provider_that_does_not_start_is_told(
     ]
 
 
+@pytest.mark.parametrize(("policy", "spins"), [("", "0"), ("passive", "0"), ("active", "1"), ("ACTIVE", "1")])
+def test_threads_that_wait_leave_the_processor_unless_the_user_says_otherwise(
+    policy: str, spins: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[onnxruntime.SessionOptions] = []
+    real = onnxruntime.InferenceSession
+
+    def session(path: str, options: onnxruntime.SessionOptions, providers: list[Any]) -> Any:
+        asked.append(options)
+        return real(path, options, providers=providers)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", session)
+    monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    open_onnx(write_identity(tmp_path / "a.onnx"), torch.device("cpu"))
+    assert asked[0].get_session_config_entry("session.intra_op.allow_spinning") == spins
+
+
 def test_on_the_cpu_nothing_is_told(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     open_onnx(write_identity(tmp_path / "a.onnx"), torch.device("cpu"))
     assert not caplog.records

@@ -20,6 +20,7 @@ import torch
 
 from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
 from utils.inference.tensorrt_runtime import open_tensorrt
+from utils.runtime.threads import others_may_spin
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -106,6 +107,7 @@ def open_onnx(path: Path, device: torch.device) -> RuntimeGraph:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = torch.get_num_threads()
     options.log_severity_level = 3  # errors only
+    options.add_session_config_entry("session.intra_op.allow_spinning", str(int(others_may_spin())))
     providers: list[str | tuple[str, dict[str, int]]] = ["CPUExecutionProvider"]
     if device.type == "cuda":
         if ON_CUDA in onnxruntime.get_available_providers():

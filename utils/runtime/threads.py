@@ -130,6 +130,14 @@ def share_processors() -> None:
         os.environ.setdefault("OPENCV_FOR_THREADS_NUM", str(processors))
 
 
+def others_may_spin() -> bool:
+    """Whether threads of runtimes that do not read libgomp's variables may turn in a loop while they wait.
+
+    Only if the user says so: beside another process it costs time, and alone it gains none (docs/performance.md).
+    """
+    return os.environ.get("OMP_WAIT_POLICY", "").lower() == "active"
+
+
 def usable_processors(cgroups: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> int:
     """Processors that this process may keep busy: those it is bound to, or its CPU quota rounded up if that is less.
 
