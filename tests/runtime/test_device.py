@@ -53,9 +53,7 @@ def test_which_device(monkeypatch: pytest.MonkeyPatch, gpus: int, name: str, ran
     assert [str(device) for device in current] == ([] if expected == "cpu" else [expected])
 
 
-@pytest.mark.case(
-    "Flags", "`--device mps` where torch has no Metal GPU", "exit 2: “has no Metal GPU”"
-)
+@pytest.mark.case("Flags", "`--device mps` where torch has no Metal GPU", "exit 2: “has no Metal GPU”")
 def test_an_apple_gpu_is_taken_where_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     with pytest.raises(UsageError, match="--device mps: this machine, or its torch, has no Metal GPU"):

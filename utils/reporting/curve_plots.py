@@ -81,8 +81,7 @@ def plot_curves(folder: Path, report: EvaluationReport) -> tuple[Path, ...]:
     paths = []
     for name, axis, lines, below, beside, corner in figures:
         figure = _figure(width=8, height=6, layout=None)
-        # Every label of these figures is known: to measure them for the margins takes as long as to draw.
-        panel = figure.subplots(gridspec_kw={"left": 0.08, "right": 0.97, "bottom": 0.09, "top": 0.94})
+        panel = figure.subplots(gridspec_kw=_margins(0.08, 0.97, 0.09, 0.94))
         own = [f"{ap:.3f}" for ap in curves.ap[:, 0]] if name == "PR" else [_best(line, axis) for line in lines]
         captions = [f"{names[index]} {text}" for index, text in zip(curves.classes.tolist(), own, strict=True)]
         _class_lines(panel, axis, lines, captions)
@@ -109,8 +108,9 @@ def plot_confusion_matrix(path: Path, counts: np.ndarray, names: Sequence[str]) 
     readable = len(labels) <= READABLE_CLASSES
     named = len(labels) <= NAMED_CLASSES
     side = max(6.0, 0.45 * len(labels)) if readable else max(18.0, 0.2 * len(labels)) if named else 12.0
-    figure = _figure(width=side + 1.5, height=side)
-    panel = figure.subplots()
+    figure = _figure(width=side + 1.5, height=side, layout="constrained" if readable else None)
+    start = 0.09 if named else 0.05  # room for names, left and below
+    panel = figure.subplots(gridspec_kw={} if readable else _margins(start + 0.01, 0.97, start, 0.96))
     image = panel.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=panel, fraction=0.046)
     panel.set(xlabel="true", ylabel="predicted", title="Confusion matrix, parts of each true class")
@@ -136,11 +136,13 @@ def plot_label_sizes(path: Path, sizes: np.ndarray, classes: np.ndarray, names: 
     """
     from matplotlib.colors import LogNorm
 
-    figure = _figure(width=14, height=5.5)
-    bars, cloud, histogram = figure.subplots(1, 3)
+    readable = len(names) <= READABLE_CLASSES
+    figure = _figure(width=14, height=5.5, layout="constrained" if readable else None)
+    margins = {} if readable else _margins(0.07, 0.985, 0.1, 0.93) | {"wspace": 0.25}
+    bars, cloud, histogram = figure.subplots(1, 3, gridspec_kw=margins)
     bars.bar(range(len(names)), np.bincount(classes, minlength=len(names)), color=BLUE)
     bars.set(ylabel="objects", title="Objects per class")
-    if len(names) <= READABLE_CLASSES:
+    if readable:
         bars.set_xticks(range(len(names)), list(names), rotation=90)
 
     sides = np.sqrt(sizes.prod(axis=1)) if len(sizes) else np.zeros(0)
@@ -345,6 +347,11 @@ def _figure(*, width: float, height: float, layout: Literal["constrained"] | Non
     figure = Figure(figsize=(width, height), layout=layout)
     FigureCanvasAgg(figure)
     return figure
+
+
+def _margins(left: float, right: float, bottom: float, top: float) -> dict[str, float]:
+    """Where panels end, as parts of a figure whose labels are known: measuring them takes as long as drawing."""
+    return {"left": left, "right": right, "bottom": bottom, "top": top}
 
 
 def _save(figure: Figure, path: Path) -> None:

@@ -296,7 +296,7 @@ def loss_of(model: DetectionModel, hyp: Hyperparameters, imgsz: int) -> Detectio
     """The loss that the model's head is trained with."""
     if isinstance(model.head, AnchorFreeDetect):
         LOGGER.info(
-            "a head without anchors: its gains are free_box %g, free_cls %g, free_dfl %g; box, cls, obj, cls_pw, obj_pw, "
+            "a head without anchors: gains are free_box %g, free_cls %g, free_dfl %g; box, cls, obj, cls_pw, obj_pw, "
             "anchor_t, fl_gamma and label_smoothing have no effect",
             *(hyp.free_box, hyp.free_cls, hyp.free_dfl),
         )
