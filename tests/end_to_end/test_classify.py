@@ -34,7 +34,14 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with two workers that nothing disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    run_script("classify/train.py", *FLAGS, "--data", data, "--workers", 2, folder=folder)
+    result = run_script("classify/train.py", *FLAGS, "--data", data, "--workers", 2, folder=folder)
+    best = "--weights runs/train-cls/exp/weights/best.pt"
+    assert result.stdout.splitlines()[-4:] == [
+        "results in runs/train-cls/exp",
+        f"next: python classify/val.py {best} --data {data}",
+        f"      python classify/predict.py {best} --source IMAGES",
+        f"      python export.py {best} --include onnx",
+    ]
     return folder / "runs" / "train-cls" / "exp"
 
 

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import runpy
 from pathlib import Path
 
 import pytest
+import torch
 
 from tests.end_to_end.scripts import run_script
 from tests.exporting.small_model import write_small_checkpoint
@@ -21,14 +23,22 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_exported_files_work_in_the_other_scripts(folder: Path) -> None:
+def test_exported_files_work_in_the_other_scripts(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     dataset = write_small_dataset(folder / "data")
     # The model calls its classes otherwise than the data set; only their number has to agree.
     result = run_script(
         "export.py", "--weights", "small.pt", "--include", "onnx", "torchscript", "--img", 128, "--batch", 2,
         folder=folder,
     )  # fmt: skip
-    assert "exported: small.onnx, small.torchscript" in result.stdout.splitlines()[-1]
+    *_, said, first, second = result.stdout.splitlines()
+    assert said == "exported: small.onnx, small.torchscript"
+    assert first.startswith("in Python: ") and second.startswith(" " * 11)
+    program = folder / "program.py"
+    program.write_text(f"{first[11:]}; onnx = model\n{second[11:]}\n")
+    monkeypatch.chdir(folder)  # the paths are as they were given
+    made = runpy.run_path(str(program))
+    assert made["onnx"].get_inputs()[0].shape == [2, 3, 128, 128]
+    assert made["model"](torch.zeros(2, 3, 128, 128)).shape[0] == 2
     figures = []
     for weights in ("small.onnx", "small.torchscript"):
         run_script(

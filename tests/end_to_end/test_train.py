@@ -30,7 +30,14 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with two workers that nothing disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    run_script("train.py", *FLAGS, "--data", dataset, "--workers", 2, folder=folder)
+    result = run_script("train.py", *FLAGS, "--data", dataset, "--workers", 2, folder=folder)
+    best = "--weights runs/train/exp/weights/best.pt --img 96"
+    assert result.stdout.splitlines()[-4:] == [
+        "results in runs/train/exp",
+        f"next: python val.py {best} --data {dataset}",
+        f"      python detect.py {best} --conf auto --source IMAGES",
+        f"      python export.py {best} --include onnx",
+    ]
     return folder / "runs" / "train" / "exp"
 
 

@@ -37,7 +37,10 @@ def test_what_an_evaluation_leaves_behind(dataset: Path, weights: Path, tmp_path
     flags = ("--img", 96, "--workers", 0, "--save-txt", "--save-conf", "--save-json", "--conf-thres", 0)
     result = run_script("val.py", "--weights", weights, "--data", dataset, *flags, folder=tmp_path)
     folder = tmp_path / "runs" / "val" / "exp"
-    assert result.stdout.rstrip().endswith("results in runs/val/exp")
+    *_, where, following = result.stdout.splitlines()
+    assert where == "results in runs/val/exp"
+    best = json.loads((folder / "metrics.json").read_text())["thresholds"]["best_f1"]
+    assert following == f"next: python detect.py --weights {weights} --img 96 --conf {best:.3f} --source IMAGES"
     assert "mAP50-95" in result.stdout and "AP_S" in result.stdout
     metrics = json.loads((folder / "metrics.json").read_text())
     assert set(METRICS.split()) <= set(metrics)

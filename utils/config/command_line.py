@@ -21,6 +21,7 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
+from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
 from utils.user_error import UsageError
@@ -103,7 +104,7 @@ def parse_command_line(
 
 def as_command(config: Any, prog: str) -> str:
     """The command line that gives these settings: ``python val.py --img 320``; flags at their default are left out."""
-    words = ["python", prog]
+    words: list[object] = []
     for item, _ in _flags(type(config)):
         value = getattr(config, item.name)
         if value == item.default:
@@ -111,7 +112,14 @@ def as_command(config: Any, prog: str) -> str:
         words.append("--" + item.name.replace("_", "-"))
         if value is not True:
             words += map(str, value) if isinstance(value, tuple) else [str(value)]
-    return shlex.join(words)
+    return script_command(prog, *words)
+
+
+def script_command(script: str, *words: object) -> str:
+    """``python val.py --weights best.pt`` as a shell takes it; of an installed copy ``yolov5-spd val ...``."""
+    installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(__file__).parts)
+    start = ["yolov5-spd", *script.removesuffix(".py").split("/")] if installed else ["python", script]
+    return shlex.join([*start, *map(str, words)])
 
 
 def nearest_name(name: str, valid: Sequence[str]) -> str:

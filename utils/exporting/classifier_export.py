@@ -14,7 +14,14 @@ from models.classifier import Classifier, load_classifier
 from utils.config.export_flags import ExportConfig
 from utils.config.shared_flags import square_or_rectangle
 from utils.exporting.export_settings import ExportSettings
-from utils.exporting.formats import check_formats, folder_beside, put_in_place, write_openvino, write_torchscript
+from utils.exporting.formats import (
+    check_formats,
+    folder_beside,
+    put_in_place,
+    say_how_to_open,
+    write_openvino,
+    write_torchscript,
+)
 from utils.exporting.graph_output import ExportableModel
 from utils.exporting.onnx import write_onnx
 from utils.exporting.verification import TOLERANCE, size_in_megabytes
@@ -76,6 +83,7 @@ def export_classifier(weights: Path, config: ExportConfig) -> list[ExportedClass
     exported = [_exported(weights, model.to(device), name, settings) for name in formats]
     for file in exported:
         LOGGER.info("%s: %.1f MB, %d px, probabilities within %.1e", file.path, file.megabytes, side, file.difference)
+    say_how_to_open([(file.format, file.path) for file in exported])
     return exported
 
 

@@ -24,6 +24,7 @@ from utils.exporting.onnx import halve_onnx, write_onnx
 from utils.exporting.quantization import quantize_onnx, quantize_openvino
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
 from utils.inference.tensorrt_runtime import engine_name, tensorrt_module
+from utils.runtime.console_log import say_next
 from utils.user_error import UsageError, UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -164,6 +165,16 @@ FORMATS = {
     "engine": ExportFormat(".engine", write_tensorrt, writes_half=True),
 }
 
+# A line of Python that opens the file in its runtime.
+OPENED = {
+    "torchscript": "import torch; model = torch.jit.load({!r})",
+    "onnx": "import onnxruntime; model = onnxruntime.InferenceSession({!r})",
+    # Where it may choose, it computes in bfloat16 on some processors.
+    "openvino": 'import openvino; model = openvino.compile_model({!r}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})',
+    "engine": "import tensorrt; "
+    'model = tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open({!r}, "rb").read())',
+}
+
 # Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
 THROUGH_ONNX = {
     "coreml": "coremltools",
@@ -214,6 +225,15 @@ def check_settings(names: Sequence[str], settings: ExportSettings, device: torch
 def file_beside(weights: Path, name: str, settings: ExportSettings) -> Path:
     """Where the export of ``weights`` in the format ``name`` goes: ``best_fp16.onnx`` for ``best.pt`` in FP16."""
     return weights.with_name(weights.stem + settings.name_ending + FORMATS[name].ending)
+
+
+def say_how_to_open(files: Sequence[tuple[str, Path]]) -> None:
+    """Format and path of each file that was written: a line of Python for it in the log."""
+    lines = []
+    for name, path in files:
+        graph = path / f"{path.name.removesuffix(OPENVINO_SUFFIX)}.xml" if name == "openvino" else path
+        lines.append(OPENED[name].format(str(graph)))
+    say_next(*lines, title="in Python")
 
 
 @contextmanager

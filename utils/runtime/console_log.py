@@ -106,6 +106,12 @@ def run_verb(verb: Callable[[], None]) -> int:
     return 0
 
 
+def say_next(*lines: str, title: str = "next") -> None:
+    """What goes on from a verb's results, a command a line, under one another."""
+    for number, line in enumerate(lines):
+        LOGGER.info("%s%s", " " * (len(title) + 2) if number else f"{title}: ", line)
+
+
 class Progress:
     """Counts steps of ``unit`` up to ``total`` (None if nobody knows) and tells how long the rest will take.
 

@@ -17,13 +17,14 @@ from typing import Generic
 import yaml
 from torch import nn
 
+from utils.config.command_line import script_command
 from utils.config.run_flags import RunConfig
 from utils.reporting.curve_plots import plot_results
 from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
 from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
 from utils.reporting.run_directory import hold_run_directory, new_run_directory, set_aside_older
 from utils.runtime.atomic_files import write_text
-from utils.runtime.console_log import Progress, counted
+from utils.runtime.console_log import Progress, counted, say_next
 from utils.runtime.device import describe_device, resolve_precision
 from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
@@ -185,7 +186,7 @@ def resumed_run(
 
 def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
     """The epochs that are left, the last evaluation, and a line that says where the results are."""
-    config, ranks = run.config, run.learner.ranks
+    config, ranks, is_watched = run.config, run.learner.ranks, bool(run.loggers)
     processes = f", {ranks.world} processes" if ranks.world > 1 else ""
     LOGGER.info("training on %s%s, results in %s", describe_device(ranks.device), processes, run.folder)
     with explained_failures(config.batch_size, config.imgsz), ExitStack() as closing:
@@ -202,6 +203,8 @@ def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
                 run_epoch(run, epoch, stop)
         finish(run)
     LOGGER.info("results in %s", run.folder)
+    if config.epochs and ranks.is_writer and not is_watched:
+        say_next(*run.task.next_commands(run.best if run.best.is_file() else run.last))  # --nosave has no best one
     return run.folder
 
 
@@ -272,8 +275,8 @@ def finish(run: TrainingRun[BatchType]) -> None:
         return
     if not run.config.epochs:
         write_checkpoint(run.best, run.task, run.state, resumable=False)
-        script = run.script.replace("train", "val")
-        LOGGER.info("start weights in %s, not evaluated: python %s --weights %s", run.best, script, run.best)
+        command = script_command(run.script.replace("train", "val"), "--weights", run.best)
+        LOGGER.info("start weights in %s, not evaluated: %s", run.best, command)
     if run.state.records and not run.config.noplots:
         plot_results(run.folder / "results.png", run.state.records)
     run.state = replace(run.state, finished=True)

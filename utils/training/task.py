@@ -79,6 +79,9 @@ class Task(Protocol[BatchType]):
         If a figure is not the ``expected`` one (`moved_figure`), that is said, nothing is written, and this is False.
         """
 
+    def next_commands(self, weights: Path) -> tuple[str, ...]:
+        """The commands that a user goes on with, for the run's best weights."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TaskKind(Generic[Config, Recipe, BatchType]):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 
-from utils.config.command_line import as_command
+from utils.config.command_line import as_command, script_command
 from utils.config.dataset_yaml import DatasetSpec
 from utils.config.val_flags import ValConfig
 from utils.dataset.available_dataset import available_dataset
@@ -61,7 +61,7 @@ from utils.reporting.html_report import ReportSource, write_report
 from utils.reporting.missed_objects import write_missed_objects
 from utils.reporting.output_names import OutputNames
 from utils.reporting.run_directory import new_run_directory, write_problems
-from utils.runtime.console_log import counted
+from utils.runtime.console_log import counted, say_next
 from utils.runtime.device import describe_device, measured_convolutions, requested_precision, select_device
 from utils.runtime.failures import explained_failures
 from utils.runtime.reused_memory import reuse_freed_memory
@@ -126,6 +126,10 @@ def evaluate_once(setup: EvaluationSetup) -> EvaluationReport:
     write_report(folder / "report.html", source, report, analysis)
     LOGGER.info("report with images: %s", folder / "report.html")
     LOGGER.info("results in %s", folder)
+    if report.thresholds.best_f1 is not None:
+        words = ("--weights", *config.weights, "--img", config.imgsz, "--conf", f"{report.thresholds.best_f1:.3f}")
+        slices = () if config.slice is None else ("--slice", config.slice)
+        say_next(script_command("detect.py", *words, *slices, "--source", "IMAGES"))
     return report
 
 

@@ -6,6 +6,7 @@ import logging
 from dataclasses import asdict
 
 from utils.config.classify_flags import ClassifyValConfig
+from utils.config.command_line import script_command
 from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.classification_dataset import open_part
 from utils.dataset.classification_loaders import classification_evaluation_loader
@@ -15,6 +16,7 @@ from utils.loss.classification_loss import ClassificationLoss
 from utils.reporting.classification_files import accuracy_table, write_accuracy
 from utils.reporting.curve_plots import plot_confusion_matrix
 from utils.reporting.run_directory import new_run_directory, write_problems
+from utils.runtime.console_log import say_next
 from utils.runtime.device import describe_device, measured_convolutions, select_device
 from utils.runtime.failures import explained_failures
 from utils.user_error import UserError
@@ -48,4 +50,5 @@ def run_classification_evaluation(config: ClassifyValConfig) -> ClassificationRe
     write_accuracy(folder / "metrics.json", report, config.weights, asdict(config))
     plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
     LOGGER.info("results in %s", folder)
+    say_next(script_command("classify/predict.py", "--weights", config.weights, "--source", "IMAGES"))
     return report

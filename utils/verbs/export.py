@@ -24,7 +24,15 @@ from utils.dataset.image_files import read_image
 from utils.dataset.image_lists import list_images
 from utils.exporting.classifier_export import export_classifier
 from utils.exporting.export_settings import EmbeddedSuppression, ExportPrecision, ExportSettings
-from utils.exporting.formats import FORMATS, check_formats, check_settings, file_beside, folder_beside, put_in_place
+from utils.exporting.formats import (
+    FORMATS,
+    check_formats,
+    check_settings,
+    file_beside,
+    folder_beside,
+    put_in_place,
+    say_how_to_open,
+)
 from utils.exporting.onnx import embed_suppression
 from utils.exporting.quantization import LARGEST_LOSS, Accuracy, Int8Data
 from utils.exporting.verification import (
@@ -102,6 +110,7 @@ def export_detector(config: ExportConfig) -> list[ExportedFile]:
     files = export_model(find_weights(config.weights), config.include, settings, device, images, int8_data)
     LOGGER.info("%s", format_table(files))
     LOGGER.info("exported: %s", ", ".join(str(file.path) for file in files))
+    say_how_to_open([(file.format, file.path) for file in files])
     return files
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 import numpy as np
 
 from models.head import AnchorFreeDetect
-from models.weights import load_model, model_description
+from models.weights import load_model, model_description, stored_thresholds
 from models.yolo import DetectionModel
+from utils.config.command_line import script_command
 from utils.config.fitness import FIGURES, YOLOV5_MIX, Fitness
 from utils.config.hyperparameters import Hyperparameters, find_hyperparameters, read_hyperparameters
 from utils.config.train_flags import QUAD, TrainConfig
@@ -175,6 +176,18 @@ class DetectionTask:
             if not config.noplots:
                 write_evaluation_plots(folder, report)
         return True
+
+    def next_commands(self, weights: Path) -> tuple[str, ...]:
+        config, tile = self.config, self.images.tile
+        common = ("--weights", weights, "--img", self.images.side, *(() if tile is None else ("--slice", tile)))
+        single = ("--single-cls",) if config.single_cls else ()
+        best_f1 = (stored_thresholds(weights).get("thresholds") or {}).get("best_f1")
+        threshold = () if best_f1 is None else ("--conf", "auto")
+        return (
+            script_command("val.py", *common, *single, "--data", config.data),
+            script_command("detect.py", *common, *threshold, "--source", "IMAGES"),
+            script_command("export.py", *common[:4], "--include", "onnx"),
+        )
 
 
 def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:

@@ -24,6 +24,7 @@ from models.classifier import (
 )
 from utils.config.classification_recipe import ClassificationRecipe, read_recipe
 from utils.config.classify_flags import ClassifyTrainConfig
+from utils.config.command_line import script_command
 from utils.config.hyperparameters import find_hyperparameters
 from utils.config.weights_by_name import find_weights
 from utils.dataset.batch_loader import LoaderSettings
@@ -135,6 +136,13 @@ class ClassificationTask:
             if not self.config.noplots:
                 plot_confusion_matrix(folder / "confusion_matrix.png", report.confusion, report.names)
         return True
+
+    def next_commands(self, weights: Path) -> tuple[str, ...]:
+        return (
+            script_command("classify/val.py", "--weights", weights, "--data", self.config.data),
+            script_command("classify/predict.py", "--weights", weights, "--source", "IMAGES"),
+            script_command("export.py", "--weights", weights, "--include", "onnx"),
+        )
 
 
 def begun(config: ClassifyTrainConfig, ranks: ProcessRanks) -> ClassificationTask:
