@@ -64,7 +64,9 @@ def test_wrong_usage_is_one_line(folder: Path, flags: tuple[object, ...], line: 
     assert result.stderr.startswith(line) and result.stderr.count("\n") == 1
 
 
-def test_a_model_without_the_coarsest_level_goes_through_every_script(tmp_path: Path) -> None:
+def test_a_model_without_the_coarsest_level_goes_through_every_script(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     dataset = write_small_dataset(tmp_path / "data")
     run_script(
         "train.py", "--weights", "", "--cfg", "yolov5n-spd-lite-p234.yaml", "--data", dataset, "--img", 64,
@@ -75,7 +77,13 @@ def test_a_model_without_the_coarsest_level_goes_through_every_script(tmp_path: 
         "export.py", "--weights", "best.pt", "--include", "onnx", "torchscript", "openvino", "--img", 64,
         folder=tmp_path,
     )  # fmt: skip
-    assert "exported: best.onnx, best.torchscript, best_openvino_model" in result.stdout.splitlines()[-1]
+    *_, said, _, _, last = result.stdout.splitlines()
+    assert said == "exported: best.onnx, best.torchscript, best_openvino_model"
+    program = tmp_path / "program.py"
+    program.write_text(last.strip())
+    monkeypatch.chdir(tmp_path)
+    model = runpy.run_path(str(program))["model"]
+    assert model.get_property("INFERENCE_PRECISION_HINT").to_string() == "f32"
     for weights in ("best.pt", "best.onnx"):
         run_script(
             "val.py", "--weights", weights, "--data", dataset, "--img", 64, "--workers", 0, "--name", weights,
