@@ -35,7 +35,7 @@ demo: $(READY)
 	$(BIN)/python val.py --weights runs/demo/train/weights/best.pt --data demo-scenes.yaml --img 320 --workers 2 \
 		--project runs/demo --name val --exist-ok
 	$(BIN)/python detect.py --weights runs/demo/train/weights/best.pt --source data/images --img 640 \
-		--hide-labels --line-thickness 2 --project runs/demo --name detect --exist-ok
+		--project runs/demo --name detect --exist-ok
 	$(BIN)/python export.py --weights runs/demo/train/weights/best.pt --include onnx --img 320
 	@echo "AP, AP50, AP_S: runs/demo/val/metrics.json; annotated images: runs/demo/detect; ONNX: runs/demo/train/weights/best.onnx"
 
