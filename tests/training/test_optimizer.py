@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import copy
+import math
 import subprocess
 import sys
 
 import pytest
 import torch
-from torch import nn
+from torch import nn, optim
 
 from tests.shared_data import REPOSITORY
-from utils.training.optimizer import build_optimizer, parameter_groups, set_rates
+from utils.training.optimizer import build_optimizer, load_state, parameter_groups, set_rates
 
 
 def small_network() -> nn.Sequential:
@@ -75,6 +76,49 @@ def test_steps_and_states_are_those_of_torch(name: str) -> None:
     again.load_state_dict(own.state_dict())
     assert again.param_groups[1]["lr"] == 0.01
     assert str(again.state_dict()) == str(theirs.state_dict())
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdamW"])
+def test_a_state_of_fused_steps_goes_on_in_another_way(name: str) -> None:
+    """As a run that was begun on a GPU and goes on without one, and back again."""
+    network = small_network()
+    kind = type(build_optimizer(network, name, lr=0.01, momentum=0.9, decay=0.1)).__mro__[1]
+
+    def fused() -> optim.Optimizer:
+        three = [{"params": parameters} for parameters in parameter_groups(network)]
+        built: optim.Optimizer = kind(three, lr=0.01, fused=True, **({"momentum": 0.9} if name == "SGD" else {}))
+        return built
+
+    def step(optimizer: optim.Optimizer) -> None:
+        network(torch.ones(2, 3, 8, 8)).square().mean().backward()
+        optimizer.step()
+
+    begun = fused()
+    step(begun)
+    apart = build_optimizer(network, name, lr=0.5, momentum=0.5, decay=0.5)
+    load_state(apart, begun.state_dict())
+    assert [(group["fused"], group["foreach"], group["lr"]) for group in apart.param_groups] == [(None, True, 0.01)] * 3
+    step(apart)
+    again = fused()
+    load_state(again, apart.state_dict())
+    assert all(group["fused"] and not group["foreach"] for group in again.param_groups)
+    step(again)
+
+
+def test_an_overflow_in_the_first_fused_step_leaves_no_trace() -> None:
+    layer = nn.Linear(3, 1, bias=False)
+    plain = build_optimizer(layer, "SGD", lr=0.1, momentum=0.9, decay=0.0)
+    fused = optim.SGD([{"params": each} for each in parameter_groups(layer)], lr=0.1, momentum=0.9, fused=True)
+    load_state(fused, plain.state_dict())
+    assert [value["momentum_buffer"].tolist() for value in fused.state.values()] == [[[0.0, 0.0, 0.0]]]
+    scaler, before = torch.amp.GradScaler("cpu"), layer.weight.detach().clone()
+    for gradient, moved in ((math.inf, 0.0), (1.0, 0.19)):  # Nesterov's first step: 0.1 x (1 + 0.9)
+        scaler.scale((layer.weight * gradient).sum()).backward()  # type: ignore[no-untyped-call]
+        scaler.unscale_(fused)
+        scaler.step(fused)
+        scaler.update()
+        fused.zero_grad()
+        torch.testing.assert_close(layer.weight.detach(), before - moved)
 
 
 def own_to_twin(parameters: list[nn.Parameter], network: nn.Module, twin: nn.Module) -> list[nn.Parameter]:

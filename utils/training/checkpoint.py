@@ -22,6 +22,7 @@ from utils.runtime.atomic_files import atomic_file
 from utils.runtime.device import placed
 from utils.runtime.process_ranks import ProcessRanks
 from utils.training.one_epoch import BatchType, Learner
+from utils.training.optimizer import load_state
 from utils.training.task import PlainFields, Task
 from utils.user_error import UserError
 
@@ -147,7 +148,7 @@ def restore(learner: Learner[nn.Module, BatchType], content: CheckpointContent) 
     learner.model.load_state_dict(content["model"])
     learner.average.model.load_state_dict(content["average"])
     learner.average.updates = content["average_updates"]
-    learner.optimizer.load_state_dict(content["optimizer"])
+    load_state(learner.optimizer, content["optimizer"])
     learner.scaler.load_state_dict(content["scaler"])
 
 

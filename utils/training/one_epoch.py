@@ -72,6 +72,7 @@ class Learner(Generic[Model, BatchType]):
     precision: torch.dtype
     multi_scale: Callable[[BatchType, int, int], BatchType] | None = None  # (batch, epoch, step) in another size
     sum_over_images: bool  # gradients are sums over the images of a batch, as of YOLOv5's detector; else means
+    sizes_repeat: bool  # whether batches have frames of one size, as a rule
     images_per_frame: int = 1  # that a frame (H, W) is made of: more with --quad
 
 

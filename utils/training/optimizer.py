@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Iterable
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import nn, optim
@@ -40,20 +40,44 @@ def build_optimizer(model: nn.Module, name: str, *, lr: float, momentum: float, 
     family. Only group 1 decays.
     """
     biases, decayed, norms = parameter_groups(model)
+    # On a GPU one kernel makes the whole step and looks itself whether fp16 has overflown: the host need not wait.
+    fused = True if any(parameter.device.type == "cuda" for parameter in decayed) else None
     groups: list[dict[str, object]] = [
         {"params": biases, "weight_decay": 0.0},
         {"params": decayed, "weight_decay": decay},
         {"params": norms, "weight_decay": 0.0},
     ]
     if name == "SGD":
-        return SGD(groups, lr=lr, momentum=momentum, nesterov=True, foreach=True)
+        sgd = SGD(groups, lr=lr, momentum=momentum, nesterov=True, fused=fused, foreach=not fused)
+        _begin_momentum(sgd)
+        return sgd
     if name == "Adam":
-        return Adam(groups, lr=lr, betas=(momentum, 0.999), foreach=True)
+        return Adam(groups, lr=lr, betas=(momentum, 0.999), fused=fused, foreach=not fused)
     if name == "AdamW":
-        return AdamW(groups, lr=lr, betas=(momentum, 0.999), foreach=True)
+        return AdamW(groups, lr=lr, betas=(momentum, 0.999), fused=fused, foreach=not fused)
     if name == "RMSProp":
         return RMSprop(groups, lr=lr, momentum=momentum, foreach=True)
     raise ValueError(f"unknown optimizer {name}")
+
+
+def load_state(optimizer: Optimizer, state: dict[str, Any]) -> None:
+    """Give an optimizer the state of another, which may have been on another device: how it computes stays its own."""
+    groups = [
+        {**saved, **{how: own[how] for how in ("fused", "foreach") if how in own}}
+        for saved, own in zip(state["param_groups"], optimizer.param_groups, strict=True)
+    ]
+    optimizer.load_state_dict({**state, "param_groups": groups})
+    _begin_momentum(optimizer)
+
+
+def _begin_momentum(optimizer: Optimizer) -> None:
+    """Start a fused SGD's momentum at 0, which makes the same first step.
+
+    Else it takes memory as it finds it, for the first step to fill, and goes on with that if fp16 overflows there.
+    """
+    for group in optimizer.param_groups if isinstance(optimizer, optim.SGD) else ():
+        for parameter in group["params"] if group["fused"] else ():
+            optimizer.state[parameter].setdefault("momentum_buffer", torch.zeros_like(parameter))
 
 
 def without_compiler(kind: type[Kind]) -> type[Kind]:

@@ -25,7 +25,7 @@ from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_miss
 from utils.reporting.run_directory import hold_run_directory, new_run_directory, set_aside_older
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import Progress, counted, say_next
-from utils.runtime.device import describe_device, resolve_precision
+from utils.runtime.device import describe_device, measured_convolutions, resolve_precision
 from utils.runtime.failures import explained_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
 from utils.runtime.reused_memory import give_back_freed_memory, reuse_freed_memory
@@ -218,7 +218,8 @@ def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> Non
     reseed_torch(config.seed, epoch, ranks.rank)
     batches = run.task.batches(epoch, run.state.class_ap)
     title = f"epoch {epoch}/{config.epochs - 1}"
-    with Progress(len(batches), "batch", title, shown=ranks.is_writer) as progress:
+    progress_bar = Progress(len(batches), "batch", title, shown=ranks.is_writer)
+    with progress_bar as progress, measured_convolutions(ranks.device, sizes_repeat=run.learner.sizes_repeat):
         try:
             outcome = train_one_epoch(run.learner, batches, epoch, progress, stop)
         except NonFiniteLoss as error:

@@ -285,6 +285,7 @@ def detection_task(
         precision=precision,
         multi_scale=MultiScale(config.imgsz, model.stride, config.seed) if config.multi_scale else None,
         sum_over_images=True,
+        sizes_repeat=not (config.multi_scale or config.rect),
         images_per_frame=QUAD if config.quad else 1,
     )
     if not albumentations_installed():

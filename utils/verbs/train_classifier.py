@@ -235,6 +235,7 @@ def classification_task(
         ranks=ranks,
         precision=precision,
         sum_over_images=False,
+        sizes_repeat=True,
     )
     return ClassificationTask(config, recipe, learner, loss, images)
 
