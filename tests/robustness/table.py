@@ -1,4 +1,4 @@
-"""Writes docs/robustness.md out of the marks of the tests: ``python -m tests.robustness.table``.
+"""Writes the cases of docs/robustness.md out of the marks of the tests: ``python -m tests.robustness.table``.
 
 Every test that carries ``@pytest.mark.case(area, case, outcome)`` is a row; the page cannot name a case without a test.
 """
@@ -14,14 +14,12 @@ import pytest
 from tests.shared_data import REPOSITORY
 
 PAGE = REPOSITORY / "docs" / "robustness.md"
-HEADING = """\
-# What happens when something is wrong
+BEGIN = "<!-- cases: begin -->\n"
+HEADING = """
+{count} cases. “...” is part of the one line that the script prints. This part of the page is written by
+`python -m tests.robustness.table`.
 
-Written by `python -m tests.robustness.table` out of the tests; do not edit. Each case is tried through the scripts as a
-user would try it, or on the reader that every script uses. In no case is there a traceback, a wrong result without a
-word, a payload that runs, or an end that does not come.
-
-{count} cases. “...” is part of the one line that the script prints.
+{areas}
 """
 
 
@@ -59,15 +57,30 @@ def collected_rows() -> list[Row]:
     return collector.rows
 
 
-def page(rows: list[Row]) -> str:
-    """The page as text."""
-    parts = [HEADING.format(count=len(rows))]
-    for area in dict.fromkeys(row.area for row in rows):
-        parts.append(f"\n## {area}\n\n| case | what happens | test |\n|---|---|---|\n")
-        parts += [
-            f"| {_cell(row.case)} | {_cell(row.outcome)} | `{_cell(row.test)}` |\n" for row in rows if row.area == area
-        ]
+def cases(rows: list[Row]) -> str:
+    """What stands behind ``BEGIN``: a table for each area, in which a test with several parameters is one row."""
+    areas = dict.fromkeys(row.area for row in rows)
+    tables = {area: [row for row in rows if row.area == area] for area in areas}
+    links = ",\n".join(f"[{area}](#{_anchor(area)}) {len(own)}" for area, own in tables.items())
+    parts = [HEADING.format(count=len(rows), areas=links)]
+    for area, own in tables.items():
+        parts.append(f"\n### {area}\n\n| case | what happens | test |\n|---|---|---|\n")
+        same: dict[tuple[str, str, str], list[Row]] = {}
+        for row in own:
+            same.setdefault((row.case, row.outcome, row.test.partition("[")[0]), []).append(row)
+        for (case, outcome, function), alike in same.items():
+            test = alike[0].test if len(alike) == 1 else function
+            parts.append(f"| {_cell(case)} | {_cell(outcome)} | `{_cell(test)}` |\n")
     return "".join(parts)
+
+
+def page(text: str, rows: list[Row]) -> str:
+    """The page with its table written anew; what people wrote before ``BEGIN`` stays."""
+    return text.partition(BEGIN)[0] + BEGIN + cases(rows)
+
+
+def _anchor(heading: str) -> str:
+    return heading.lower().replace(" ", "-")
 
 
 def _cell(text: str) -> str:
@@ -75,4 +88,4 @@ def _cell(text: str) -> str:
 
 
 if __name__ == "__main__":
-    PAGE.write_text(page(collected_rows()), encoding="utf-8")
+    PAGE.write_text(page(PAGE.read_text(encoding="utf-8"), collected_rows()), encoding="utf-8")
