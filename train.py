@@ -4,7 +4,7 @@ python train.py --weights yolov5s.pt --data coco128.yaml --img 640              
 python train.py --weights '' --cfg yolov5n-spd.yaml --data my.yaml --epochs 300     an SPD model from scratch
 python train.py --weights yolov5n.pt --cfg yolov5n-spd.yaml --data my.yaml          an SPD model from COCO weights
 python train.py --evolve 100 --weights yolov5n.pt --data my.yaml --epochs 20        search hyperparameters
-python train.py --resume                                                            go on with the newest run
+python train.py --resume                                                            continue the newest run
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 python classify/train.py --model yolov5s-cls.pt --data my_folder --img 224              fine-tune official weights
 python classify/train.py --model resnet18-spd --data my_folder --img 64 --epochs 100    an SPD ResNet from scratch
 python classify/train.py --model resnet50-spd --data cifar10 --img 32 --hyp data/hyps/hyp.classify-cifar10.yaml
-python classify/train.py --resume                                                       go on with the newest run
+python classify/train.py --resume                                                       continue the newest run
 
 A data folder has train/ and val/ or test/, and in each one folder of images per class.
 """

@@ -13,7 +13,7 @@ from utils.user_error import UsageError
 OPTIMIZERS = ("SGD", "Adam", "AdamW", "RMSProp")
 DATA_HELP = (
     "folder with train/ and val/ or test/, one folder of images per class in each; or cifar10, cifar100, "
-    "tiny-imagenet, imagenette160, ..., fetched if it is not in ../datasets"
+    "tiny-imagenet, imagenette160, ..., downloaded if it is not in ../datasets"
 )
 
 
@@ -26,11 +26,11 @@ class ClassifyTrainConfig(RunConfig):
 
     model: str = flag(
         "yolov5s-cls.pt",
-        "network: resnet18-spd, resnet18, resnet50-spd, resnet50, yolov5n-cls, yolov5n-spd-cls, ..., a name of "
-        "torchvision's with or without -spd; or a .pt file to start from",
+        "network: resnet18-spd, resnet18, resnet50-spd, resnet50, yolov5n-cls, yolov5n-spd-cls, ..., a "
+        "torchvision name with or without -spd; or a .pt file to start from",
         group="Model",
     )
-    weights: str = flag("", ".pt file of which a network named by --model takes what fits", group="Model")
+    weights: str = flag("", ".pt file from which a network named by --model takes what fits", group="Model")
     pretrained: str = flag(
         "True",
         "False takes only the architecture of a .pt file",
@@ -40,18 +40,18 @@ class ClassifyTrainConfig(RunConfig):
     )
     shortcut: str = flag(
         "strided",
-        "where a stage of an SPD ResNet begins: 1x1 convolution of stride 2, as the authors' code, or SPD too",
+        "first shortcut of each stage of an SPD ResNet: 1x1 convolution of stride 2, as the authors have it, or SPD",
         group="Model",
         choices=("strided", "spd"),
     )
     stem: str = flag(
         "full",
-        "of a plain ResNet: 3x3 convolution at full resolution, or 7x7 of stride 2",
+        "stem of a plain ResNet: 3x3 convolution at full resolution, or 7x7 of stride 2",
         group="Model",
         choices=("full", "strided"),
     )
     cutoff: int | None = flag(
-        None, "layers of a YOLOv5 classifier, its head included; left out, 10", group="Model", at_least=2
+        None, "layers of a YOLOv5 classifier, its head included; default 10", group="Model", at_least=2
     )
     dropout: float | None = flag(
         None, "probability of the network's dropout layers", group="Model", at_least=0, at_most=0.95
@@ -71,11 +71,13 @@ class ClassifyTrainConfig(RunConfig):
 
     hyp: str = flag(
         "data/hyps/hyp.classify.yaml",
-        "recipe YAML; what it says stands in for flags that are left out",
+        "recipe YAML, for flags that are not given",
         group="Recipe",
     )
     epochs: int = flag(10, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
-    patience: int = flag(0, "epochs without a better top-1 before stopping; 0 never stops", group="Recipe", at_least=0)
+    patience: int = flag(
+        0, "stop after this many epochs without a better top-1; 0 never stops", group="Recipe", at_least=0
+    )
     optimizer: str = flag("Adam", "optimizer", group="Recipe", choices=OPTIMIZERS)
     lr0: float = flag(0.001, "initial learning rate", group="Recipe", at_least=1e-7, at_most=10)
     decay: float = flag(5e-5, "weight decay", group="Recipe", at_least=0, at_most=1)
@@ -99,7 +101,7 @@ class _EvaluatedModel:
 
     imgsz: int | None = flag(
         None,
-        "side of the square images, pixels; left out, that of the file, else 224",
+        "side of the square images, pixels; by default the file's, else 224",
         group="Data",
         aliases=IMGSZ_ALIASES,
         at_least=SMALLEST_SIDE,
@@ -109,7 +111,7 @@ class _EvaluatedModel:
     half: bool = flag(False, "a .pt file's network in fp16 (CUDA)", group="Run")
     dnn: bool = flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
     name: str = flag("exp", "name of this run's folder", group="Output")
-    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it exists", group="Output")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -119,9 +121,9 @@ class ClassifyValConfig(_EvaluatedModel):
     weights: str = flag("yolov5s-cls.pt", "model file: .pt, .torchscript, .onnx, *_openvino_model", group="Model")
     data: str = flag("imagenette160", DATA_HELP, group="Data")
     batch_size: int = flag(128, "images per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
-    workers: int = flag(8, "threads that load images; 0 loads between the batches", group="Data", at_least=0)
+    workers: int = flag(8, "threads that load images; 0 loads between batches", group="Data", at_least=0)
     verbose: str = flag(
-        "True", "whether to print the accuracy of every class", group="Output", choices=("True", "False"),
+        "True", "print the accuracy of every class", group="Output", choices=("True", "False"),
         lone_value="True",
     )  # fmt: skip
     project: str = flag("runs/val-cls", "folder of runs", group="Output")
@@ -135,7 +137,7 @@ class ClassifyPredictConfig(_EvaluatedModel):
     source: str = flag("data/images", "image, video, folder, glob, or text list of them", group="Data")
     recursive: bool = shared_flags.recursive()
     vid_stride: int = flag(1, "take every n-th frame of a video", group="Data", at_least=1)
-    save_txt: bool = flag(False, "write the five likeliest classes of each image as a text file", group="Output")
+    save_txt: bool = flag(False, "write the five most likely classes of each image to a text file", group="Output")
     nosave: bool = flag(False, "write no images", group="Output")
     project: str = flag("runs/predict-cls", "folder of runs", group="Output")
 

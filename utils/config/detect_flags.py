@@ -19,17 +19,17 @@ class DetectConfig:
 
     weights: tuple[str, ...] = flag(
         ("yolov5s.pt",),
-        "model file: .pt or exported; several are asked together, as an ensemble",
+        "model file: .pt or exported; several files are an ensemble",
         group="Model",
     )
     source: str = flag(
         "data/images",
-        "image, video, folder, glob, or .txt list of them; - for a list on standard input; address of a file or a "
-        "stream (rtsp:// http://); number of a camera; .streams list of those; screen [number] [left top width height]",
+        "image, video, folder, glob, or .txt list of them; - for a list on standard input; URL of a file or a "
+        "stream (rtsp:// http://); camera number; .streams list of those; screen [number] [left top width height]",
         group="Data",
     )
     recursive: bool = shared_flags.recursive()
-    data: str = flag("data/coco128.yaml", "dataset YAML that names the classes of a file without names", group="Data")
+    data: str = flag("data/coco128.yaml", "dataset YAML with class names, for a model file without names", group="Data")
     imgsz: tuple[int, ...] = flag(
         (640,),
         "image size, pixels: one side or height width",
@@ -46,7 +46,7 @@ class DetectConfig:
 
     conf_thres: float | Literal["auto"] = flag(
         0.25,
-        "lowest score of a detection; auto: each class's, with the best F1 in the training run's validation",
+        "lowest score of a detection; auto: for each class the one with the best F1 in the training run's validation",
         group="Detections",
         at_least=0,
         at_most=1,
@@ -67,15 +67,15 @@ class DetectConfig:
     half: bool = shared_flags.half()
     dnn: bool = shared_flags.dnn()
     update: bool = flag(
-        False, "afterwards write the .pt file anew, weights only, as this program's own checkpoint", group="Run"
+        False, "after the run, rewrite the .pt file as this program's own checkpoint, weights only", group="Run"
     )
 
-    verbose: bool = flag(False, "a line for each image: what was found in it", group="Output")
-    view_img: bool = flag(False, "show the annotated images in a window; q ends", group="Output")
+    verbose: bool = flag(False, "print a line for each image: what was found in it", group="Output")
+    view_img: bool = flag(False, "show the annotated images in a window; q quits", group="Output")
     save_txt: bool = flag(False, "write detections as label files, labels/*.txt", group="Output")
     save_format: int = flag(
         0,
-        "rows of --save-txt, as parts of width and height: 0 centre and size (YOLO), 1 corners (Pascal VOC's order)",
+        "rows of --save-txt, fractions of width and height: 0 centre and size (YOLO), 1 corners (Pascal VOC's order)",
         group="Output",
         at_least=0,
         at_most=1,
@@ -86,28 +86,28 @@ class DetectConfig:
     save_coco: bool = flag(
         False, "write images and detections as a COCO data set, coco.json, to correct by hand", group="Output"
     )
-    save_crop: bool = flag(False, "write every detection as an image of its own, crops/CLASS/*.jpg", group="Output")
+    save_crop: bool = flag(False, "write every detection as a separate image, crops/CLASS/*.jpg", group="Output")
     nosave: bool = flag(False, "write no annotated images or videos", group="Output")
     visualize: bool = flag(False, "draw and write the feature maps of each layer (.pt files)", group="Output")
     line_thickness: int | None = flag(
         None,
-        "line width of boxes, pixels; left out, from the sizes of image and box",
+        "line width of boxes, pixels; by default from the sizes of image and box",
         group="Output",
         at_least=1,
         at_most=100,
     )
     tags: str = flag(
         "auto",
-        "names and scores beside boxes: where they hide no other object, with a legend of the rest (auto), "
+        "names and scores beside boxes: where they hide no other object, with a legend for the rest (auto), "
         "at every box (all), nowhere (none)",
         group="Output",
         choices=TAGS,
     )
-    hide_labels: bool = flag(False, "draw boxes alone, the same as --tags none", group="Output")
+    hide_labels: bool = flag(False, "draw boxes only, the same as --tags none", group="Output")
     hide_conf: bool = flag(False, "draw names without scores", group="Output")
     project: str = flag("runs/detect", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
-    exist_ok: bool = flag(False, "use the folder even if it is there; an earlier run's labels are kept", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it exists; an earlier run's labels are kept", group="Output")
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)

@@ -32,16 +32,16 @@ class ExportConfig:
     )
     batch_size: int = flag(1, "images per batch", group="Model", at_least=1, at_most=LARGEST_BATCH)
     device: str = flag("cpu", "cpu, 0, cuda:0", group="Run")
-    dynamic: bool = flag(False, "let batch, height and width of the exported input vary", group="Output")
+    dynamic: bool = flag(False, "let batch size, height and width of the input vary", group="Output")
     simplify: bool = flag(False, "simplify the ONNX graph", group="Output")
     opset: int | None = flag(
-        None, "ONNX operator set; without it 17, or 18 where a graph needs it", group="Output", at_least=11, at_most=23
+        None, "ONNX operator set; by default 17, or 18 if a graph needs it", group="Output", at_least=11, at_most=23
     )
     half: bool = flag(False, "weights in FP16 (onnx, openvino, engine): *_fp16", group="Output")
     int8: bool = flag(False, "quantize to INT8 with the images of --data (onnx, openvino): *_int8", group="Output")
-    data: str = flag("", "dataset YAML whose images the check uses; '' takes noise", group="Check")
-    workspace: int = flag(4, "GiB of memory for building an engine", group="TensorRT", at_least=1, at_most=1024)
-    verbose: bool = flag(False, "TensorRT's whole log while it builds an engine", group="TensorRT")
+    data: str = flag("", "dataset YAML whose images the check uses; '' uses noise", group="Check")
+    workspace: int = flag(4, "memory for building an engine, GiB", group="TensorRT", at_least=1, at_most=1024)
+    verbose: bool = flag(False, "print TensorRT's whole log while it builds an engine", group="TensorRT")
     nms: bool = flag(False, "embed suppression in the ONNX graph: *_nms.onnx", group="Suppression")
     agnostic_nms: bool = flag(False, "one class per box, suppressed across classes", group="Suppression")
     topk_per_class: int = flag(100, "most detections per class and image", group="Suppression", at_least=1)

@@ -19,26 +19,26 @@ class RunConfig:
     imgsz: int = flag(640, "image size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE)
     batch_size: int = flag(
         16,
-        "images per batch over all processes; -1 takes what the GPU holds",
+        "images per batch over all processes; -1 takes as many as the GPU holds",
         group="Data",
         at_least=-1,
         at_most=LARGEST_BATCH,
     )
     workers: int = flag(
         8,
-        "processes that load what is learned from, threads that load what is evaluated on; 0 for none",
+        "processes that load training images, threads that load validation images; 0 for none",
         group="Data",
         at_least=0,
     )
 
     epochs: int = flag(100, "epochs; 0 only writes the start weights", group="Recipe", at_least=0, at_most=MOST_EPOCHS)
     patience: int = flag(
-        100, "epochs without a better fitness before stopping; 0 never stops", group="Recipe", at_least=0
+        100, "stop after this many epochs without a better fitness; 0 never stops", group="Recipe", at_least=0
     )
     seed: int = flag(0, "seed of every random choice", group="Recipe", at_least=0, at_most=LARGEST_SEED)
     precision: str = flag(
         "auto",
-        "arithmetic: auto is fp16 on CUDA, fp32 on CPU",
+        "arithmetic: auto is fp16 on CUDA, fp32 on a CPU",
         group="Recipe",
         choices=("auto", "fp32", "bf16", "fp16"),
     )
@@ -47,26 +47,29 @@ class RunConfig:
     sync_bn: bool = flag(False, "batch norm over the images of all processes (CUDA, torchrun)", group="Run")
     local_rank: int = flag(
         -1,
-        "place among this machine's processes, as older launchers pass it; torchrun needs none",
+        "rank among this machine's processes, passed by older launchers; torchrun needs no such flag",
         group="Run",
         at_least=-1,
     )
     resume: bool | str = flag(
-        False, "continue the newest run, or that of the given last.pt", group="Run", lone_value=True
+        False, "continue the newest run, or the run of the given last.pt", group="Run", lone_value=True
     )
     noval: bool = flag(False, "evaluate only after the last epoch", group="Run")
 
     project: str = flag("runs/train", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
-    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it exists", group="Output")
     nosave: bool = flag(False, "write checkpoints only after the last epoch", group="Output")
     save_period: int = flag(
-        -1, "also keep the weights of every n-th epoch, as weights/epochN.pt; below 1 none", group="Output", at_least=-1
+        -1,
+        "also keep the weights of every n-th epoch, as weights/epochN.pt; below 1 keeps none",
+        group="Output",
+        at_least=-1,
     )
     noplots: bool = flag(False, "draw no images", group="Output")
     loggers: tuple[str, ...] | None = flag(
         None,
-        "where figures go besides results.csv: tensorboard mlflow none; left out, TensorBoard if it is installed",
+        "where to log figures besides results.csv: tensorboard mlflow none; default: TensorBoard if it is installed",
         group="Output",
         choices=("tensorboard", "mlflow", "none"),
     )

@@ -15,17 +15,17 @@ MOST_DETECTIONS = 30_000  # per image: what suppression takes
 
 
 def recursive() -> Any:
-    return flag(False, "of a folder read its subfolders too", group="Data")
+    return flag(False, "read the subfolders of a folder too", group="Data")
 
 
 def augment() -> Any:
-    return flag(False, "detect in every image at three sizes, once mirrored (.pt files)", group="Detections")
+    return flag(False, "detect in every image at three sizes, one of them mirrored (.pt files)", group="Detections")
 
 
 def tile_size() -> Any:
     return flag(
         None,
-        "detect in overlapping tiles of so many pixels and in the whole image",
+        "detect in overlapping tiles of this many pixels and in the whole image",
         group="Detections",
         lone_value=640,
         at_least=32,
@@ -34,11 +34,13 @@ def tile_size() -> Any:
 
 
 def tile_overlap() -> Any:
-    return flag(0.2, "overlap of neighbouring tiles, part of their side", group="Detections", at_least=0, at_most=0.9)
+    return flag(
+        0.2, "overlap of neighbouring tiles, fraction of their side", group="Detections", at_least=0, at_most=0.9
+    )
 
 
 def tile_merge() -> Any:
-    text = "join what tiles found: drop repeats and pieces (nms) or unite them (greedy)"
+    text = "merge detections of tiles: drop duplicates and pieces (nms) or unite them (greedy)"
     return flag("nms", text, group="Detections", choices=("nms", "greedy"))
 
 

@@ -18,12 +18,12 @@ SMALLEST_TILE = 32  # pixels
 class TrainConfig(RunConfig):
     """Settings of ``train.py``."""
 
-    weights: str = flag("yolov5s.pt", "weights to start from; '' starts from random ones", group="Model")
+    weights: str = flag("yolov5s.pt", "weights to start from; '' starts from random weights", group="Model")
     cfg: str = flag("", "architecture YAML; '' takes the architecture of --weights", group="Model")
 
     freeze: tuple[str, ...] = flag(
         ("0",),
-        "layers whose parameters stay: a number freezes the first so many; several numbers, or names, those layers",
+        "layers to freeze: one number freezes that many first layers; several numbers, or names, freeze those layers",
         group="Model",
     )
     noautoanchor: bool = flag(False, "do not check and re-fit anchors", group="Model")
@@ -31,7 +31,7 @@ class TrainConfig(RunConfig):
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     tile: int | None = flag(
         None,
-        "learn from overlapping windows of so many pixels and validate in tiles; 0: not even where the YAML says so",
+        "train on overlapping windows of this many pixels and validate in tiles; 0: ignore the YAML's tile",
         group="Data",
         lone_value=640,
         at_least=0,
@@ -39,28 +39,26 @@ class TrainConfig(RunConfig):
     )
     cache: str | None = flag(
         None,
-        "keep decoded images: in memory (ram, also when the value is left out), in one file (disk), or not (none); "
+        "keep decoded images: in memory (ram, also without a value), in one file (disk), or not (none); "
         "without the flag, training images that take up to 64 MiB are kept in memory",
         group="Data",
         choices=("ram", "disk", "none"),
         lone_value="ram",
     )
     single_cls: bool = flag(False, "train all classes as one", group="Data")
-    rect: bool = flag(
-        False, "batches of images of like shape, padded no further than to a rectangle; no mosaic", group="Data"
-    )
+    rect: bool = flag(False, "batches of images of similar shape, padded to a rectangle only; no mosaic", group="Data")
     image_weights: bool = flag(
-        False, "draw images by how badly their classes were found in the last evaluation", group="Data"
+        False, "draw images more often the worse their classes did in the last evaluation", group="Data"
     )
-    quad: bool = flag(False, "four images, or one enlarged, per image of twice the size", group="Data")
-    multi_scale: bool = flag(False, "vary the image size by half from batch to batch", group="Data")
+    quad: bool = flag(False, "combine four images, or enlarge one, to an image of twice the size", group="Data")
+    multi_scale: bool = flag(False, "vary the image size by up to half from batch to batch", group="Data")
 
     hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
     optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
-    cos_lr: bool = flag(False, "learning rate along a cosine instead of a line", group="Recipe")
+    cos_lr: bool = flag(False, "let the learning rate fall along a cosine, not a line", group="Recipe")
     label_smoothing: float = flag(
         0.0,
-        "epsilon of smoothed class targets; above 0 it replaces that of the hyp YAML",
+        "epsilon of label smoothing; above 0 it replaces the hyp YAML's",
         group="Recipe",
         at_least=0,
         at_most=0.5,
@@ -74,10 +72,10 @@ class TrainConfig(RunConfig):
     )
 
     evolve: int | None = flag(
-        None, "search hyperparameters until so many trials are finished", group="Search", lone_value=300, at_least=1
+        None, "search hyperparameters until this many trials are finished", group="Search", lone_value=300, at_least=1
     )
     evolve_population: str = flag("", "folder of hyp YAMLs to try first", group="Search")
-    resume_evolve: str = flag("", "go on with, or join, the study of this folder (or study.db)", group="Search")
+    resume_evolve: str = flag("", "continue or join the study in this folder (or study.db)", group="Search")
 
     def __post_init__(self) -> None:
         if self.batch_size == 0:

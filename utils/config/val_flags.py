@@ -17,18 +17,17 @@ class ValConfig:
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     weights: tuple[str, ...] = flag(
         ("yolov5s.pt",),
-        "model file: .pt, .torchscript, .onnx, .engine, *_openvino_model; several are asked together, as an ensemble",
+        "model file: .pt, .torchscript, .onnx, .engine, *_openvino_model; several files are an ensemble",
         group="Model",
     )
     batch_size: int = flag(32, "images per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
     imgsz: int = flag(640, "image size, pixels", group="Data", aliases=IMGSZ_ALIASES, at_least=32, at_most=LONGEST_SIDE)
     square: bool = flag(
-        False, "every image in the whole square of --img, as an exported file of fixed size sees it", group="Data"
+        False, "pad every image to the whole square of --img, as an exported file of fixed size sees it", group="Data"
     )
     task: str = flag(
         "val",
-        "part of the data set to evaluate on; or speed: times with detect.py's thresholds; "
-        "or study: figures and times over image sizes",
+        "set to evaluate on; or speed: times with detect.py's thresholds; or study: figures and times over image sizes",
         group="Data",
         choices=("train", "val", "test", "speed", "study"),
     )
@@ -39,7 +38,7 @@ class ValConfig:
         at_least=32,
         at_most=LONGEST_SIDE,
     )
-    workers: int = flag(8, "threads that load images; 0 loads between the batches", group="Data", at_least=0)
+    workers: int = flag(8, "threads that load images; 0 loads between batches", group="Data", at_least=0)
     single_cls: bool = flag(False, "evaluate all classes as one", group="Data")
 
     conf_thres: float = flag(0.001, "lowest score of a detection", group="Detections", at_least=0, at_most=1)
@@ -58,28 +57,28 @@ class ValConfig:
     half: bool = shared_flags.half()
     as_yolov5: bool = flag(
         False,
-        "order, padding and fp32 as YOLOv5's python val.py, for figures that compare with its own; "
+        "image order, padding and fp32 of YOLOv5's python val.py, for figures that compare with YOLOv5's; "
         "with --half its half precision too, on any device",
         group="Run",
     )
     verbose: bool = flag(False, "print the figures of every class", group="Output")
     area_ranges: tuple[str, ...] | None = flag(
         None,
-        "more object sizes to give AP for, name:from-to in square pixels, or the preset ai-tod",
+        "more object sizes to report AP for: name:from-to in square pixels, or the preset ai-tod",
         group="Output",
     )
     compare: bool = flag(
-        False, "several --weights beside each other instead of together, with confidence intervals", group="Output"
+        False, "compare several --weights, with confidence intervals, instead of an ensemble", group="Output"
     )
     save_txt: bool = flag(False, "write detections as YOLO label files", group="Output")
     save_hybrid: bool = flag(
-        False, "write labels and detections, suppressed together, as YOLO label files", group="Output"
+        False, "write labels and detections, after NMS over both, as YOLO label files", group="Output"
     )
     save_conf: bool = flag(False, "append the score to the rows of --save-txt", group="Output")
     save_json: bool = flag(False, "write detections as COCO results JSON", group="Output")
     project: str = flag("runs/val", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
-    exist_ok: bool = flag(False, "use the folder even if it is there", group="Output")
+    exist_ok: bool = flag(False, "use the folder even if it exists", group="Output")
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)

@@ -29,12 +29,14 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", required=True, help="dataset YAML")
-    parser.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size of the training")
+    parser.add_argument("--imgsz", "--img", "--img-size", type=int, default=640, help="image size for training")
     parser.add_argument("--cfg", default="yolov5s.yaml", help="architecture whose anchors are measured")
-    parser.add_argument("--labels-only", action="store_true", help="do not decode images: no copies, no leak")
+    parser.add_argument(
+        "--labels-only", action="store_true", help="do not decode images: finds no duplicates and no leak"
+    )
     parser.add_argument("--project", default="runs/inspect", help="folder of runs")
     parser.add_argument("--name", default="exp", help="name of this run's folder")
-    parser.add_argument("--exist-ok", action="store_true", help="use the folder even if it is there")
+    parser.add_argument("--exist-ok", action="store_true", help="use the folder even if it exists")
     flags = parser.parse_args()
     if not 32 <= flags.imgsz <= LONGEST_SIDE:
         raise UsageError(f"--imgsz {flags.imgsz}: must be 32 to {LONGEST_SIDE}")

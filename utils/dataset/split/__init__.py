@@ -38,22 +38,28 @@ class SplitConfig:
 
     source: str = flag("", "folder of images and labels, or dataset YAML; the first word needs no --source")
     shares: tuple[float, ...] = flag(
-        (0.8, 0.1, 0.1), "of train, val and test, or of train and val alone", at_least=0, max_values=3
+        (0.8, 0.1, 0.1), "shares of train, val and test, or of train and val only", at_least=0, max_values=3
     )
-    seed: int = flag(0, "another one gives another split", at_least=0, at_most=2**63 - 1)
-    names: tuple[str, ...] = flag((), "names of the classes by number, where no file of the folder says them")
-    output: str = flag("", "folder to make; left out, SOURCE-split beside SOURCE", group="Output")
-    folders: bool = flag(False, "make images/ and labels/ of copies (links where possible), not lists", group="Output")
+    seed: int = flag(0, "a different seed gives a different split", at_least=0, at_most=2**63 - 1)
+    names: tuple[str, ...] = flag((), "class names in order of their numbers, if no file in the folder has them")
+    output: str = flag("", "folder to create; by default SOURCE-split beside SOURCE", group="Output")
+    folders: bool = flag(
+        False, "write images/ and labels/ with copies (links where possible), not lists", group="Output"
+    )
     groups: str = flag("", "regular expression: images whose names agree in its (group) stay together", group="Groups")
     bits: int = flag(
-        NEAR, "hashes that differ in so many bits of 256 look alike", group="Groups", at_least=0, at_most=64
+        NEAR,
+        "images whose hashes differ in at most this many bits look alike",
+        group="Groups",
+        at_least=0,
+        at_most=64,
     )
     seconds: float = flag(
         SECONDS, "images of one folder and camera this near in time stay together; 0: never", group="Groups", at_least=0
     )
     frame_bits: int = flag(
         FRAME_BITS,
-        "neighbours by number in the file name stay together up to so many bits; 0: never",
+        "neighbours by number in the file name stay together up to this many different bits; 0: never",
         group="Groups",
         at_least=0,
         at_most=128,

@@ -1,13 +1,13 @@
-"""Splits a folder of labelled images into train, val and test, so that what belongs together stays in one part.
+"""Split a folder of labelled images into train, val and test; images that belong together stay in one set.
 
     python -m utils.dataset.split pictures
     python -m utils.dataset.split pictures --shares 0.8 0.2 --output datasets/mine
     python -m utils.dataset.split my.yaml --folders
     python -m utils.dataset.split pictures --groups '(flight\\d+)_'
 
-Labels lie beside the images or in labels/ for images/. Images that look alike, that are one original by Roboflow's
-names, that were taken within seconds of each other, or that are frames in a row stay in one part; parts are alike in
-classes and object sizes. The originals stay as they are: lists of them, data.yaml and report.html are written to a new
+Labels are beside the images, or in labels/ beside images/. Images that look alike, that Roboflow made of one original,
+that were taken within seconds of each other, or that are frames in a row stay in one set. The sets are balanced in
+classes and object sizes. The originals are not changed: lists of them, data.yaml and report.html are written to a new
 folder.
 """
 
