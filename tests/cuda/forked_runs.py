@@ -1,6 +1,7 @@
 """Runs scripts one after another under ``pretend_cuda.py``, each in a process forked after torch is loaded.
 
-    python pretend_cuda.py tests/cuda/forked_runs.py
+    python pretend_cuda.py tests/cuda/forked_runs.py                      scripts named on standard input
+    python pretend_cuda.py tests/cuda/forked_runs.py train.py FLAGS...    one script, in this process
 
 Loading torch takes longer than most of the runs. A line of JSON comes in for each run, a line goes out when it has
 ended; what it said and what the tool noted of it lie beside ``report``.
@@ -16,10 +17,12 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import torch
+
 
 def forked_run(words: list[str], folder: str, report: str) -> None:
     """In a process of its own: run ``words`` in ``folder``, then write the notes to ``report``."""
-    pretend_cuda: Any = importlib.import_module("pretend_cuda")
+    tool = pretended_cuda()
     from tests.documentation.workspace import run
 
     with Path(report).with_suffix(".txt").open("wb") as said:
@@ -27,14 +30,30 @@ def forked_run(words: list[str], folder: str, report: str) -> None:
         os.dup2(said.fileno(), 2)
     os.chdir(folder)
     os.environ["PRETEND_REPORT"] = report
-    pretend_cuda.NOTES.clear()
-    pretend_cuda.BYTES.clear()
+    tool.NOTES.clear()
+    tool.BYTES.clear()
     code = 1
     try:
         code = run(words)
     finally:
-        pretend_cuda.report()
+        tool.report()
     sys.exit(code)
+
+
+def pretended_cuda() -> Any:
+    return importlib.import_module("pretend_cuda")
+
+
+def accept_zeros_of_the_engine(tool: Any) -> None:
+    """Autograd makes zeros for unused parts of a split: on the GPU, but here where C++ thinks that the tensor is."""
+    refuse = tool.refuse_mixture
+
+    def refuse_others(func: Any, name: str, args: Any, on_cpu: list[torch.Tensor]) -> None:
+        in_backward = torch._C._current_graph_task_id() >= 0
+        if not (name == "cat" and in_backward and not any(bool(one.any()) for one in on_cpu)):
+            refuse(func, name, args, on_cpu)
+
+    tool.refuse_mixture = refuse_others
 
 
 def load_what_scripts_need() -> None:
@@ -45,6 +64,11 @@ def load_what_scripts_need() -> None:
 
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, instead of this folder
+    accept_zeros_of_the_engine(pretended_cuda())
+    if sys.argv[1:]:
+        from tests.documentation.workspace import run
+
+        sys.exit(run(["python", *sys.argv[1:]]))
     load_what_scripts_need()
     forks = multiprocessing.get_context("fork")
     for line in sys.stdin:

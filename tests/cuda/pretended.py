@@ -25,6 +25,7 @@ from tests.end_to_end.scripts import environment
 from tests.shared_data import REPOSITORY, SHARED
 
 TOOL = SHARED / "tools" / "pretend_cuda" / "pretend_cuda.py"
+RUNS = REPOSITORY / "tests" / "cuda" / "forked_runs.py"
 needs_tool = pytest.mark.skipif(not TOOL.is_file(), reason=f"no {TOOL} (set SPD_SHARED to the reference data's folder)")
 
 # What the tool's report files events under: the innermost of these functions that was running.
@@ -135,7 +136,7 @@ class PretendedGpu:
     def __enter__(self) -> PretendedGpu:
         self.log = (self.folder / "server.txt").open("wb")
         self.process = subprocess.Popen(
-            [sys.executable, str(TOOL), str(REPOSITORY / "tests" / "cuda" / "forked_runs.py")],
+            [sys.executable, str(TOOL), str(RUNS)],
             env=pretending(self.folder / "server.json", OPS=os.environ.get("PRETEND_OPS", "")),
             cwd=self.folder,
             stdin=subprocess.PIPE,
@@ -170,8 +171,7 @@ def run_alone(folder: Path, *words: object, processes: int = 1) -> list[Noted]:
     """``python WORDS`` by itself, in as many ``processes`` with a GPU each; what was noted in each of them."""
     report = folder / "alone.json"
     starter = ["-m", "torch.distributed.run", "--standalone", "--nproc_per_node", str(processes)]
-    script, *flags = map(str, words)
-    command = [sys.executable, *(starter if processes > 1 else []), str(TOOL), str(REPOSITORY / script), *flags]
+    command = [sys.executable, *(starter if processes > 1 else []), str(TOOL), str(RUNS), *map(str, words)]
     done = subprocess.run(
         command,
         cwd=folder,

@@ -89,7 +89,7 @@ def test_a_stopped_run_goes_on_to_the_same_end(gpu: PretendedGpu) -> None:
     gpu.run("tests/cuda/altered_train.py", "stopped after an epoch", *flags, "--name", "stopped")
     whole, stopped = (gpu.folder / "runs" / "train" / name for name in ("whole", "stopped"))
     assert len(losses(stopped)) * 2 == len(losses(whole))
-    gpu.run("train.py", "--resume", stopped / "weights" / "last.pt", "--device", 0)
+    gpu.run("train.py", "--resume", stopped / "weights" / "last.pt", "--device", 0, "--workers", 0)
     assert_same_run(whole, stopped)
 
 

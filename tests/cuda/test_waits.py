@@ -9,18 +9,18 @@ from tests.cuda.workplace import CLASSIFIED, EVALUATED, TRAIN, TRAINED
 
 pytestmark = [pytest.mark.slow, needs_tool]
 LIMITS = {  # waits of one
-    "training step, fp16": 15,
-    "training step, bf16": 14,
-    "training step of a classifier, fp16": 4,
+    "training step, fp16": 2,
+    "training step, bf16": 1,
+    "training step of a classifier, fp16": 2,
     "image of val.py": 1,
-    "batch of val.py": 7,
+    "batch of val.py": 5,
     "image of an epoch's evaluation": 1,
-    "batch of an epoch's evaluation": 20,  # with the loss
-    "image of val.py --slice, 2 tiles": 15,
+    "batch of an epoch's evaluation": 5,  # with the loss
+    "image of val.py --slice, 2 tiles": 14,
     "frame of detect.py": 4,
     "frame of detect.py --half": 4,
-    "batch of classify/val.py": 6,
-    "image of classify/predict.py": 4,
+    "batch of classify/val.py": 2,
+    "image of classify/predict.py": 2,
 }
 MEETINGS = {"all_reduce in train": 3, "broadcast": 285}  # of two processes: in a step, in a run of one epoch
 
