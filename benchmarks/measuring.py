@@ -15,6 +15,7 @@ import os
 import platform
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -53,12 +54,13 @@ class Command:
     words: tuple[str, ...]
     folder: Path = REPOSITORY
     environment: Mapping[str, str] = field(default_factory=dict)
+    seconds: float = threading.TIMEOUT_MAX  # that it may take
 
     def finished(self) -> tuple[str, Cost]:
         """What it prints, and what it takes from its start to its end.
 
         Raises:
-            RuntimeError: it failed; the message ends with its last lines.
+            RuntimeError: it failed or took too long; the message ends with its last lines.
         """
         start = time.perf_counter()
         process = subprocess.Popen(
@@ -71,11 +73,15 @@ class Command:
             errors="replace",
         )
         assert process.stdout is not None
+        alarm = threading.Timer(self.seconds, process.terminate)
+        alarm.start()
         output = process.stdout.read()
         _, status, usage = os.wait4(process.pid, 0)
+        late = alarm.finished.is_set()
+        alarm.cancel()
         process.returncode = os.waitstatus_to_exitcode(status)
         if status:
-            tail = "\n".join(output.splitlines()[-15:])
+            tail = "\n".join([*output.splitlines()[-15:], *([f"ended after {self.seconds:g} s"] if late else [])])
             raise RuntimeError(f"{' '.join(self.words)} (in {self.folder}) failed:\n{tail}")
         return output, Cost(time.perf_counter() - start, usage.ru_utime + usage.ru_stime, usage.ru_maxrss / 1024)
 
