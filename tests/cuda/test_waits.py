@@ -22,7 +22,8 @@ LIMITS = {  # waits of one
     "batch of classify/val.py": 2,
     "image of classify/predict.py": 2,
 }
-MEETINGS = {"all_reduce in train": 3, "broadcast": 285}  # of two processes: in a step, in a run of one epoch
+# Of two processes: in a step, in a run of one epoch. 95 broadcasts are those of the tool's stand-in for DDP.
+MEETINGS = {"all_reduce in train": 2, "broadcast": 99}
 
 
 def assert_within(waits: Waits, unit: str) -> None:
