@@ -20,6 +20,7 @@ from utils.loss.task_alignment import (
     BETA,
     CELLS_PER_OBJECT,
     Candidates,
+    Grid,
     Nearness,
     assign_aligned,
     candidate_cells,
@@ -27,10 +28,7 @@ from utils.loss.task_alignment import (
 from utils.runtime.process_ranks import ProcessRanks
 
 GAINS = AnchorFreeGains.from_hyperparameters(Hyperparameters())
-
-
-def grid_centres(rows: int, columns: int, stride: int) -> torch.Tensor:
-    return torch.tensor([[(x + 0.5) * stride, (y + 0.5) * stride] for y in range(rows) for x in range(columns)])
+GRID = Grid.of([(8, 8)], (8,))
 
 
 def batch(*boxes: list[float], classes: list[int] | None = None) -> Batch:
@@ -39,21 +37,21 @@ def batch(*boxes: list[float], classes: list[int] | None = None) -> Batch:
 
 
 def test_an_object_may_be_learned_at_the_centres_inside_it() -> None:
-    found = candidate_cells(batch([8, 8, 32, 24]), grid_centres(8, 8, 8), 8)
+    found = candidate_cells(batch([8, 8, 32, 24]), GRID)
     # Centres at 4, 12, 20, ...: columns 1 to 3 of rows 1 and 2.
     assert found.cell.tolist() == [9, 10, 11, 17, 18, 19] and set(found.objects.tolist()) == {0}
 
 
 def test_a_tiny_object_counts_as_two_cells_wide() -> None:
     # 2 x 2 pixels around (16, 16), the corner of four cells, holds no centre; 16 x 16 around it holds four.
-    assert candidate_cells(batch([15, 15, 17, 17]), grid_centres(8, 8, 8), 8).cell.tolist() == [9, 10, 17, 18]
+    assert candidate_cells(batch([15, 15, 17, 17]), GRID).cell.tolist() == [9, 10, 17, 18]
 
 
 @settings(max_examples=50, deadline=None)
 @given(st.tuples(*[st.floats(0, 63)] * 2), st.tuples(*[st.floats(0.5, 40)] * 2))
 def test_every_object_has_a_candidate(corner: tuple[float, float], size: tuple[float, float]) -> None:
     box = [*corner, min(corner[0] + size[0], 64), min(corner[1] + size[1], 64)]
-    found = candidate_cells(batch(box), grid_centres(8, 8, 8), 8)
+    found = candidate_cells(batch(box), GRID)
     assert len(found.cell) >= 1 and len(set(found.cell.tolist())) == len(found.cell)
 
 
@@ -64,8 +62,10 @@ def candidates(objects: list[int], cells: list[int], boxes: list[list[float]], c
         rows,
         torch.zeros_like(rows),
         torch.tensor(cells),
-        torch.tensor(boxes, dtype=torch.float32)[rows],
         torch.tensor(classes)[rows],
+        torch.tensor(boxes, dtype=torch.float32)[rows],
+        torch.zeros(len(rows), 2),
+        torch.ones(len(rows), 1),
     )
 
 

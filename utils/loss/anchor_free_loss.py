@@ -16,7 +16,7 @@ from models.head import AnchorFreeDetect
 from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.boxes import complete_iou, xyxy_to_cxcywh
 from utils.geometry.records import Batch, HeadMaps
-from utils.loss.task_alignment import PLAIN, AlignedTargets, Nearness, assign_aligned, candidate_cells
+from utils.loss.task_alignment import PLAIN, AlignedTargets, Grid, Nearness, assign_aligned, candidate_cells
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 
 
@@ -57,18 +57,15 @@ class AnchorFreeLoss:
 
     def __call__(self, maps: HeadMaps, batch: Batch, ranks: ProcessRanks = ALONE) -> AnchorFreeLossParts:
         """Sums over cells, divided by the sum of the goals, of all processes together."""
-        grids = [(int(logits.shape[2]), int(logits.shape[3])) for logits in maps.levels]
+        grid = Grid.of([(int(logits.shape[2]), int(logits.shape[3])) for logits in maps.levels], self.head.strides)
         logits = torch.cat([each.flatten(1, 3) for each in maps.levels], dim=1).float()  # (B, K, 4 BINS + C)
         class_logits = logits[..., 4 * self.head.BINS :]
-        centres, strides = self._cells(grids)
         with torch.no_grad():
             found = self.head.decode(maps)
-            candidates = candidate_cells(batch, centres.to(batch.boxes), self.head.strides[0]).on(logits.device)
+            candidates = candidate_cells(batch, grid).on(logits.device)
             targets = assign_aligned(candidates, found.boxes, found.class_probs, self.gains.nearness)
         pairs = targets.pairs
-        box, distribution = self._box_parts(
-            logits[pairs.image, pairs.cell], targets, centres.to(logits)[pairs.cell], strides.to(logits)[pairs.cell]
-        )
+        box, distribution = self._box_parts(logits[pairs.image, pairs.cell], targets)
         goal = torch.zeros_like(class_logits)
         goal[pairs.image, pairs.cell, pairs.classes] = targets.goals
         classification = binary_cross_entropy_with_logits(class_logits, goal, reduction="sum")
@@ -79,26 +76,15 @@ class AnchorFreeLoss:
             classification=classification * share * self.gains.classification,
         )
 
-    def _cells(self, grids: list[tuple[int, int]]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Centres (K, 2) and strides (K, 1) of the cells of all levels, pixels, in the order of the head's answers."""
-        centres, strides = [], []
-        for (rows, columns), stride in zip(grids, self.head.strides, strict=True):
-            down, across = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
-            centres.append((torch.stack((across, down), dim=-1).reshape(-1, 2) + 0.5) * stride)
-            strides.append(torch.full((rows * columns, 1), float(stride)))
-        return torch.cat(centres), torch.cat(strides)
-
-    def _box_parts(
-        self, logits: torch.Tensor, targets: AlignedTargets, centres: torch.Tensor, strides: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor]:
+    def _box_parts(self, logits: torch.Tensor, targets: AlignedTargets) -> tuple[torch.Tensor, torch.Tensor]:
         """Sums over P cells, weighted by their goals: 1 - CIoU, or what is mixed with it; the distributions' loss.
 
         Args:
             logits: (P, 4 BINS + C) of the cells.
             targets: their objects.
-            centres, strides: (P, 2) and (P, 1) of the cells, pixels.
         """
-        distances, centres = self.head.distances(logits), centres / strides  # cells, as all below
+        strides = targets.pairs.strides
+        distances, centres = self.head.distances(logits), targets.pairs.centres / strides  # cells, as all below
         predicted = torch.cat((centres - distances[:, :2], centres + distances[:, 2:]), dim=-1)
         boxes = targets.pairs.boxes / strides
         near = self.gains.nearness

@@ -6,6 +6,7 @@ score its class highest and place its box best, so that both branches of the hea
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -13,6 +14,7 @@ import torch
 
 from utils.geometry.boxes import box_area, intersection, wasserstein_closeness, xyxy_to_cxcywh
 from utils.geometry.records import Batch
+from utils.runtime.device import sent
 
 ALPHA, BETA = 0.5, 6.0  # exponents of score and overlap in the alignment, YOLOv5u's
 CELLS_PER_OBJECT = 10
@@ -26,8 +28,10 @@ class Candidates(NamedTuple):
     objects: torch.Tensor  # (Q,) int64, rows of the batch's labels
     image: torch.Tensor  # (Q,) int64
     cell: torch.Tensor  # (Q,) int64, counted through all levels
-    boxes: torch.Tensor  # (Q, 4) xyxy, pixels
     classes: torch.Tensor  # (Q,) int64
+    boxes: torch.Tensor  # (Q, 4) xyxy, pixels
+    centres: torch.Tensor  # (Q, 2) of the cells, pixels
+    strides: torch.Tensor  # (Q, 1) of the cells' levels, pixels
 
     def of(self, rows: torch.Tensor) -> Candidates:
         """The pairs at ``rows``."""
@@ -35,27 +39,55 @@ class Candidates(NamedTuple):
         return Candidates(count, *(column[rows] for column in columns))
 
     def on(self, device: torch.device) -> Candidates:
-        count, *columns = self
-        return Candidates(count, *(column.to(device) for column in columns))
+        """The pairs on ``device``: two copies, of integers and of floats, for which the host does not wait."""
+        whole = torch.stack((self.objects, self.image, self.cell, self.classes))
+        objects, image, cell, classes = sent(whole, device).unbind()
+        lengths = sent(torch.cat((self.boxes, self.centres, self.strides), dim=1), device)
+        boxes, centres, strides = lengths[:, :4], lengths[:, 4:6], lengths[:, 6:]
+        return Candidates(self.object_count, objects, image, cell, classes, boxes, centres, strides)
 
 
-def candidate_cells(batch: Batch, centres: torch.Tensor, finest_stride: int) -> Candidates:
-    """The cells that each object may be learned at, from labels and grid alone.
+class Grid(NamedTuple):
+    """The cells of all levels, in the order of the head's answers."""
+
+    centres: torch.Tensor  # (K, 2) pixels
+    strides: torch.Tensor  # (K, 1) pixels
+
+    @classmethod
+    def of(cls, shapes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Grid:
+        """The grid of levels of ``shapes`` (rows, columns) and ``strides`` (pixels)."""
+        centres, sides = [], []
+        for (rows, columns), stride in zip(shapes, strides, strict=True):
+            down, across = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+            centres.append((torch.stack((across, down), dim=-1).reshape(-1, 2) + 0.5) * stride)
+            sides.append(torch.full((rows * columns, 1), float(stride)))
+        return cls(torch.cat(centres), torch.cat(sides))
+
+
+def candidate_cells(batch: Batch, grid: Grid) -> Candidates:
+    """The cells that each object may be learned at, from labels and grid alone, on the host.
 
     A side shorter than two cells of the finest level counts as so long: a smaller object might hold no centre, and one
     that holds a single centre has no choice. Later releases of YOLOv5u do so too.
 
     Args:
         batch: objects in network pixels.
-        centres: (K, 2) of the cells of all levels, pixels, on the labels' device.
-        finest_stride: pixels.
+        grid: finest level first.
     """
     middle, half = (batch.boxes[:, :2] + batch.boxes[:, 2:]) / 2, (batch.boxes[:, 2:] - batch.boxes[:, :2]) / 2
-    distance = (centres[None] - middle[:, None]).abs_()  # (M, K, 2)
-    inside = (distance < half.clamp(min=finest_stride)[:, None]).all(dim=2)
+    distance = (grid.centres[None] - middle[:, None]).abs_()  # (M, K, 2)
+    inside = (distance < half.clamp(min=float(grid.strides[0]))[:, None]).all(dim=2)
     objects, cell = inside.nonzero(as_tuple=True)
-    labels = (each[objects] for each in (batch.boxes, batch.classes))
-    return Candidates(len(batch.boxes), objects, batch.image_index[objects], cell, *labels)
+    return Candidates(
+        object_count=len(batch.boxes),
+        objects=objects,
+        image=batch.image_index[objects],
+        cell=cell,
+        classes=batch.classes[objects],
+        boxes=batch.boxes[objects],
+        centres=grid.centres[cell],
+        strides=grid.strides[cell],
+    )
 
 
 class AlignedTargets(NamedTuple):
