@@ -11,6 +11,7 @@ pytestmark = [pytest.mark.slow, needs_tool]
 LIMITS = {  # waits of one
     "training step, fp16": 2,
     "training step, bf16": 1,
+    "training step without anchors, bf16": 3,
     "training step of a classifier, fp16": 2,
     "image of val.py": 1,
     "batch of val.py": 5,
@@ -30,12 +31,19 @@ def assert_within(waits: Waits, unit: str) -> None:
     assert waits.total <= LIMITS[unit], f"{unit}: {waits}\nmore than {LIMITS[unit]}"
 
 
-@pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_training_step(gpu: PretendedGpu, precision: str) -> None:
-    flags = ("--weights", "", "--cfg", "yolov5n.yaml", *TRAIN, "--noval", "--batch-size", 8, "--precision", precision)
+@pytest.mark.parametrize(
+    ("model", "precision", "unit"),
+    [
+        ("yolov5n", "fp16", "training step, fp16"),
+        ("yolov5n", "bf16", "training step, bf16"),
+        ("yolov5n-u", "bf16", "training step without anchors, bf16"),
+    ],
+)
+def test_training_step(gpu: PretendedGpu, model: str, precision: str, unit: str) -> None:
+    flags = ("--weights", "", "--cfg", model, *TRAIN, "--noval", "--batch-size", 8, "--precision", precision)
     short, long = (gpu.run("train.py", "--data", f"t{count}.yaml", *flags) for count in TRAINED)
     steps = (TRAINED[1] - TRAINED[0]) // 8
-    assert_within(Waits.between(short, long, steps, {"train"}), f"training step, {precision}")
+    assert_within(Waits.between(short, long, steps, {"train"}), unit)
 
 
 def test_evaluation(gpu: PretendedGpu) -> None:
