@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import importlib.util
 import json
-import re
 import subprocess
 import sys
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -188,17 +186,3 @@ def test_make_demo_is_read_out_of_the_makefile() -> None:
     for one in found:
         if one.script in SCRIPTS:
             parsed(one)
-
-
-def test_every_page_of_docs_is_named_in_the_readme() -> None:
-    readme = (REPOSITORY / "README.md").read_text(encoding="utf-8")
-    assert [page.name for page in pages() if page.parent.name == "docs" and f"docs/{page.name}" not in readme] == []
-
-
-@pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
-def test_images_and_links_of_a_page_are_there(page: Path) -> None:
-    text = page.read_text(encoding="utf-8")
-    targets = re.findall(r"\]\(([^)#\s]+)\)", text)
-    named = re.findall(r"`(docs/[\w.-]+\.md)`", text)
-    missing = [one for one in targets if "://" not in one and not (page.parent / one).exists()]
-    assert missing + [one for one in named if not (REPOSITORY / one).exists()] == []
