@@ -15,7 +15,7 @@ from models.pickles import PickledFile, read_pickled
 from models.restricted_unpickler import StandIn, TensorRecord
 from models.rows import ACTIVATIONS
 from models.yolo import DetectionModel
-from utils.user_error import UserError
+from utils.user_error import UserError, typed
 
 SCHEMA = 1  # of our checkpoints
 # A second copy of the anchors, in pixels, in releases up to 5; and the numbers 0 to 15 as the weight of a convolution.
@@ -80,7 +80,7 @@ def best_thresholds(path: Path) -> tuple[float, ...]:
     if not isinstance(whole, float) or not isinstance(names, (list, tuple)):
         raise UserError(
             f"--conf auto: {path}: has no thresholds, which only train.py's checkpoints have; "
-            f"python val.py --weights {path} prints the best one, to be given as a number"
+            f"{typed('python val.py')} --weights {path} prints the best one, to be given as a number"
         )
     classes = stored.get("classes")
     thresholds = [whole] * len(names)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import sys
@@ -42,7 +43,12 @@ def test_the_installed_command(tmp_path: Path, editable: bool) -> None:
     assert (code, text.count("\n")) == (1, 1) and text.startswith("error: "), text
     for words in SCRIPTS:
         code, text = said(command, *words, "--help", folder=tmp_path)
-        assert code == 0 and text.startswith("usage: "), text
+        name = f"yolov5-spd {' '.join(words)}"
+        assert code == 0 and text.startswith(f"usage: {name} ["), text
+        assert re.search(rf"^ *{name} \S", text, re.MULTILINE), text
+        assert not re.search(r"^ *python ", text, re.MULTILINE), text
+        code, text = said(command, *words, "--no-such-flag", folder=tmp_path)
+        assert code == 2 and f"{name}: " in text, text
     code, text = said(command, "val", "--weights", "", "--data", "coco128.yaml", "--imgz", "64", folder=tmp_path)
     assert code == 2 and "--imgsz" in text, text
     words = ("train", "--weights", "", "--cfg", "yolov5n.yaml", "--data", "demo-scenes.yaml")

@@ -6,9 +6,10 @@ yolov5-spd classify predict --weights best.pt --source images/
 
 from __future__ import annotations
 
+import importlib
 import os
-import runpy
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -32,7 +33,7 @@ USAGE = "\n".join(
 
 
 def main() -> None:
-    """Run the script that the first words name, as ``python SCRIPT`` in the folder of the caller."""
+    """Run the script that the first words name, in the folder of the caller, as ``python SCRIPT`` does."""
     words = sys.argv[1:]
     if not words or words[0] in ("-h", "--help"):
         print(USAGE)
@@ -42,8 +43,10 @@ def main() -> None:
             # The packages are called models and utils: found here first, and by the processes that are started.
             sys.path.insert(0, str(REPOSITORY))
             os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, (str(REPOSITORY), os.environ.get("PYTHONPATH"))))
-            sys.argv = [str(REPOSITORY / script), *words[len(command) :]]
-            runpy.run_path(sys.argv[0], run_name="__main__")
-            return
+            from utils.runtime.console_log import run_verb
+
+            sys.argv = [f"yolov5-spd {' '.join(command)}", *words[len(command) :]]  # as messages name the program
+            verb: Callable[[], None] = importlib.import_module(script.removesuffix(".py").replace("/", ".")).main
+            sys.exit(run_verb(verb))
     print(f"error: yolov5-spd: no command {' '.join(words[:2])!r}\n{USAGE}", file=sys.stderr)
     sys.exit(2)

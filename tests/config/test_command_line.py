@@ -6,13 +6,13 @@ from dataclasses import dataclass
 
 import pytest
 
-from utils.config.command_line import flag, parse_command_line
+from utils.config.command_line import as_command, flag, parse_command_line
 from utils.config.detect_flags import DetectConfig
 from utils.config.export_flags import ExportConfig
 from utils.config.shared_flags import square_or_rectangle
 from utils.config.train_flags import TrainConfig
 from utils.config.val_flags import ValConfig
-from utils.user_error import UsageError
+from utils.user_error import UsageError, typed
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,3 +161,33 @@ def test_a_word_in_place_of_a_number() -> None:
     for value, line in (("best", "'best' is neither a number nor auto"), ("1.5", "must be at most 1")):
         with pytest.raises(UsageError, match=line):
             parse(value)
+
+
+@pytest.mark.parametrize(
+    ("script", "word"),
+    [
+        ("val.py", "val"),
+        ("python val.py", "val"),
+        ("python classify/train.py", "classify train"),
+        ("python -m utils.dataset.split", "split"),
+    ],
+)
+def test_messages_name_the_program_as_it_was_called(monkeypatch: pytest.MonkeyPatch, script: str, word: str) -> None:
+    assert typed(script) == script
+    monkeypatch.setattr("sys.argv", ["yolov5-spd train", "--img", "320"])
+    assert typed(script) == f"yolov5-spd {word}"
+
+
+def test_help_mistakes_and_the_command_of_a_report_name_the_console_command(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert as_command(Small(batch_size=4), "val.py") == "python val.py --batch-size 4"
+    monkeypatch.setattr("sys.argv", ["yolov5-spd val"])
+    assert as_command(Small(batch_size=4), "val.py") == "yolov5-spd val --batch-size 4"
+    with pytest.raises(UsageError, match=r"^yolov5-spd val: unknown flag --none"):
+        parse_command_line(Small, ["--none"], prog="val.py", description="")
+    with pytest.raises(SystemExit):
+        parse_command_line(Small, ["--help"], prog="val.py", description="python val.py --weights a.pt")
+    shown = capsys.readouterr().out
+    assert shown.startswith("usage: yolov5-spd val [-h]") and "\nyolov5-spd val --weights a.pt\n" in shown
+    assert "val.py" not in shown

@@ -21,10 +21,9 @@ import types
 import typing
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import Field, dataclass, field, fields
-from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
-from utils.user_error import UsageError
+from utils.user_error import UsageError, typed
 
 Config = TypeVar("Config")
 GROUPS = ("Model", "Data", "Recipe", "Search", "Run", "Output")  # that come in this order in --help, others after them
@@ -72,6 +71,7 @@ def parse_command_line(
 ) -> Config:
     """The verb's settings from its command line.
 
+    ``prog``, and ``python prog`` in the description, are shown as the user typed them (`utils.user_error.typed`).
     ``refused`` maps a flag of other programs (``--bucket``) to the sentence that says what to use instead;
     ``defaults`` maps fields to values that stand where the command line has none.
 
@@ -79,6 +79,8 @@ def parse_command_line(
         UsageError: unknown flag (names the nearest valid one), value of a wrong type or out of range.
     """
     refused = refused or {}
+    script = prog if prog.startswith("python ") else f"python {prog}"
+    prog, description = typed(prog), description.replace(script, typed(script))
     argv = [_dashed(word) for word in argv]
     for word in argv:
         name = word.split("=", 1)[0]
@@ -116,10 +118,8 @@ def as_command(config: Any, prog: str) -> str:
 
 
 def script_command(script: str, *words: object) -> str:
-    """``python val.py --weights best.pt`` as a shell takes it; of an installed copy ``yolov5-spd val ...``."""
-    installed = not {"site-packages", "dist-packages"}.isdisjoint(Path(__file__).parts)
-    start = ["yolov5-spd", *script.removesuffix(".py").split("/")] if installed else ["python", script]
-    return shlex.join([*start, *map(str, words)])
+    """``python val.py --weights best.pt`` as a shell takes it, or ``yolov5-spd val ...`` (`utils.user_error.typed`)."""
+    return shlex.join([*typed(f"python {script}").split(), *map(str, words)])
 
 
 def nearest_name(name: str, valid: Sequence[str]) -> str:

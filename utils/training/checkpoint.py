@@ -24,7 +24,7 @@ from utils.runtime.process_ranks import ProcessRanks
 from utils.training.one_epoch import BatchType, Learner
 from utils.training.optimizer import load_state
 from utils.training.task import PlainFields, Task
-from utils.user_error import UserError
+from utils.user_error import UserError, typed
 
 LOGGER = logging.getLogger(__name__)
 Settings = TypeVar("Settings")  # a dataclass of plain values
@@ -132,13 +132,13 @@ def read_checkpoint(path: Path, script: str = "train.py", task: str = "detect") 
         raise UserError(f"{path}: cannot be read: {error.strerror}") from error
     except DAMAGE as error:
         kept = previous_of(path)
-        offer = f"; the epoch before it is whole: python {script} --resume {kept}" if kept else ""
-        raise UserError(f"{path}: damaged, or not a checkpoint of {script}{offer}") from error
+        offer = f"; the epoch before it is whole: {typed(f'python {script}')} --resume {kept}" if kept else ""
+        raise UserError(f"{path}: damaged, or not a checkpoint of {typed(script)}{offer}") from error
     if not isinstance(content, dict) or content.get("schema") != SCHEMA or "optimizer" not in content:
-        raise UserError(f"{path}: not a checkpoint of {script} (schema {SCHEMA})")
+        raise UserError(f"{path}: not a checkpoint of {typed(script)} (schema {SCHEMA})")
     found = content.get("task", "detect")  # the first checkpoints were all of detectors and did not say so
     if found != task:
-        raise UserError(f"{path}: a checkpoint whose task is '{found}'; {script} trains to {task}")
+        raise UserError(f"{path}: a checkpoint whose task is '{found}'; {typed(script)} trains to {task}")
     return cast(CheckpointContent, {"class_ap": [], "thresholds": None, **content})  # older ones had none
 
 

@@ -50,7 +50,7 @@ from utils.training.checkpoint import (
 from utils.training.early_stopping import best_epoch, patience_exhausted
 from utils.training.one_epoch import BatchType, Learner, NonFiniteLoss, train_one_epoch
 from utils.training.task import Config, Recipe, Task, TaskKind
-from utils.user_error import UsageError, UserError
+from utils.user_error import UsageError, UserError, typed
 
 LOGGER = logging.getLogger(__name__)
 
@@ -226,7 +226,7 @@ def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> Non
             raise UserError(f"{error}; the last good checkpoint is {run.last}") from error
     if outcome is None:
         number = stop.signal_number or signal.SIGTERM  # another process may have been asked
-        again = f"python {run.script} --resume {run.last}"
+        again = f"{typed(f'python {run.script}')} --resume {run.last}"
         raise Stopped(number, f"stopped in epoch {epoch}; go on with: {again}")
     ranks.share(run.learner.average.model)  # batch statistics are each process's own
     if is_last or not config.noval:

@@ -35,7 +35,7 @@ from utils.runtime.console_log import counted
 from utils.runtime.stop_signals import Stopped
 from utils.training.checkpoint import config_from_plain, plain_config
 from utils.training.one_epoch import NonFiniteLoss
-from utils.user_error import UsageError, UserError
+from utils.user_error import UsageError, UserError, typed
 from utils.verbs.train import train_detector
 
 LOGGER = logging.getLogger(__name__)
@@ -139,7 +139,7 @@ def new_study(config: TrainConfig) -> tuple[Path, optuna.Study]:
     study.set_user_attr("hyp", base.to_dict())
     own = replace(config, evolve=None, evolve_population="", resume_evolve="", project=str(folder))
     study.set_user_attr("config", plain_config(own))  # the last, without which a study is not complete
-    LOGGER.info("study in %s; to join it: python train.py --evolve N --resume-evolve %s", folder, folder)
+    LOGGER.info("study in %s; to join it: %s --evolve N --resume-evolve %s", folder, typed("python train.py"), folder)
     return folder, study
 
 
@@ -171,7 +171,7 @@ def opened_study(config: TrainConfig) -> tuple[Path, optuna.Study]:
         study = optuna.load_study(study_name="evolve", storage=storage(file))
         complete = "config" in study.user_attrs
     except (KeyError, optuna.exceptions.OptunaError, SQLAlchemyError) as error:
-        raise UserError(f"{file}: not a study of train.py --evolve") from error
+        raise UserError(f"{file}: not a study of {typed('train.py')} --evolve") from error
     if not complete:
         raise UserError(f"{file}: its process ended before the study had settings; start a new one")
     return file.parent, study
@@ -187,7 +187,7 @@ def storage(file: Path) -> optuna.storages.RDBStorage:
     try:
         return optuna.storages.RDBStorage(url, engine_kwargs={"connect_args": {"timeout": 120}})
     except (optuna.exceptions.OptunaError, SQLAlchemyError, RuntimeError) as error:
-        raise UserError(f"{file}: not a study of train.py --evolve") from error
+        raise UserError(f"{file}: not a study of {typed('train.py')} --evolve") from error
 
 
 def next_trial(
@@ -245,7 +245,7 @@ def run_trial(
         study.tell(trial, state=TrialState.PRUNED)
     except Stopped as stop:
         study.tell(trial, state=TrialState.FAIL)
-        wanted = f"python train.py --evolve N --resume-evolve {folder}"
+        wanted = f"{typed('python train.py')} --evolve N --resume-evolve {folder}"
         raise Stopped(stop.exit_code - 128, f"stopped in trial {trial.number}; go on with: {wanted}") from stop
     except UserError as error:
         if not isinstance(error.__cause__, NonFiniteLoss):

@@ -71,6 +71,7 @@ from utils.training.session import train
 from utils.training.starting_model import ModelSource, fit_anchors, freeze_layers, starting_model
 from utils.training.task import EvaluatedEpoch, TaskKind
 from utils.training.weight_average import WeightAverage
+from utils.user_error import typed
 
 LOGGER = logging.getLogger(__name__)
 TILES_AT_ONCE = 16  # through the network, where a run is evaluated in tiles
@@ -301,8 +302,8 @@ def warn_of_shared_images(train: Sequence[Path], val: Sequence[Path], data: str)
     elif shared:
         LOGGER.warning(
             "val: %d of %s are train's too, such as %s: its figures will be too good; "
-            "python -m utils.dataset.split %s makes parts that share none",
-            *(len(shared), counted(len(val), "image"), shared[0][1], data),
+            "%s %s makes parts that share none",
+            *(len(shared), counted(len(val), "image"), shared[0][1], typed("python -m utils.dataset.split"), data),
         )
 
 

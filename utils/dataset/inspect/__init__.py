@@ -20,7 +20,7 @@ from utils.dataset.image_lists import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
 from utils.runtime.console_log import counted
-from utils.user_error import UserError
+from utils.user_error import UserError, typed
 
 LOGGER = logging.getLogger(__name__)
 AP_S_BORDER = 32  # pixels on disk: COCO's small objects have less area than its square
@@ -200,10 +200,10 @@ def _what_is_twice(found: Inspection) -> list[str]:
         said.append("val has the same images as train: its figures say how well they are remembered, no more.")
     elif found.leak:
         seen = len({pair.second for pair in found.leak})
+        splitting = f"{typed('python -m utils.dataset.split')} {shlex.quote(str(found.spec.file))}"
         said.append(
             f"{seen} of {len(val.index)} val images ({seen / len(val.index):.1%}) look the same as a train image: "
-            f"val's figures will be too good; python -m utils.dataset.split {shlex.quote(str(found.spec.file))} makes "
-            "other parts, which keep such images together."
+            f"val's figures will be too good; {splitting} makes other parts, which keep such images together."
         )
     copies = sum(len(group) - 1 for group in train.checks.copies()) if train.checks else 0
     near = len({pair.second for pair in train.near_copies}) - copies

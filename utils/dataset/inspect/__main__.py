@@ -18,14 +18,15 @@ from utils.dataset.inspect import InspectionSettings, inspect_dataset
 from utils.reporting.dataset_page import write_inspection
 from utils.reporting.run_directory import new_run_directory
 from utils.runtime.console_log import run_verb
-from utils.user_error import UsageError
+from utils.user_error import UsageError, typed
 
 
 def main() -> None:
     assert __doc__ is not None
+    script = "python -m utils.dataset.inspect"
     parser = argparse.ArgumentParser(
-        prog="python -m utils.dataset.inspect",
-        description=__doc__,
+        prog=typed(script),
+        description=__doc__.replace(script, typed(script)),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--data", required=True, help="dataset YAML")

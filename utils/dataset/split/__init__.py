@@ -25,7 +25,7 @@ from utils.dataset.label_index import LabelIndex
 from utils.dataset.split.assignment import SIZES, assign_groups, object_cells
 from utils.dataset.split.groups import FRAME_BITS, SECONDS, Grouping, GroupingRules, find_groups
 from utils.runtime.console_log import counted
-from utils.user_error import UsageError, UserError
+from utils.user_error import UsageError, UserError, typed
 
 LOGGER = logging.getLogger(__name__)
 NAME_FILES = ("classes.txt", "obj.names", "_darknet.labels")  # as annotation tools leave them
@@ -67,7 +67,9 @@ class SplitConfig:
 
     def __post_init__(self) -> None:
         if not self.source:
-            raise UsageError("python -m utils.dataset.split: name the folder of images and labels, or a dataset YAML")
+            raise UsageError(
+                f"{typed('python -m utils.dataset.split')}: name the folder of images and labels, or a dataset YAML"
+            )
         self.rules()
         self.fractions()
 

@@ -22,6 +22,7 @@ from utils.dataset.split.files import new_folder, write_split
 from utils.reporting.run_directory import write_problems
 from utils.reporting.split_page import console_lines, write_split_page
 from utils.runtime.console_log import run_verb
+from utils.user_error import typed
 
 
 def main() -> None:
@@ -39,7 +40,7 @@ def main() -> None:
         print(line)
     print(f"page: {page}")
     print(f"dataset YAML: {yaml}")
-    print(f"next: python train.py --weights yolov5n.pt --data {shlex.quote(str(yaml))}")
+    print(f"next: {typed('python train.py')} --weights yolov5n.pt --data {shlex.quote(str(yaml))}")
 
 
 if __name__ == "__main__":

@@ -20,7 +20,7 @@ from utils.dataset.split import Split
 from utils.dataset.split.groups import Join
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import with_progress
-from utils.user_error import UsageError, UserError
+from utils.user_error import UsageError, UserError, typed
 
 YAML, GROUPS = "data.yaml", "groups.csv"
 
@@ -62,7 +62,7 @@ def write_split(folder: Path, split: Split, *, copies: bool, progress: bool = Tr
     places = _copy(folder, split, progress=progress) if copies else _list(folder, split)
     names = (f"  {number}: {json.dumps(name, ensure_ascii=False)}" for number, name in enumerate(split.names))
     # Without `path:` the parts are relative to the YAML.
-    lines = [f"# {split.source} split by python -m utils.dataset.split", *places, "names:", *names]
+    lines = [f"# {split.source} split by {typed('python -m utils.dataset.split')}", *places, "names:", *names]
     write_text(folder / YAML, "".join(f"{' '.join(line.splitlines())}\n" for line in lines))
     return folder / YAML
 
