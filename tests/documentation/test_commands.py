@@ -24,6 +24,7 @@ OTHER_PROGRAMS = (
     "cd",
     "find",
     "ffmpeg",
+    "docker",
     "trtexec",
 )  # of other projects; there is nothing of ours to hold them to
 
