@@ -12,34 +12,32 @@ import argparse
 import sys
 from dataclasses import replace
 
-from models.summary import layer_milliseconds, summarize
-from models.yolo import DetectionModel, load_architecture
 from utils.config.shared_flags import IMGSZ_ALIASES
-from utils.user_error import UsageError, UserError
+from utils.runtime.console_log import run_verb
+from utils.user_error import UsageError
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m models", description="Layers, parameters and GFLOPs of a model.")
     parser.add_argument("--cfg", default="yolov5n-spd.yaml", help="architecture file, or its name in models/")
     parser.add_argument("--imgsz", *IMGSZ_ALIASES, type=int, nargs="+", default=[640], help="pixels: side, or h w")
     parser.add_argument("--profile", action="store_true", help="time every layer on the CPU, batch 1")
     flags = parser.parse_args()
-    try:
-        model = DetectionModel(load_architecture(flags.cfg))
-        height, width = flags.imgsz[0], flags.imgsz[-1]
-        if len(flags.imgsz) > 2 or any(side < 1 or side % model.stride for side in (height, width)):
-            raise UsageError(
-                f"--imgsz {' '.join(map(str, flags.imgsz))}: one or two multiples of {model.stride} are needed"
-            )
-        summary = summarize(model, height, width)
-        if flags.profile:
-            summary = replace(summary, milliseconds=layer_milliseconds(model, height, width))
-        print("\n".join(summary.lines()))
-    except UserError as error:
-        print(error, file=sys.stderr)
-        return error.exit_code
-    return 0
+    # After parsing, so that --help and a wrong flag answer at once.
+    from models.summary import layer_milliseconds, summarize
+    from models.yolo import DetectionModel, load_architecture
+
+    model = DetectionModel(load_architecture(flags.cfg))
+    height, width = flags.imgsz[0], flags.imgsz[-1]
+    if len(flags.imgsz) > 2 or any(side < 1 or side % model.stride for side in (height, width)):
+        raise UsageError(
+            f"--imgsz {' '.join(map(str, flags.imgsz))}: one or two multiples of {model.stride} are needed"
+        )
+    summary = summarize(model, height, width)
+    if flags.profile:
+        summary = replace(summary, milliseconds=layer_milliseconds(model, height, width))
+    print("\n".join(summary.lines()))
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(run_verb(main))

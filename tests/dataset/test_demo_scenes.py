@@ -5,9 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from utils.dataset.demo_scenes import NAMES, SceneSize, draw_scene, write_demo_scenes
+from utils.dataset.demo_scenes.__main__ import main
 from utils.dataset.detection_dataset import open_dataset
+from utils.runtime.console_log import run_verb
 
 
 def test_a_scene_is_a_function_of_its_generator() -> None:
@@ -37,3 +40,28 @@ def test_the_written_data_set_is_sound_and_written_once(tmp_path: Path) -> None:
     (root / "images" / "train" / "0000.jpg").unlink()
     write_demo_scenes(root, SceneSize(train=1, val=1))
     assert not (root / "images" / "train" / "0000.jpg").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "code", "told"),
+    [
+        (
+            ("--val", "0"),
+            2,
+            "error: --train 240 --val 0 --seed 0: at least 1 image each and a seed of at least 0 are needed\n",
+        ),
+        (("--root", "file/scenes"), 1, "error: file/scenes.unfinished/images/train: Not a directory\n"),
+    ],
+)
+def test_a_mistake_is_one_line(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    flags: tuple[str, ...],
+    code: int,
+    told: str,
+) -> None:
+    (tmp_path / "file").touch()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["demo_scenes", *flags])
+    assert (run_verb(main), capsys.readouterr().err) == (code, told)

@@ -105,10 +105,11 @@ def test_what_was_written_is_not_written_over(scenes: Path, tmp_path: Path) -> N
 def test_without_an_output_runs_are_numbered(tmp_path: Path) -> None:
     yaml = write_small_dataset(tmp_path / "set")
     moved = yaml.rename(tmp_path / "my.yaml")
-    moved.write_text(f"{moved.read_text()}annotations: a.json\n")
+    moved.write_text(f"{moved.read_text()}annotations: a.json\ntile: 64\n")
     for name in ("my-split", "my-split2"):
         lines = finished(run(COMMAND, moved.name, "--shares", "3", "1", folder=tmp_path))
         assert f"WARNING: {moved}: annotations: belong to the parts as they were; the new YAML has none" in lines
+        assert f"WARNING: {moved}: tile: is not taken over; train with --tile 64" in lines
         assert lines[-2] == f"dataset YAML: {tmp_path / name / 'data.yaml'}"
     first, second = (read_dataset_yaml(tmp_path / name / "data.yaml") for name in ("my-split", "my-split2"))
     assert (first.names, first.test) == (("red", "green", "blue"), ())

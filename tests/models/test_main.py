@@ -17,11 +17,12 @@ from models.architecture import Architecture
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
 from tests.shared_data import REPOSITORY
+from utils.runtime.console_log import run_verb
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *flags: str) -> int:
     monkeypatch.setattr(sys, "argv", ["models", *flags])
-    return main()
+    return run_verb(main)
 
 
 def test_figures_of_yolov5n() -> None:
@@ -103,4 +104,9 @@ def test_mistakes_exit_with_one_line(
 ) -> None:
     assert run(monkeypatch, *flags) == code
     error = capsys.readouterr().err
-    assert told in error and error.count("\n") == 1
+    assert error.startswith("error: ") and told in error and error.count("\n") == 1
+
+
+def test_torch_is_loaded_after_its_threads_are_told_how_to_wait() -> None:
+    code = "import sys, models.__main__; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY).returncode == 0

@@ -208,6 +208,8 @@ def _labels(source: Path, given: tuple[str, ...], cache: Path, title: str) -> tu
         names, names_from = (given, "--names") if given else (spec.names, source.name)
         if spec.annotations:
             LOGGER.warning("%s: annotations: belong to the parts as they were; the new YAML has none", source)
+        if spec.tile is not None:
+            LOGGER.warning("%s: tile: is not taken over; train with --tile %d", source, spec.tile)
     placeholders = tuple(map(str, range(MOST_CLASSES)))
     names = names or _voc_names(list_images(sources, base))
     index = read_label_index(sources, names or placeholders, title=title, cache_folder=cache, root=base)
