@@ -68,6 +68,10 @@ def test_every_page_can_be_reached_from_the_readme() -> None:
     assert [page.name for page in pages() if page not in reached_from(REPOSITORY / "README.md")] == []
 
 
+def test_every_page_leads_on() -> None:
+    assert [page.name for page in pages() if len(reached_from(page)) < 3] == []
+
+
 @pytest.mark.parametrize("page", pages(), ids=lambda page: page.name)
 def test_another_page_is_named_by_a_link(page: Path) -> None:
     """A name in backticks cannot be followed; a page may name itself so."""
