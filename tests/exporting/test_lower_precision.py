@@ -88,7 +88,7 @@ def test_int8_is_calibrated_and_judged_by_ap(tmp_path: Path, form: str) -> None:
         graph = onnx.load(file.path).graph
         kinds = Counter(node.op_type for node in graph.node)
         assert kinds["QuantizeLinear"] >= kinds["Conv"] - 2 > 0, "all convolutions but the head's two"
-        assert {"names", "stride"} <= {entry.key for entry in onnx.load(file.path).metadata_props}
+        assert {"names", "stride", "imgsz", "pad_value"} <= {entry.key for entry in onnx.load(file.path).metadata_props}
 
 
 @pytest.mark.slow

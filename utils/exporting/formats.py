@@ -19,7 +19,7 @@ import yaml
 
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
-from utils.exporting.graph_output import INPUT_NAME, ExportableModel, GraphOutput
+from utils.exporting.graph_output import INPUT_NAME, ExportableModel, GraphOutput, file_metadata
 from utils.exporting.onnx import halve_onnx, write_onnx
 from utils.exporting.quantization import quantize_onnx, quantize_openvino
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
@@ -34,7 +34,7 @@ OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")  # the last is of OpenVIN
 
 
 def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
-    """Write ``model`` (in evaluation mode) to ``path``; ``config.txt`` inside carries shape, stride and names."""
+    """Write ``model`` (in evaluation mode) to ``path``; ``config.txt`` inside carries the shape and the metadata."""
     device = next(model.parameters()).device
     example = torch.zeros(settings.input_shape, device=device)
     with torch.no_grad(), warnings.catch_warnings():
@@ -44,9 +44,8 @@ def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettin
         traced = torch.jit.trace(GraphOutput(model), example, check_trace=False)  # type: ignore[no-untyped-call]
         metadata = {
             "shape": list(settings.input_shape),
-            "stride": model.stride,
-            "names": dict(enumerate(model.names)),
             "dynamic": settings.dynamic,
+            **file_metadata(model, settings),
         }
         archive = io.BytesIO()  # on a full disk torch's own writer would end the program
         torch.jit.save(traced, archive, _extra_files={TORCHSCRIPT_METADATA: json.dumps(metadata)})
@@ -72,7 +71,7 @@ def write_openvino(model: ExportableModel, path: Path, settings: ExportSettings)
     write_onnx(model, intermediate, replace(settings, suppression=None))
     openvino.save_model(openvino.convert_model(intermediate), path / f"{stem}.xml", compress_to_fp16=False)
     intermediate.unlink()
-    metadata = {"stride": model.stride, "names": dict(enumerate(model.names))}
+    metadata = file_metadata(model, settings)
     (path / f"{stem}.yaml").write_text(yaml.safe_dump(metadata, sort_keys=False, allow_unicode=True), encoding="utf-8")
 
 

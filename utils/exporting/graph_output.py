@@ -7,6 +7,8 @@ from torch import nn
 
 from models.classifier import Classifier
 from models.yolo import DetectionModel
+from utils.exporting.export_settings import ExportSettings
+from utils.geometry.letterbox import PAD_VALUE
 
 ExportableModel = DetectionModel | Classifier
 INPUT_NAME = "images"
@@ -29,3 +31,16 @@ class GraphOutput(nn.Module):
             logits: torch.Tensor = self.model(images)
             return logits
         return self.model.head.rows(self.model(images))
+
+
+def file_metadata(model: ExportableModel, settings: ExportSettings) -> dict[str, object]:
+    """What a file says of itself, as plain values: all that a program needs to fit images and to name what it finds.
+
+    ``stride`` (pixels) and ``names`` (by class id) are YOLOv5's; ``imgsz`` is the height and width of the export,
+    which a file of free size could not tell otherwise, and ``pad_value`` a detector's letterbox grey, 0-255.
+    """
+    metadata: dict[str, object] = {"stride": model.stride, "names": dict(enumerate(model.names))}
+    metadata["imgsz"] = list(settings.frame)
+    if not isinstance(model, Classifier):
+        metadata["pad_value"] = PAD_VALUE
+    return metadata

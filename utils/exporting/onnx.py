@@ -13,7 +13,7 @@ import torch
 
 from utils.exporting.decoding_nodes import decoding_of_onnx
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
-from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, ExportableModel, GraphOutput
+from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, ExportableModel, GraphOutput, file_metadata
 from utils.user_error import UsageError
 
 LOGGER = logging.getLogger(__name__)
@@ -39,7 +39,7 @@ def write_onnx(model: ExportableModel, path: Path, settings: ExportSettings) -> 
         import onnxslim
 
         graph = onnxslim.slim(graph)
-    onnx.helper.set_model_props(graph, {"stride": str(model.stride), "names": str(dict(enumerate(model.names)))})
+    onnx.helper.set_model_props(graph, {key: str(value) for key, value in file_metadata(model, settings).items()})
     onnx.checker.check_model(graph)
     onnx.save(graph, path)
 
