@@ -83,6 +83,7 @@ def expected_in(image: Path, model: Path) -> Detections:
         ("detect_onnxruntime.py", "best.onnx"),
         ("detect_onnxruntime.py", "free.onnx"),
         ("detect_onnxruntime.py", "best_nms.onnx"),
+        ("detect_opencv.py", "best.onnx"),
     ],
 )
 def test_the_boxes_are_those_of_detect(program: str, model: str, image: str, files: Path) -> None:
@@ -102,6 +103,8 @@ def test_the_boxes_are_those_of_detect(program: str, model: str, image: str, fil
     ("program", "model", "message"),
     [
         ("detect_onnxruntime.py", "older.onnx", "its metadata lack imgsz, pad_value; export it again"),
+        ("detect_opencv.py", "best_nms.onnx", "has suppression inside; OpenCV needs an export without --nms"),
+        ("detect_opencv.py", "free.onnx", "takes other than one image of fixed size; export it without --dynamic"),
     ],
 )
 def test_what_a_program_cannot_take_is_one_line(program: str, model: str, message: str, files: Path) -> None:
