@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import cv2
@@ -19,6 +20,7 @@ from tests.exporting.small_model import NAMES, small_model
 from tests.shared_data import REPOSITORY
 from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
+from utils.exporting.formats import write_openvino
 from utils.exporting.onnx import embed_suppression, write_onnx
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
@@ -30,6 +32,7 @@ CPU = torch.device("cpu")
 FRAME = FrameSize(96, 128)
 CONFIDENCE, IOU = 0.8, 0.45
 EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 OURS = {"models", "utils", "classify", "benchmarks", "tests", "train", "val", "detect", "export", "hubconf"}
 
 
@@ -57,6 +60,9 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     older = onnx.load(folder / "best.onnx")
     onnx.helper.set_model_props(older, {"stride": "8", "names": str(dict(enumerate(NAMES)))})
     onnx.save(older, folder / "older.onnx")
+    if find_spec("openvino") is not None:
+        write_openvino(model, folder / "best_openvino_model", fixed)
+        write_openvino(model, folder / "free_openvino_model", ExportSettings(FRAME, dynamic=True))
     images = REPOSITORY / "data" / "images"
     (folder / "wide.jpg").write_bytes((images / "harbour.jpg").read_bytes())
     cv2.imwrite(str(folder / "tall.png"), read_image(images / "villages.jpg")[:, 300:817, ::-1])
@@ -84,6 +90,8 @@ def expected_in(image: Path, model: Path) -> Detections:
         ("detect_onnxruntime.py", "free.onnx"),
         ("detect_onnxruntime.py", "best_nms.onnx"),
         ("detect_opencv.py", "best.onnx"),
+        pytest.param("detect_openvino.py", "best_openvino_model", marks=needs_openvino),
+        pytest.param("detect_openvino.py", "free_openvino_model", marks=needs_openvino),
     ],
 )
 def test_the_boxes_are_those_of_detect(program: str, model: str, image: str, files: Path) -> None:
