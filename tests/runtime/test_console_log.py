@@ -244,6 +244,7 @@ def test_a_download_is_told_in_megabytes_and_goes_on_from_what_is_there() -> Non
         (1, "row", "1 row"),
         (0, "row", "0 rows"),
         (2, "batch", "2 batches"),
+        (2, "epoch", "2 epochs"),
         (1, "class", "1 class"),
         (3, "class", "3 classes"),
     ],

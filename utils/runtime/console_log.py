@@ -180,5 +180,5 @@ def progress_line(done: int, total: int | None, unit: str, seconds: float, befor
 
 
 def counted(number: int, noun: str) -> str:
-    """``1 row``, ``2 rows``; ``2 batches``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith(('s', 'ch')) else 's'}"
+    """``1 row``, ``2 rows``; ``2 batches``, ``2 epochs``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith(('s', 'tch')) else 's'}"
