@@ -11,8 +11,9 @@ import pytest
 import yaml
 
 from utils.config.hyperparameters import Hyperparameters
+from utils.config.train_flags import TrainConfig
 from utils.reporting.epoch_log import EpochRecord
-from utils.verbs.search import SEARCH_SPACE, FitnessReport, write_results
+from utils.verbs.search import SEARCH_SPACE, FitnessReport, new_study, search_space, write_results
 
 pytestmark = pytest.mark.slow
 
@@ -41,6 +42,22 @@ def test_results_of_a_study(tmp_path: Path) -> None:
     Hyperparameters(**best)
     image = cv2.imread(str(tmp_path / "evolve.png"))
     assert image is not None and image.shape[1] > 1000  # history and importance side by side
+
+
+@pytest.mark.parametrize(
+    ("cfg", "searched", "left"),
+    [
+        ("yolov5n-u.yaml", {"free_box": 7.5, "free_cls": 0.5, "free_dfl": 1.5}, {"box", "obj", "cls_pw", "anchor_t"}),
+        ("yolov5n.yaml", {"box": 0.05, "obj": 1.0, "anchor_t": 4.0}, {"free_box", "free_cls", "free_dfl"}),
+    ],
+)
+def test_only_what_the_models_head_knows_is_searched(
+    cfg: str, searched: dict[str, float], left: set[str], tmp_path: Path
+) -> None:
+    _, study = new_study(TrainConfig(weights="", cfg=cfg, evolve=1, project=str(tmp_path)))
+    first = study.get_trials()[0].system_attrs["fixed_params"]
+    assert searched.items() <= first.items() and not left & first.keys()
+    assert first.keys() == search_space(study).keys()
 
 
 def test_a_run_behind_the_median_is_pruned() -> None:

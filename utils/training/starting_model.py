@@ -9,8 +9,9 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
+from models.architecture import Architecture
 from models.transfer import transfer_weights
-from models.weights import read_weights
+from models.weights import ModelWeights, read_weights
 from models.yolo import DetectionModel, find_architecture, read_architecture
 from utils.config.weights_by_name import find_weights
 from utils.dataset.anchor_fitting import FitSettings, anchor_fit, object_sizes, refit_anchors
@@ -32,18 +33,21 @@ class ModelSource:
         if not self.weights and not self.architecture:
             raise UsageError("--weights '' needs --cfg: there is no other way to know the architecture")
 
+    def read(self) -> tuple[Architecture, ModelWeights | None]:
+        """The architecture, of the weights unless one is named, and the weights if there are any."""
+        weights = read_weights(find_weights(self.weights)) if self.weights else None
+        if self.architecture:
+            return read_architecture(find_architecture(self.architecture)), weights
+        assert weights is not None  # see above
+        return weights.architecture, weights
+
 
 def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_level: int | None = None) -> DetectionModel:
     """A model for classes ``names``, with the weights of the source as far as they fit; the log says how far.
 
     Anchors come from the weights unless an architecture is named.
     """
-    weights = read_weights(find_weights(source.weights)) if source.weights else None
-    if source.architecture:
-        architecture = read_architecture(find_architecture(source.architecture))
-    else:
-        assert weights is not None  # ModelSource has one of the two
-        architecture = weights.architecture
+    architecture, weights = source.read()
     if anchors_per_level and architecture.anchors == 0:
         LOGGER.warning("%s: its head has no anchors; the hyperparameter 'anchors' has no effect", architecture.origin)
     elif anchors_per_level:

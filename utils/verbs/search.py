@@ -35,6 +35,7 @@ from utils.runtime.console_log import counted
 from utils.runtime.stop_signals import Stopped
 from utils.training.checkpoint import config_from_plain, plain_config
 from utils.training.one_epoch import NonFiniteLoss
+from utils.training.starting_model import ModelSource
 from utils.user_error import UsageError, UserError, typed
 from utils.verbs.train import train_detector
 
@@ -70,6 +71,9 @@ SEARCH_SPACE: dict[str, tuple[float, float]] = {
     "mixup": (0.0, 1.0),
     "copy_paste": (0.0, 1.0),
 }
+# An anchor-free head has gains of its own in place of these; YOLOv5u has no limits for them.
+OF_ANCHORS = ("box", "cls", "cls_pw", "obj", "obj_pw", "anchor_t")
+OF_NO_ANCHORS = {"free_box": (2.0, 20.0), "free_cls": (0.1, 2.0), "free_dfl": (0.4, 6.0)}
 LOGARITHMIC = ("lr0",)
 
 
@@ -129,18 +133,27 @@ def new_study(config: TrainConfig) -> tuple[Path, optuna.Study]:
     """A study in a folder of its own; the given hyperparameters, then those of the population, are its first trials."""
     base = read_hyperparameters(find_hyperparameters(config.hyp))
     first = [base, *population(config.evolve_population)]
+    anchor_free = ModelSource(config.weights, config.cfg).read()[0].anchors == 0
     default_project = TrainConfig.__dataclass_fields__["project"].default
     project = "runs/evolve" if config.project == default_project else config.project
     folder = new_run_directory(project, config.name, exist_ok=False)
     study = optuna.create_study(storage=storage(folder / "study.db"), study_name="evolve", direction="maximize")
+    study.set_user_attr("anchor_free", anchor_free)
     for hyp in first:
         values = hyp.to_dict()
-        study.enqueue_trial({n: min(max(values[n], low), high) for n, (low, high) in SEARCH_SPACE.items()})
+        study.enqueue_trial({n: min(max(values[n], low), high) for n, (low, high) in search_space(study).items()})
     study.set_user_attr("hyp", base.to_dict())
     own = replace(config, evolve=None, evolve_population="", resume_evolve="", project=str(folder))
     study.set_user_attr("config", plain_config(own))  # the last, without which a study is not complete
     LOGGER.info("study in %s; to join it: %s --evolve N --resume-evolve %s", folder, typed("python train.py"), folder)
     return folder, study
+
+
+def search_space(study: optuna.Study) -> dict[str, tuple[float, float]]:
+    """The limits of each hyperparameter that has an effect on the study's model."""
+    if not study.user_attrs.get("anchor_free", False):
+        return SEARCH_SPACE
+    return {n: limits for n, limits in SEARCH_SPACE.items() if n not in OF_ANCHORS} | OF_NO_ANCHORS
 
 
 def population(folder: str) -> list[Hyperparameters]:
@@ -232,7 +245,8 @@ def run_trial(
     study: optuna.Study, trial: optuna.Trial, config: TrainConfig, base: Hyperparameters, folder: Path
 ) -> None:
     """Train once with the trial's hyperparameters and tell the study how it went; the weights are not kept."""
-    drawn = {n: trial.suggest_float(n, low, high, log=n in LOGARITHMIC) for n, (low, high) in SEARCH_SPACE.items()}
+    limits = search_space(study)
+    drawn = {n: trial.suggest_float(n, low, high, log=n in LOGARITHMIC) for n, (low, high) in limits.items()}
     name = f"trial{trial.number}"
     hyp_file = folder / f"{name}.hyp.yaml"
     write_text(hyp_file, yaml.safe_dump(replace(base, **drawn).to_dict(), sort_keys=False))
@@ -261,7 +275,7 @@ def run_trial(
 def write_results(study: optuna.Study, base: Hyperparameters, folder: Path) -> None:
     """``evolve.csv`` of all finished trials, the best hyperparameters, and the plots."""
     trials = study.get_trials(deepcopy=False, states=FINISHED)
-    write_text(folder / "evolve.csv", trials_csv(trials))
+    write_text(folder / "evolve.csv", trials_csv(trials, tuple(search_space(study))))
     complete = [trial for trial in trials if trial.state == TrialState.COMPLETE]
     if not complete:
         return
@@ -279,13 +293,13 @@ def write_results(study: optuna.Study, base: Hyperparameters, folder: Path) -> N
     plot_search(folder / "evolve.png", values, importance, measure)
 
 
-def trials_csv(trials: Sequence[FrozenTrial]) -> str:
-    """One row per trial: number, state, fitness, hyperparameters."""
+def trials_csv(trials: Sequence[FrozenTrial], names: Sequence[str]) -> str:
+    """One row per trial: number, state, fitness, the hyperparameters ``names``."""
     text = io.StringIO()
     writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(["trial", "state", "fitness", *SEARCH_SPACE])
+    writer.writerow(["trial", "state", "fitness", *names])
     for trial in trials:
         value = "" if trial.value is None else f"{trial.value:.6f}"
-        params = [f"{trial.params[name]:.6g}" for name in SEARCH_SPACE]
+        params = [f"{trial.params[name]:.6g}" for name in names]
         writer.writerow([trial.number, trial.state.name.lower(), value, *params])
     return text.getvalue()
