@@ -152,6 +152,12 @@ def test_images_without_objects_teach_that_nothing_is_there() -> None:
     assert level.grad is not None and bool((level.grad[..., 64:] > 0).all())
 
 
+def test_a_single_class_is_learned_whatever_the_labels_numbers_are() -> None:
+    loss, maps = AnchorFreeLoss(AnchorFreeDetect(1, (8,), (8,)), GAINS), HeadMaps((torch.zeros(1, 1, 8, 8, 65),))
+    boxes = ([10, 12, 38, 30], [44, 40, 49, 46])
+    assert loss(maps, batch(*boxes, classes=[3, 1])) == loss(maps, batch(*boxes, classes=[0, 0]))
+
+
 def test_a_head_learns_an_object() -> None:
     torch.manual_seed(0)
     objects = batch_of([np.array([[10, 12, 38, 30], [44, 40, 49, 46]])], [[0, 1]], height=64, width=64)

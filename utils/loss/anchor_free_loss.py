@@ -6,7 +6,7 @@ distributions. Gains and norms are YOLOv5u's.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import torch
@@ -57,6 +57,8 @@ class AnchorFreeLoss:
 
     def __call__(self, maps: HeadMaps, batch: Batch, ranks: ProcessRanks = ALONE) -> AnchorFreeLossParts:
         """Sums over cells, divided by the sum of the goals, of all processes together."""
+        if self.head.class_count == 1:  # whatever the labels' numbers are: with --single-cls they stay the data set's
+            batch = replace(batch, classes=torch.zeros_like(batch.classes))
         grid = Grid.of([(int(logits.shape[2]), int(logits.shape[3])) for logits in maps.levels], self.head.strides)
         logits = torch.cat([each.flatten(1, 3) for each in maps.levels], dim=1).float()  # (B, K, 4 BINS + C)
         class_logits = logits[..., 4 * self.head.BINS :]
