@@ -379,6 +379,8 @@ def _is_identity(channels: ChannelMap) -> bool:
 
 def _settle_anchors(model: DetectionModel, weights: ModelWeights) -> tuple[bool, list[str]]:
     """Whether the model ends with the file's anchors, and what to say about them."""
+    if not (model.anchors.numel() and weights.anchors.numel()):  # equal where neither has any
+        return model.anchors.shape == weights.anchors.shape, []
     if model.strides != weights.strides and isinstance(model.architecture.anchors, int):
         return False, [_anchors_by_level(model, weights)]
     if model.anchors.shape != weights.anchors.shape:

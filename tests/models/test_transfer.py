@@ -192,6 +192,16 @@ def test_other_classes_leave_the_levels_fresh() -> None:
     assert report.left[-6:] == tuple(fresh) and "classes 3 -> 2: the head starts fresh" in report.lines()[1]
 
 
+@pytest.mark.parametrize(("name", "said"), [("yolov5n", "a head of another kind starts fresh"), ("yolov5n-u", "")])
+def test_a_head_without_anchors_may_have_other_levels(name: str, said: str) -> None:
+    plain = load_architecture("yolov5n-p234").as_dict()
+    plain["head"][-1] = [plain["head"][-1][0], 1, "AnchorFreeDetect", ["nc"]]
+    model = DetectionModel(Architecture.from_dict(plain | {"anchors": 0}), names=NAMES)
+    report = transfer_weights(model, weights_of(trained(name)))
+    assert report.notes == ((said,) if said else ()) and report.levels == (() if said else (8, 16))
+    assert any(each.startswith("model.25.cv2.1.") for each in report.taken) is not bool(said)
+
+
 def test_roles_follow_the_graph() -> None:
     with torch.device("meta"):
         roles = layers_by_role(DetectionModel(load_architecture("yolov5n-p234")))
