@@ -14,6 +14,7 @@ from models.head import AnchorFreeDetect
 from tests.batches import batch_of
 from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.records import Batch, HeadMaps
+from utils.loss import task_alignment
 from utils.loss.anchor_free_loss import AnchorFreeGains, AnchorFreeLoss, distribution_focal_loss
 from utils.loss.task_alignment import (
     ALPHA,
@@ -45,6 +46,14 @@ def test_an_object_may_be_learned_at_the_centres_inside_it() -> None:
 def test_a_tiny_object_counts_as_two_cells_wide() -> None:
     # 2 x 2 pixels around (16, 16), the corner of four cells, holds no centre; 16 x 16 around it holds four.
     assert candidate_cells(batch([15, 15, 17, 17]), GRID).cell.tolist() == [9, 10, 17, 18]
+
+
+def test_a_large_batch_has_the_same_candidates_part_by_part(monkeypatch: pytest.MonkeyPatch) -> None:
+    objects = batch(*([float(x), 2.0 * x, x + 9.0, 2.0 * x + 5] for x in range(9)))
+    whole = candidate_cells(objects, GRID)
+    monkeypatch.setattr(task_alignment, "PAIRS_AT_ONCE", 4 * len(GRID.centres))
+    for one, other in zip(whole[1:], candidate_cells(objects, GRID)[1:], strict=True):
+        assert isinstance(one, torch.Tensor) and torch.equal(one, other) and len(one) > 9
 
 
 @settings(max_examples=50, deadline=None)
@@ -154,7 +163,7 @@ def test_images_without_objects_teach_that_nothing_is_there() -> None:
 
 def test_a_single_class_is_learned_whatever_the_labels_numbers_are() -> None:
     loss, maps = AnchorFreeLoss(AnchorFreeDetect(1, (8,), (8,)), GAINS), HeadMaps((torch.zeros(1, 1, 8, 8, 65),))
-    boxes = ([10, 12, 38, 30], [44, 40, 49, 46])
+    boxes = ([10.0, 12, 38, 30], [44.0, 40, 49, 46])
     assert loss(maps, batch(*boxes, classes=[3, 1])) == loss(maps, batch(*boxes, classes=[0, 0]))
 
 

@@ -19,6 +19,7 @@ from utils.runtime.device import sent
 ALPHA, BETA = 0.5, 6.0  # exponents of score and overlap in the alignment, YOLOv5u's
 CELLS_PER_OBJECT = 10
 LEAST = 1e-30  # what an alignment is divided by
+PAIRS_AT_ONCE = 1_000_000  # of objects and cells that are measured: all of a large batch would take GiB
 
 
 class Candidates(NamedTuple):
@@ -75,9 +76,13 @@ def candidate_cells(batch: Batch, grid: Grid) -> Candidates:
         grid: finest level first.
     """
     middle, half = (batch.boxes[:, :2] + batch.boxes[:, 2:]) / 2, (batch.boxes[:, 2:] - batch.boxes[:, :2]) / 2
-    distance = (grid.centres[None] - middle[:, None]).abs_()  # (M, K, 2)
-    inside = (distance < half.clamp(min=float(grid.strides[0]))[:, None]).all(dim=2)
-    objects, cell = inside.nonzero(as_tuple=True)
+    half, at_once = half.clamp(min=float(grid.strides[0])), max(PAIRS_AT_ONCE // len(grid.centres), 1)
+    parts = []
+    for start in range(0, len(middle), at_once):
+        rows = slice(start, start + at_once)
+        across, down = ((grid.centres[:, i] - middle[rows, i, None]).abs_() < half[rows, i, None] for i in (0, 1))
+        parts.append((across & down).nonzero() + torch.tensor([start, 0]))
+    objects, cell = (torch.cat(parts) if parts else torch.zeros(0, 2, dtype=torch.int64)).unbind(dim=1)
     return Candidates(
         object_count=len(batch.boxes),
         objects=objects,
