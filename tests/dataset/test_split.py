@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 from pathlib import Path
 
 import cv2
@@ -203,7 +204,7 @@ def test_what_its_owner_is_told(scenes: Path) -> None:
         (
             ("pictures", "--groups", r"(\.)"),
             1,
-            "20 images in 1 group (joined by: your pattern 19), too few for 3 parts",
+            "20 images in 1 group (joined by: your pattern 19), too few for 3 parts; another --groups joins fewer",
         ),
         (("pictures", "--folders", "--output", "pictures/split"), 2, "copies of its images go elsewhere"),
         (("unlabelled",), 1, "unlabelled: none of 1 image has a label file (for "),
@@ -220,6 +221,21 @@ def test_a_mistake_is_one_line(scenes: Path, words: tuple[str, ...], code: int, 
     assert outcome.code == code, outcome.errors
     assert len(outcome.error_lines) == 1 and line in outcome.error_lines[0], outcome.errors
     assert files_under(scenes.parent) == before and not list(scenes.parent.glob("*-split/*.tmp"))
+
+
+@pytest.mark.parametrize(
+    ("count", "error"),
+    [
+        (1, "1 image in 1 group, too few for 3 parts"),
+        (2, "2 images in 1 group (joined by: the same file 1), too few for 3 parts"),
+    ],
+)
+def test_no_limit_is_named_that_would_change_nothing(tmp_path: Path, count: int, error: str) -> None:
+    for number in range(count):
+        write_image(tmp_path / f"{number}.png", np.zeros((40, 40, 3), np.uint8))
+        write_labels(tmp_path / f"{number}.txt", "0 0.5 0.5 0.2 0.2")
+    with pytest.raises(UserError, match=f"{re.escape(error)}$"):
+        split_of(tmp_path)
 
 
 @pytest.mark.skipif(os.name != "posix", reason="names of other bytes")

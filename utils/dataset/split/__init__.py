@@ -23,7 +23,7 @@ from utils.dataset.label_cache import read_label_index
 from utils.dataset.label_files import LabelProblem, VocFile, parse_voc
 from utils.dataset.label_index import LabelIndex
 from utils.dataset.split.assignment import SIZES, assign_groups, object_cells
-from utils.dataset.split.groups import FRAME_BITS, SECONDS, Grouping, GroupingRules, find_groups
+from utils.dataset.split.groups import FLAGS, FRAME_BITS, SECONDS, Grouping, GroupingRules, find_groups
 from utils.runtime.console_log import counted
 from utils.user_error import UsageError, UserError, typed
 
@@ -277,12 +277,12 @@ def _check_enough(source: Path, grouping: Grouping, shares: Sequence[float]) -> 
     if grouping.count >= wanted:
         return
     rules = Counter(join.rule for join in grouping.joins)
-    why = ", ".join(f"{rule} {count}" for rule, count in rules.most_common())
+    joined = ", ".join(f"{rule} {count}" for rule, count in rules.most_common())
+    why = f" (joined by: {joined})" if joined else ""
+    flags = " or ".join(FLAGS[rule] for rule in rules if rule in FLAGS)
+    hint = f"; another {flags} joins fewer of them" if flags else ""
     images = counted(int((grouping.group_of >= 0).sum()), "image")
-    raise UserError(
-        f"{source}: {images} in {counted(grouping.count, 'group')} (joined by: {why or 'nothing'}), too few for "
-        f"{wanted} parts; lower the limits that join them (--seconds, --frame-bits, --bits, --groups)"
-    )
+    raise UserError(f"{source}: {images} in {counted(grouping.count, 'group')}{why}, too few for {wanted} parts{hint}")
 
 
 def _of_groups(split: Split) -> list[str]:

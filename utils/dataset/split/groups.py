@@ -33,6 +33,7 @@ RULES = {
     TOGETHER: "one folder and camera, within --seconds of the one before",
     IN_A_ROW: "neighbours by number in the file name, no more than --frame-bits apart",
 }
+FLAGS = {SAME_PATTERN: "--groups", LOOK_ALIKE: "--bits", TOGETHER: "--seconds", IN_A_ROW: "--frame-bits"}
 FRAME_BITS = HASH_SIDE**2 // 4  # neighbours by number in COCO128, which are no frames, are 93 bits apart or more
 SECONDS = 30.0
 # Folders of an earlier split, which may have torn a film apart.
