@@ -198,6 +198,17 @@ def test_a_large_confusion_matrix_has_names_without_shares(drawn: Drawn, count: 
     assert shown == names[:named] and len(panel.texts) == shares
 
 
+def test_long_names_beside_a_large_confusion_matrix_are_whole(drawn: Drawn) -> None:
+    plot_confusion_matrix(
+        Path("c.png"), np.eye(41), [f"object--vehicle--of-more-than-four-wheels-{k}" for k in range(41)]
+    )
+    figure = drawn["c.png"]
+    figure.draw_without_rendering()
+    panel = figure.axes[0]
+    assert min(label.get_window_extent().x0 for label in panel.get_yticklabels()) >= 0
+    assert min(label.get_window_extent().y0 for label in panel.get_xticklabels()) >= 0
+
+
 def test_label_sizes(drawn: Drawn) -> None:
     # Sides (roots of the area) of 16, 64 and 128: a third each of COCO's small, medium and large.
     sizes = np.array([[8.0, 32.0], [64.0, 64.0], [256.0, 64.0]])

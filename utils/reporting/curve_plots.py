@@ -109,7 +109,8 @@ def plot_confusion_matrix(path: Path, counts: np.ndarray, names: Sequence[str]) 
     named = len(labels) <= NAMED_CLASSES
     side = max(6.0, 0.45 * len(labels)) if readable else max(18.0, 0.2 * len(labels)) if named else 12.0
     figure = _figure(width=side + 1.5, height=side, layout="constrained" if readable else None)
-    start = 0.09 if named else 0.05  # room for names, left and below
+    longest = max(map(len, labels)) if named else 0
+    start = min(max(0.09 if named else 0.05, (0.3 + 0.06 * longest) / side), 0.4)  # room for names, left and below
     panel = figure.subplots(gridspec_kw={} if readable else _margins(start + 0.01, 0.97, start, 0.96))
     image = panel.imshow(parts, cmap="Blues", vmin=0, vmax=1)
     figure.colorbar(image, ax=panel, fraction=0.046)
