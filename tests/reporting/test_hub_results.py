@@ -91,6 +91,12 @@ def test_crops(results: HubResults, tmp_path: Path) -> None:
     assert len(results.crop(save=False, save_dir=tmp_path / "other")) == 3 and not (tmp_path / "other").exists()
 
 
+def test_wrong_tags_leave_no_folder(results: HubResults, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="tags='some'"):
+        results.save(save_dir=tmp_path / "exp", tags="some")
+    assert not (tmp_path / "exp").exists()
+
+
 def test_tags_of_rendered_images(results: HubResults) -> None:
     auto, every, none = (results.render(tags=tags)[0] for tags in ("auto", "all", "none"))
     assert (auto != none).any() and (every != none).any() and (auto != every).any()

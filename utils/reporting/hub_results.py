@@ -162,8 +162,9 @@ class HubResults:
 
         The folder is returned.
         """
+        drawn = self.render(labels, tags)
         folder = _new_folder(save_dir, exist_ok)
-        for image, name in zip(self.render(labels, tags), self._file_names(), strict=True):
+        for image, name in zip(drawn, self._file_names(), strict=True):
             write_image(folder / name, image)
         return folder
 
