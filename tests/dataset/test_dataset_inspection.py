@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 from pathlib import Path
 
@@ -49,6 +50,26 @@ def faulty_set(root: Path) -> DatasetSpec:
     return read_dataset_yaml(file)
 
 
+def test_an_annotation_that_is_left_out_is_no_file(tmp_path: Path) -> None:
+    for part in ("train", "val"):
+        write_image(tmp_path / "images" / part / f"{part}.png", np.zeros((96, 160, 3), np.uint8))
+    content = {
+        "images": [{"id": 1, "file_name": "train.png", "width": 160, "height": 96}],
+        "categories": [{"id": 1, "name": "person"}, {"id": 2, "name": "kite"}],
+        "annotations": [
+            {"id": kind, "image_id": 1, "category_id": kind, "bbox": [9, 9, 30, 20], "area": 600, "iscrowd": 0}
+            for kind in (1, 2)
+        ],
+    }
+    (tmp_path / "a.json").write_text(json.dumps(content))
+    file = tmp_path / "set.yaml"
+    file.write_text("train: images/train\nval: images/val\nannotations: {train: a.json}\nnames: [person]\n")
+    found = inspected(read_dataset_yaml(file))
+    train = found.parts["train"]
+    assert (len(train.index.rows), train.broken_files, train.bad_rows) == (1, 0, 1)
+    assert "train: 1 label will be left out." in found.advice
+
+
 def test_planted_faults_are_found(tmp_path: Path) -> None:
     found = inspected(faulty_set(tmp_path))
     train = found.parts["train"]
@@ -64,7 +85,7 @@ def test_planted_faults_are_found(tmp_path: Path) -> None:
     text = "\n".join(found.advice)
     for sentence in (
         "train: 1 file cannot be read and will be left out.",
-        "train: 2 label rows will be left out, 1 of them for reaching out of the image.",
+        "train: 2 labels will be left out, 1 of them for reaching out of the image.",
         "1 label file without an image, such as lost.txt",
         "train: 2 images (22%) without a label file count as background",
         "1 of 2 val images (50.0%) look the same as a train image",

@@ -78,7 +78,7 @@ def test_the_tables_of_the_page(folder: Path) -> None:
         "objects": ("13", "2"),
         "images without an object": ("2", "0"),
         "files that cannot be read": ("1", "0"),
-        "label rows left out": ("2", "0"),
+        "labels left out": ("2", "0"),
         "label files without an image": ("1", "0"),
         "images that look the same as another": ("0", "0"),
     } == {name: (train, val) for name, train, val in there[1:]}

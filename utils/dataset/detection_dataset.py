@@ -63,7 +63,7 @@ class DetectionDataset:
     def why_empty(self) -> str:
         """Where the objects have gone of a split that has none, for its owner."""
         index = self.index
-        of_rows = [problem for problem in index.problems if problem.line or problem.text.startswith("annotations[")]
+        of_rows = [problem for problem in index.problems if not problem.whole_file]
         of_files = [problem for problem in index.problems if problem not in of_rows]
         regions = 0 if self.coco_truth is None else int(self.coco_truth.crowd.sum())
         example = "" if self.annotations else f" (for {index.paths[0]} there is no {label_path(index.paths[0])})"

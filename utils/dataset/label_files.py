@@ -31,6 +31,11 @@ class LabelProblem(NamedTuple):
     line: int  # from 1; 0 for the file as a whole
     text: str
 
+    @property
+    def whole_file(self) -> bool:
+        """Whether the file was not used, and not merely a row of it or an annotation in it."""
+        return not self.line and not self.text.startswith("annotations[")
+
     def __str__(self) -> str:
         return f"{self.file}:{self.line}: {self.text}" if self.line else f"{self.file}: {self.text}"
 

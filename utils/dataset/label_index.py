@@ -94,7 +94,7 @@ class LabelIndex:
         """One line for the log."""
         parts = [counted(len(self), "image"), counted(len(self.rows), "object"), f"{self.unlabelled} without labels"]
         kinds = Counter(
-            "bad label row" if problem.line else "annotation" if problem.file.endswith(".json") else "unreadable file"
+            "bad label row" if problem.line else "unreadable file" if problem.whole_file else "annotation"
             for problem in self.problems
         )
         order = ("unreadable file", "annotation", "bad label row")

@@ -124,7 +124,7 @@ def _tables(found: Inspection) -> list[Table]:
         ("images without a label file", *(f"{part.index.unlabelled}" for part in found.parts.values())),
         ("images without an object", *(f"{(p.objects_per_image == 0).sum()}" for p in found.parts.values())),
         ("files that cannot be read", *(f"{part.broken_files}" for part in found.parts.values())),
-        ("label rows left out", *(f"{part.bad_rows}" for part in found.parts.values())),
+        ("labels left out", *(f"{part.bad_rows}" for part in found.parts.values())),
         ("of these out of the image", *(f"{part.out_of_range}" for part in found.parts.values())),
         ("label rows repeated", *(f"{part.index.duplicates}" for part in found.parts.values())),
         ("label files without an image", *(f"{len(part.orphans)}" for part in found.parts.values())),

@@ -59,11 +59,12 @@ class PartInspection:
 
     @property
     def broken_files(self) -> int:
-        return sum(problem.line == 0 for problem in self.problems)
+        return sum(problem.whole_file for problem in self.problems)
 
     @property
     def bad_rows(self) -> int:
-        return sum(problem.line > 0 for problem in self.problems)
+        """Rows of label files and objects of annotation files that are left out."""
+        return sum(not problem.whole_file for problem in self.problems)
 
     @property
     def out_of_range(self) -> int:
@@ -178,7 +179,7 @@ def _what_is_broken(found: Inspection) -> list[str]:
             said.append(f"{part.name}: {counted(part.broken_files, 'file')} cannot be read and will be left out.")
         if part.bad_rows:
             outside = f", {part.out_of_range} of them for reaching out of the image" if part.out_of_range else ""
-            said.append(f"{part.name}: {counted(part.bad_rows, 'label row')} will be left out{outside}.")
+            said.append(f"{part.name}: {counted(part.bad_rows, 'label')} will be left out{outside}.")
         if part.orphans:
             said.append(
                 f"{part.name}: {counted(len(part.orphans), 'label file')} without an image, such as "
