@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import csv
+import json
 import os
 import re
+import shlex
 from pathlib import Path
 
 import cv2
@@ -221,6 +223,29 @@ def test_a_mistake_is_one_line(scenes: Path, words: tuple[str, ...], code: int, 
     assert outcome.code == code, outcome.errors
     assert len(outcome.error_lines) == 1 and line in outcome.error_lines[0], outcome.errors
     assert files_under(scenes.parent) == before and not list(scenes.parent.glob("*-split/*.tmp"))
+
+
+@pytest.mark.parametrize("by_yaml", [False, True])
+def test_a_coco_file_is_converted_by_the_command_that_is_told(tmp_path: Path, by_yaml: bool) -> None:
+    for number in range(4):
+        image = draw_scene(np.random.default_rng(number), (96, 160))[0]
+        write_image(tmp_path / "p" / "my images" / "train" / f"{number}.png", image)
+    content = {
+        "images": [{"id": k, "file_name": f"{k}.png", "width": 160, "height": 96} for k in range(4)],
+        "categories": [{"id": 1, "name": "boat"}],
+        "annotations": [{"id": k, "image_id": k, "category_id": 1, "bbox": [9, 9, 30, 20]} for k in range(4)],
+    }
+    (tmp_path / "p" / "a.json").write_text(json.dumps(content))
+    source = tmp_path / "set.yaml" if by_yaml else tmp_path / "p"
+    if by_yaml:
+        parts = "train: p/my images\nval: p/my images\nannotations: {train: p/a.json, val: p/a.json}"
+        source.write_text(f"{parts}\nnames: [car, boat]\n")
+    with pytest.raises(UserError, match=r"`python -m .*` makes label files") as told:
+        split_of(source)
+    words = shlex.split(str(told.value).split("`")[1])[3:]
+    finished(run("utils.dataset.converters.__main__", *words, folder=tmp_path))
+    split = split_of(source, shares=(0.5, 0.5))
+    assert split.index.unlabelled == 0 and set(split.index.rows[:, 0]) == {float(by_yaml)}
 
 
 @pytest.mark.parametrize(

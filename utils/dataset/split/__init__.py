@@ -6,6 +6,7 @@ import logging
 import math
 import os
 import re
+import shlex
 import tempfile
 from collections import Counter
 from collections.abc import Sequence
@@ -215,12 +216,19 @@ def _labels(source: Path, given: tuple[str, ...], cache: Path, title: str) -> tu
     index = read_label_index(sources, names or placeholders, title=title, cache_folder=cache, root=base)
     if index.unlabelled == len(index):
         found = next(source.rglob("*.json"), None) if source.is_dir() else next(iter(spec.annotations.values()), None)
-        hint = f"; `python -m utils.dataset.converters coco {found}` makes label files" if found else ""
+        hint = f"; `{_conversion(found, index.paths, source)}` makes label files" if found else ""
         example = f"for {index.paths[0]} there is no {label_path(index.paths[0])}"
         raise UserError(f"{source}: none of {counted(len(index), 'image')} has a label file ({example}){hint}")
     if not names:
         names = placeholders[: int(index.rows[:, 0].max(initial=0)) + 1]
     return index, names, names_from
+
+
+def _conversion(annotations: Path, images: Sequence[Path], source: Path) -> str:
+    """The command that makes label files of a COCO file; the numbers of classes stay those of a dataset YAML."""
+    folder = os.path.commonpath([path.parent for path in images])
+    words = ["coco", annotations, "--images", folder, *(("--data", source) if source.is_file() else ())]
+    return shlex.join(["python", "-m", "utils.dataset.converters", *map(str, words)])
 
 
 def _names_in(folder: Path) -> tuple[tuple[str, ...], str]:
