@@ -23,6 +23,7 @@ from utils.dataset.demo_scenes import draw_scene
 from utils.dataset.detection_dataset import open_part
 from utils.dataset.inspect import InspectionSettings, inspect_dataset
 from utils.dataset.split import Split, SplitConfig, split_dataset
+from utils.dataset.split.__main__ import main
 from utils.user_error import UserError
 
 PARTS = ("train", "val", "test")
@@ -223,6 +224,17 @@ def test_a_mistake_is_one_line(scenes: Path, words: tuple[str, ...], code: int, 
     assert outcome.code == code, outcome.errors
     assert len(outcome.error_lines) == 1 and line in outcome.error_lines[0], outcome.errors
     assert files_under(scenes.parent) == before and not list(scenes.parent.glob("*-split/*.tmp"))
+
+
+def test_a_yaml_of_the_program_is_split_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # train.py takes such a name, and tells it in the command that splits the data set anew.
+    data = write_small_dataset(tmp_path / "program" / "data")
+    monkeypatch.setattr("utils.config.dataset_file.REPOSITORY", tmp_path / "program")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    monkeypatch.setattr("sys.argv", ["split", data.name, "--shares", "0.5", "0.5"])
+    main()
+    assert read_dataset_yaml(tmp_path / "here" / "small-split" / "data.yaml").names
 
 
 @pytest.mark.parametrize("by_yaml", [False, True])

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from utils.config.command_line import flag
-from utils.config.dataset_file import SPLITS, class_names, dataset_content
+from utils.config.dataset_file import SPLITS, class_names, dataset_content, find_dataset_yaml
 from utils.config.dataset_yaml import read_dataset_yaml
 from utils.dataset.image_checks import NEAR, check_images
 from utils.dataset.image_lists import label_file, label_path, list_images
@@ -74,17 +74,24 @@ class SplitConfig:
         self.rules()
         self.fractions()
 
+    @property
+    def named(self) -> Path:
+        """What ``source`` says, absolute."""
+        # Not resolved: where `images` is a link, its labels lie beside the link.
+        return Path(os.path.abspath(Path(self.source).expanduser()))  # noqa: PTH100  (absolute() keeps `..`)
+
     def place(self) -> Path:
-        """The folder or YAML, absolute.
+        """The folder or YAML, absolute; of a YAML that the program comes with the name is enough, as for train.py.
 
         Raises:
             UserError: it is not there.
         """
-        # Not resolved: where `images` is a link, its labels lie beside the link.
-        place = Path(os.path.abspath(Path(self.source).expanduser()))  # noqa: PTH100  (absolute() keeps `..`)
-        if not place.exists():
-            raise UserError(f"{self.source}: neither a folder nor a dataset YAML")
-        return place
+        if self.named.exists():
+            return self.named
+        try:
+            return find_dataset_yaml(self.source).absolute()
+        except UserError:
+            raise UserError(f"{self.source}: neither a folder nor a dataset YAML") from None
 
     def rules(self) -> GroupingRules:
         """What joins images.

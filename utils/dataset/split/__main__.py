@@ -31,7 +31,8 @@ def main() -> None:
     if words and not words[0].startswith("-"):
         words.insert(0, "--source")
     config = parse_command_line(SplitConfig, words, prog="python -m utils.dataset.split", description=__doc__)
-    with new_folder(config.place(), config.output, copies=config.folders) as folder:
+    config.place()  # nothing is made where there is nothing to split
+    with new_folder(config.named, config.output, copies=config.folders) as folder:
         split = split_dataset(config)
         write_problems(folder, split.problems)
         page = write_split_page(folder, split)

@@ -26,19 +26,24 @@ YAML, GROUPS = "data.yaml", "groups.csv"
 
 
 @contextmanager
-def new_folder(source: Path, output: str, *, copies: bool) -> Iterator[Path]:
+def new_folder(named: Path, output: str, *, copies: bool) -> Iterator[Path]:
     """A folder that was not there before, removed again if nothing comes of it.
 
     Without ``output`` it is ``SOURCE-split`` beside the source, or ``SOURCE-split2`` and so on.
+
+    Args:
+        named: the source by the name that it was given (`SplitConfig.named`).
+        output: folder to make, or ''.
+        copies: whether images are copied into it.
 
     Raises:
         UserError: ``output`` is there already.
         UsageError: ``copies`` would lie within the source, where the next split would find them.
     """
-    name = source.stem if source.is_file() else source.name
-    folder = Path(output).expanduser() if output else source.with_name(f"{name}-split")
-    if copies and source.is_dir() and folder.resolve().is_relative_to(source.resolve()):
-        raise UsageError(f"--output {output} --folders: lies in {source}; copies of its images go elsewhere")
+    name = named.name if named.is_dir() else named.stem
+    folder = Path(output).expanduser() if output else named.with_name(f"{name}-split")
+    if copies and named.is_dir() and folder.resolve().is_relative_to(named.resolve()):
+        raise UsageError(f"--output {output} --folders: lies in {named}; copies of its images go elsewhere")
     number = 1
     while True:
         made = folder if number == 1 else folder.with_name(f"{folder.name}{number}")
