@@ -79,7 +79,7 @@ def test_a_mosaic_of_predictions_counts_verdicts(monkeypatch: pytest.MonkeyPatch
     batch_mosaic(batch, NAMES, [found, found])
     batch_mosaic(batch, NAMES)
     names = [path.name for path in batch.paths]
-    assert said == [[f"{names[0]}: 2 right, 2 wrong, 2 missed", f"{names[1]}: 0 right, 4 wrong, 0 missed"], names]
+    assert said == [[f"2 right, 2 wrong, 2 missed: {names[0]}", f"0 right, 4 wrong, 0 missed: {names[1]}"], names]
 
 
 def test_below_a_mosaic_there_is_one_legend() -> None:

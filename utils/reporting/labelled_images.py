@@ -115,7 +115,8 @@ def batch_mosaic(
     else:
         found = [one.scaled(scale) for one in predictions[:count]]
         marks = [marked_verdicts(own, one, names) for own, one in zip(labels, found, strict=True)]
-        titles = [f"{title}: {verdict_counts(own)}" for title, own in zip(titles, marks, strict=True)]
+        # Counts first: a narrow image cuts its title off.
+        titles = [f"{verdict_counts(own)}: {title}" for title, own in zip(titles, marks, strict=True)]
     images = [
         reduced(np.ascontiguousarray(batch.images[place].permute(1, 2, 0).numpy()), scale) for place in range(count)
     ]
