@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ import torch
 from tests.batches import batch_of
 from tests.evaluation.small_cases import detections_of, labels_of
 from utils.geometry.letterbox import FrameSize
-from utils.geometry.records import Detections, Labels
+from utils.geometry.records import Batch, Detections, Labels
 from utils.reporting.box_drawing import PALETTE, Stroke
 from utils.reporting.labelled_images import (
     MISSED,
@@ -66,9 +67,13 @@ def test_verdicts_differ_in_colour_and_in_line() -> None:
         assert first.color != second.color and first.dashes != second.dashes
 
 
+def as_loaded(batch: Batch) -> Batch:
+    return replace(batch, images=batch.images.byte())
+
+
 def test_a_mosaic_of_predictions_counts_verdicts(monkeypatch: pytest.MonkeyPatch) -> None:
     labels, found = scene()
-    batch = batch_of([labels.boxes, np.zeros((0, 4))], [labels.classes.tolist(), []], height=200, width=300)
+    batch = as_loaded(batch_of([labels.boxes, np.zeros((0, 4))], [labels.classes.tolist(), []], height=200, width=300))
     said: list[list[str]] = []
 
     def written(images: list[np.ndarray], marks: object, columns: int, titles: list[str]) -> np.ndarray:
@@ -84,7 +89,7 @@ def test_a_mosaic_of_predictions_counts_verdicts(monkeypatch: pytest.MonkeyPatch
 
 def test_below_a_mosaic_there_is_one_legend() -> None:
     small = np.array([[20.0, 20, 26, 26], [40, 40, 46, 46]])
-    batch = batch_of([small, small], [[0, 1], [1, 1]], height=100, width=200)
+    batch = as_loaded(batch_of([small, small], [[0, 1], [1, 1]], height=100, width=200))
     labelled = batch_mosaic(batch, NAMES)
     assert labelled.shape == (100 + 19, 400, 3)  # letters of 9 px
     strip = labelled[100:]
