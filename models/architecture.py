@@ -120,19 +120,18 @@ class Architecture:
         for key in values:
             if key not in KEYS:
                 raise UserError(f"{origin}: unknown key '{key}'{nearest(str(key), KEYS)}")
-        for key in ("nc", "backbone", "head"):
-            if key not in values:
+        for key in ("nc", "anchors", "backbone", "head"):
+            if key not in values and not (key == "anchors" and _is_anchor_free(values.get("head"))):
                 raise UserError(f"{origin}: key '{key}' is missing")
         backbone = _rows(values["backbone"], f"{origin}: backbone")
-        head = _rows(values["head"], f"{origin}: head")
         return cls(
             origin=origin,
             class_count=_whole(values["nc"], f"{origin}: nc"),
             depth_multiple=_positive(values.get("depth_multiple", 1.0), f"{origin}: depth_multiple"),
             width_multiple=_positive(values.get("width_multiple", 1.0), f"{origin}: width_multiple"),
-            anchors=_anchors(values.get("anchors"), head, origin),
+            anchors=_anchors(values.get("anchors"), f"{origin}: anchors", anchor_free=_is_anchor_free(values["head"])),
             backbone=backbone,
-            head=head,
+            head=_rows(values["head"], f"{origin}: head"),
             activation=str(values.get("activation") or DEFAULT_ACTIVATION),
             channels=_whole(values["ch"], f"{origin}: ch") if values.get("ch") is not None else None,
             channel_multiple=_whole(values.get("channel_multiple") or 8, f"{origin}: channel_multiple"),
@@ -196,14 +195,17 @@ def _positive(value: object, where: str) -> float:
     return float(value)
 
 
-def _anchors(value: object, head: tuple[LayerRow, ...], origin: str) -> tuple[tuple[float, ...], ...] | int:
-    where = f"{origin}: anchors"
-    if head and head[-1].module == ANCHOR_FREE:
+def _is_anchor_free(head: object) -> bool:
+    """Whether the rows of a head, as they stand in the file, end with the one that needs no anchors."""
+    last = head[-1] if isinstance(head, (list, tuple)) and head else None
+    return isinstance(last, (list, tuple)) and ANCHOR_FREE in last
+
+
+def _anchors(value: object, where: str, *, anchor_free: bool) -> tuple[tuple[float, ...], ...] | int:
+    if anchor_free:
         if value not in (None, 0):
             raise UserError(f"{where} are {value!r}, but {ANCHOR_FREE} has none; leave the key out")
         return 0
-    if value is None:
-        raise UserError(f"{origin}: key 'anchors' is missing")
     if not isinstance(value, (list, tuple)):
         return _whole(value, where)
     levels = []

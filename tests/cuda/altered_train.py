@@ -18,8 +18,8 @@ from utils.verbs.train import train_detector
 def main(change: str, flags: list[str]) -> None:
     moved = Batch.on
 
-    def boxes_left_behind(self: Batch, device: torch.device) -> Batch:
-        return replace(moved(self, device), boxes=self.boxes)
+    def images_left_behind(self: Batch, device: torch.device) -> Batch:
+        return replace(moved(self, device), images=self.images.float() / 255)
 
     def wait_for_the_device(self: Batch, device: torch.device) -> Batch:
         batch = moved(self, device)
@@ -34,7 +34,7 @@ def main(change: str, flags: list[str]) -> None:
         except Interruption:
             return
     Batch.on = {  # type: ignore[method-assign]
-        "boxes left behind": boxes_left_behind,
+        "images left behind": images_left_behind,
         "a wait for the device": wait_for_the_device,
     }[change]
     train_detector(config)

@@ -128,7 +128,7 @@ def test_a_device_that_is_not_there(gpu: PretendedGpu) -> None:
 
 def test_a_planted_fault_is_found(gpu: PretendedGpu) -> None:
     flags = ("--data", "t16.yaml", "--weights", "small.pt", *TRAIN)
-    ended = gpu.ended("tests/cuda/altered_train.py", "boxes left behind", *flags, "--name", "planted")
+    ended = gpu.ended("tests/cuda/altered_train.py", "images left behind", *flags, "--name", "planted")
     assert ended.code != 0 and "Expected all tensors to be on the same device" in ended.said
     with pytest.raises(AssertionError, match="altered_train"):
         ended.checked()

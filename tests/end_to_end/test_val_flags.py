@@ -217,7 +217,6 @@ def test_augment(dataset: Path, tmp_path: Path, plain: dict[str, Any]) -> None:
     seen_thrice = run(dataset, tmp_path, "--augment")
     assert seen_thrice["AP"] != plain["AP"]
     assert seen_thrice["AP"] == pytest.approx(plain["AP"], abs=0.1)
-    assert seen_thrice["speed_ms"]["inference"] > plain["speed_ms"]["inference"]
 
 
 @slow
