@@ -23,7 +23,7 @@ from models.alignment import (
     weight_name,
 )
 from models.common import C3, SPD, SPPF, Concat, Conv
-from models.head import AnchorFreeDetect, Detect
+from models.head import AnchorFreeDetect, Detect, DetectionHead
 from models.rare_layers import SPP, BottleneckCSP, GhostConv
 from models.roles import layers_by_role, nearest_levels, tensors_from
 from models.weights import ModelWeights
@@ -77,8 +77,7 @@ def transfer_weights(model: DetectionModel, weights: ModelWeights) -> TransferRe
     Layers that do the same work are found along both graphs (see models/alignment.py); a YOLOv5 checkpoint thus
     starts an SPD model as the same function. From the first difference of the graphs on, layers are taken by their
     work (see models/roles.py) and, where that finds none, by equal number, type, names and shapes; a new level starts
-    fresh. The head is taken by class names where classes differ; anchors stay
-    the model's own, unless it has none yet.
+    fresh. The head is taken by class names where classes differ; anchors stay the model's own, unless it has none yet.
     """
     with torch.device("meta"):
         source = DetectionModel(weights.architecture, names=weights.names)
@@ -127,10 +126,8 @@ class _Transfer:
         incoming = [self._incoming(each) for each in self.model.plan[match.target].sources]
         if match.relation is Relation.PHASES:
             self.maps[match.target] = torch.cat((incoming[0], incoming[0].new_full((3 * len(incoming[0]),), -1)))
-        elif isinstance(target, Detect):
-            self._take_head(match, incoming)
-        elif isinstance(target, AnchorFreeDetect):
-            self._take_branches({level: level for level in range(len(incoming))}, incoming)
+        elif isinstance(target, DetectionHead):
+            self._take_head({level: level for level in range(len(incoming))}, incoming)
         elif not any(True for _ in target.parameters()):
             outgoing = self._pass_through(target, match, incoming)
             if outgoing is None:
@@ -204,28 +201,38 @@ class _Transfer:
             kernel = from_strided(new, embedded(kernel, forms[0], forms[1]))
         return kernel
 
-    def _take_head(self, match: Match, incoming: list[ChannelMap]) -> None:
-        head = self.model.head
-        assert isinstance(head, Detect)
+    def _take_head(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> bool:
+        """The head's levels; False where the file's head cannot continue in it.
+
+        ``levels``: of the model, and which of the file's each continues; ``incoming``: the channels that each reads,
+        where they are not the file's.
+        """
+        source, head = self.source.head, self.model.head
+        if isinstance(head, AnchorFreeDetect) and isinstance(source, AnchorFreeDetect):
+            self._take_branches(levels, incoming)
+            return True
+        if not (isinstance(head, Detect) and isinstance(source, Detect)):
+            self.notes.append("a head of another kind starts fresh")
+            return False
         rows = class_rows(self.source.names, self.model.names)
-        if rows is None or self.source.head.anchors.shape != head.anchors.shape:
+        if rows is None or source.anchor_count != head.anchor_count:
             self.is_exact = False
             self._note_classes(0)
-            return
-        for level, channel_map in enumerate(incoming):
+            return False
+        prefix, source_prefix = (f"model.{len(each.plan) - 1}.m." for each in (self.model, self.source))
+        for level, old in levels.items():
             for kind in ("weight", "bias"):
-                name = f"model.{match.target}.m.{level}.{kind}"
-                value = self.state.get(f"model.{match.source}.m.{level}.{kind}")
+                value, fresh = self.state.get(f"{source_prefix}{old}.{kind}"), self.fresh[f"{prefix}{level}.{kind}"]
                 if value is None:
                     continue
-                if kind == "weight" and not _is_identity(channel_map):
-                    value = _with_channels(value, channel_map)
-                fresh = self.fresh[name]
+                if kind == "weight" and incoming and not _is_identity(incoming[level]):
+                    value = _with_channels(value, incoming[level])
                 if value.shape[1:] == fresh.shape[1:]:
-                    self.values[name] = _with_classes(value, fresh, rows, head.anchor_count)
-        self.is_exact = self.is_exact and bool((rows == torch.arange(len(rows))).all())
+                    self.values[f"{prefix}{level}.{kind}"] = _with_classes(value, fresh, rows, head.anchor_count)
+        self.is_exact = self.is_exact and _is_identity(rows)
         if len(self.source.names) != len(self.model.names):
             self._note_classes(int((rows[5:] >= 0).sum()))
+        return True
 
     def _take_branches(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> None:
         """Both branches of an anchor-free head where their widths, which depend on the classes, agree; classes by name.
@@ -276,7 +283,10 @@ class _Transfer:
         self._take_equal_names(done | self.origins.keys())
         # Nothing so far: another width throughout, whose head has nothing to read.
         if (done or self.origins) and len(self.model.plan) - 1 not in self.origins:
-            self._take_levels()
+            ours, files = self.model.strides, self.source.strides
+            shared = sorted({*ours} & {*files})
+            if self._take_head({ours.index(stride): files.index(stride) for stride in shared}):
+                self.levels = shared
 
     def _begin(self, target: int, source: int) -> None:
         """Proposes the values of one layer for another, if they fit."""
@@ -299,32 +309,6 @@ class _Transfer:
             if names and all(name in self.state and self.state[name].shape == self.fresh[name].shape for name in names):
                 self.values |= {name: self.state[name] for name in names}
                 self.origins[index] = index
-
-    def _take_levels(self) -> None:
-        """The head, level by level of equal stride."""
-        source, head = self.source.head, self.model.head
-        shared = sorted({*head.strides} & {*source.strides})
-        if isinstance(head, AnchorFreeDetect) and isinstance(source, AnchorFreeDetect):
-            self._take_branches({head.strides.index(stride): source.strides.index(stride) for stride in shared})
-            self.levels += shared
-            return
-        rows = class_rows(self.source.names, self.model.names)
-        if not (isinstance(head, Detect) and isinstance(source, Detect)):
-            self.notes.append("a head of another kind starts fresh")
-            return
-        if rows is None or source.anchor_count != head.anchor_count:
-            self._note_classes(0)
-            return
-        prefix, source_prefix = (f"model.{len(each.plan) - 1}.m." for each in (self.model, self.source))
-        for stride in shared:
-            level, old = head.strides.index(stride), source.strides.index(stride)
-            for kind in ("weight", "bias"):
-                value, fresh = self.state.get(f"{source_prefix}{old}.{kind}"), self.fresh[f"{prefix}{level}.{kind}"]
-                if value is not None and value.shape[1:] == fresh.shape[1:]:
-                    self.values[f"{prefix}{level}.{kind}"] = _with_classes(value, fresh, rows, head.anchor_count)
-            self.levels.append(stride)
-        if len(self.source.names) != len(self.model.names):
-            self._note_classes(int((rows[5:] >= 0).sum()))
 
     def finish(self, source: str, notes: tuple[str, ...], *, is_exact: bool) -> TransferReport:
         """Writes what fits into the model."""

@@ -190,13 +190,16 @@ def _as_written_here(values: dict[Any, Any], path: Path) -> dict[Any, Any]:
     """The architecture of a YOLOv5u file: its head by the name that it has here, its multiples by the model's size."""
     values = dict(values)
     scales, size = values.get("scales"), values.get("scale")
-    if isinstance(scales, dict) and isinstance(scales.get(size), list) and len(scales[size]) == 3:
-        values["depth_multiple"], values["width_multiple"], widest = scales[size]
-        for row in (*values.get("backbone", ()), *values.get("head", ())):
-            if isinstance(row, list) and row[3:] and row[3] and type(row[3][0]) is int and row[3][0] > widest:
-                raise UserError(f"{path}: a layer of {row[3][0]} channels, limited to {widest}: not readable")
+    own = scales.get(size) if isinstance(scales, dict) and isinstance(size, str) else None
+    rows = [row for part in ("backbone", "head") if isinstance(values.get(part), list) for row in values[part]]
+    if isinstance(own, list) and len(own) == 3 and type(own[2]) is int:
+        values["depth_multiple"], values["width_multiple"], most = own
+        for row in rows:
+            arguments = row[3] if isinstance(row, list) and len(row) == 4 else None
+            if isinstance(arguments, list) and arguments and type(arguments[0]) is int and arguments[0] > most:
+                raise UserError(f"{path}: a layer of {arguments[0]} channels, limited to {most}: not readable")
     head = values.get("head")
-    if isinstance(head, list) and head and isinstance(head[-1], list) and "Detect" in head[-1]:
+    if isinstance(head, list) and head and isinstance(head[-1], list):
         values["head"] = [*head[:-1], [ANCHOR_FREE if part == "Detect" else part for part in head[-1]]]
     return values
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -181,3 +182,29 @@ def test_a_file_written_as_yolov5u_does_opens_without_its_program(tmp_path: Path
     write_zip({"model": module}, tmp_path / "narrow.pt")
     with pytest.raises(UserError, match=r"narrow\.pt: a layer of 1024 channels, limited to 512"):
         read_weights(tmp_path / "narrow.pt")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"scale": ["n"]}, "key 'anchors' is missing|no strides or no anchors|weights and architecture"),
+        ({"scales": {"n": [0.33, 0.25, "wide"]}}, ""),
+        ({"backbone": 7}, "backbone is 7"),
+        ({"head": 7}, "key 'anchors' is missing"),
+        ({"backbone": [[-1, 1, "Conv", 64]]}, "arguments are 64"),
+    ],
+)
+def test_mistakes_in_a_file_of_yolov5u_are_one_line(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    values = load_architecture("yolov5n-u").as_dict()
+    plain = {"nc": 80, "scales": {"n": [0.33, 0.25, 1024]}, "scale": "n"}
+    module = instance(
+        "ultralytics.nn.tasks.DetectionModel",
+        yaml={**plain, "backbone": values["backbone"], "head": values["head"], **change},
+        stride=torch.tensor([8.0, 16.0, 32.0]),
+        names=["a"],
+        _modules={},
+    )
+    write_zip({"model": module}, tmp_path / "u.pt")
+    with pytest.raises(UserError, match=message) as found:
+        build_model(read_weights(tmp_path / "u.pt"))
+    assert "\n" not in str(found.value)

@@ -25,7 +25,7 @@ YOLOV5_COLUMNS = [
     *("x/lr0", "x/lr1", "x/lr2"),
 ]
 
-LOSSES, RATES = (0.5, 0.25, 0.125), (0.1, 0.01, 0.001)
+LOSSES, RATES = {"box": 0.5, "objectness": 0.25, "classification": 0.125}, (0.1, 0.01, 0.001)
 # Each column has a value of its own, so that no two can change places unseen.
 COLUMNS = {
     "epoch": 7,
@@ -122,6 +122,15 @@ def test_the_line_of_an_epoch() -> None:
     assert epoch_record(7, LOSSES, RATES, report_of(class_report("cat", 0))).line() == (
         f"{losses} | P 0.500  R 0.250  mAP50 0.375  mAP50-95 0.300\n         AP_S 0.125  AP_M 0.600  AP_L -"
     )
+
+
+def test_a_head_without_anchors_has_its_own_column() -> None:
+    losses = {"box": 3.0, "distribution": 2.0, "classification": 1.0}
+    record = epoch_record(7, losses, RATES, report_of(class_report("cat", 0), loss=losses))
+    row = record.row()
+    assert (row["train/box_loss"], row["train/dfl_loss"], row["train/cls_loss"]) == (3.0, 2.0, 1.0)
+    assert row["val/dfl_loss"] == 2.0 and "train/obj_loss" not in row and "val/obj_loss" not in row
+    assert record.line().startswith("epoch 7: box 3.0000  dfl 2.0000  cls 1.0000")
 
 
 def test_a_record_comes_back_out_of_a_checkpoint() -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol
@@ -35,6 +35,8 @@ COLUMNS = {
 ANCHOR_FREE_COLUMNS = {
     field.replace("_obj", "_dfl"): column.replace("/obj_", "/dfl_") for field, column in COLUMNS.items()
 }
+# Parts of the losses -> how they are called here, as in YOLOv5 and YOLOv5u.
+PARTS = {"box": "box", "objectness": "obj", "distribution": "dfl", "classification": "cls"}
 COLUMN_WIDTH = 20
 SAME_FIGURE = 0.001
 
@@ -72,14 +74,16 @@ class EpochRecord:
 
     epoch: int  # from 0
     train_box: float
-    train_obj: float  # NaN with an anchor-free head, which has the next but one instead
     train_cls: float
+    train_obj: float = math.nan  # or, from a head without anchors, train_dfl
+    train_dfl: float = math.nan
     precision: float = math.nan
     recall: float = math.nan
     map50: float = math.nan
     map50_95: float = math.nan
     val_box: float = math.nan
     val_obj: float = math.nan
+    val_dfl: float = math.nan
     val_cls: float = math.nan
     lr0: float
     lr1: float
@@ -87,8 +91,6 @@ class EpochRecord:
     ap_s: float = math.nan
     ap_m: float = math.nan
     ap_l: float = math.nan
-    train_dfl: float = math.nan
-    val_dfl: float = math.nan
     own_fitness: float = math.nan  # what --fitness names, where that is not YOLOv5's mix
 
     @property
@@ -128,27 +130,24 @@ class EpochRecord:
 
 def epoch_record(
     epoch: int,
-    train_loss: Sequence[float],
+    train_loss: Mapping[str, float],
     rates: tuple[float, float, float],
     report: EvaluationReport | None,
     fitness: str = YOLOV5_MIX,
 ) -> EpochRecord:
-    """The row of an epoch from its mean training losses (box, second, classes), last rates and evaluation.
+    """The row of an epoch from the parts of its mean training loss by their names, last rates and evaluation.
 
     Raises:
         UserError: ``fitness`` counts objects that the evaluation has none of.
     """
     figures: dict[str, float] = {}
     if report is not None:
-        box, obj, cls = report.loss.values() if report.loss else (math.nan,) * 3
         figures = {
             "precision": report.precision,
             "recall": report.recall,
             "map50": report.map50,
             "map50_95": report.map50_95,
-            "val_box": box,
-            "val_obj": obj,
-            "val_cls": cls,
+            **{f"val_{PARTS[name]}": value for name, value in (report.loss or {}).items()},
             "ap_s": report.coco.AP_S,
             "ap_m": report.coco.AP_M,
             "ap_l": report.coco.AP_L,
@@ -156,7 +155,7 @@ def epoch_record(
         if fitness != YOLOV5_MIX:
             by_name = report.coco._asdict() | {"mAP50": report.map50, "mAP50-95": report.map50_95}
             figures["own_fitness"] = Fitness.from_text(fitness).of(by_name)
-    losses = dict(zip(("train_box", "train_obj", "train_cls"), train_loss, strict=True))
+    losses = {f"train_{PARTS[name]}": value for name, value in train_loss.items()}
     learning = dict(zip(("lr0", "lr1", "lr2"), rates, strict=True))
     return EpochRecord(epoch=epoch, **losses, **learning, **figures)
 

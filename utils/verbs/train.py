@@ -6,7 +6,7 @@ The epochs are in `utils.training.session`, the training step in `utils.training
 from __future__ import annotations
 
 import logging
-import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -110,11 +110,8 @@ class DetectionTask:
         return self._record(epoch, outcome, None)
 
     def _record(self, epoch: int, outcome: EpochOutcome, report: EvaluationReport | None) -> EpochRecord:
-        record = epoch_record(epoch, outcome.losses, outcome.rates, report, self.config.fitness)
-        if not isinstance(self.loss, AnchorFreeLoss):
-            return record
-        dfl = (record.train_obj, record.val_obj)  # what stands there is this head's second part
-        return replace(record, train_dfl=dfl[0], val_dfl=dfl[1], train_obj=math.nan, val_obj=math.nan)
+        losses = dict(zip(self.loss.part_names, outcome.losses, strict=True))
+        return epoch_record(epoch, losses, outcome.rates, report, self.config.fitness)
 
     def evaluate(self, epoch: int, outcome: EpochOutcome) -> EvaluatedEpoch:
         report = self.report(self.learner.average.model)
@@ -168,7 +165,7 @@ class DetectionTask:
         names = drawn_names(loader.dataset.names, single_cls=config.single_cls)
         images = [BatchImages(folder, names)] if learner.ranks.is_writer and not config.noplots else []
         report = self.report(model, images)
-        found = epoch_record(0, (0.0,) * 3, (0.0,) * 3, report)
+        found = epoch_record(0, dict.fromkeys(self.loss.part_names, 0.0), (0.0,) * 3, report)
         if not as_expected(checkpoint, found, expected, learner.ranks):
             return False
         if learner.ranks.is_writer:
@@ -303,7 +300,8 @@ def warn_of_shared_images(train: Sequence[Path], val: Sequence[Path], data: str)
         LOGGER.warning(
             "val: %d of %s are train's too, such as %s: its figures will be too good; "
             "%s %s makes parts that share none",
-            *(len(shared), counted(len(val), "image"), shared[0][1], typed("python -m utils.dataset.split"), data),
+            *(len(shared), counted(len(val), "image"), shared[0][1]),
+            *(typed("python -m utils.dataset.split"), shlex.quote(data)),
         )
 
 
