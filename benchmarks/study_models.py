@@ -1,11 +1,13 @@
-"""The models of a study, what each costs, and a YOLOv5 that is as dear as its SPD form."""
+"""The models of a study, what each costs, and a YOLOv5 that is as dear as another model."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 import yaml
@@ -14,13 +16,48 @@ from benchmarks.measuring import alternate_calls
 from models.fuse import fused
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
+from utils.config.hyperparameters import Hyperparameters
+from utils.config.train_flags import TrainConfig
 from utils.runtime.atomic_files import write_text
+from utils.user_error import UsageError
 
-BASELINE, SPD = "yolov5n", "yolov5n-spd"
-WIDE, LITE = "yolov5n-wide", "yolov5n-spd-lite"
-FAMILIES = (BASELINE, SPD, "yolov5n-spd-released")
-FURTHER = (LITE, WIDE)
+BASELINES = ("yolov5n", "yolov5s")
+WIDE_AS = "wide-as-"
 WIDTH_STEP = 1 / 128  # the least step of the width multiple that changes a layer: 8 of 1024 channels
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """A model, and what of the recipe is changed for it: ``yolov5n-u+nwd=0.5+close_mosaic=5``."""
+
+    model: str
+    hyperparameters: Mapping[str, float]
+    flags: Mapping[str, Any]  # of train.py: whole numbers
+
+    @classmethod
+    def parse(cls, text: str) -> Variant:
+        """
+        Raises:
+            UsageError: a setting is neither a hyperparameter nor a flag of train.py that is a whole number.
+        """
+        model, *changes = text.removesuffix(".yaml").split("+")
+        hyperparameters, flags = {}, {}
+        for change in changes:
+            key, _, value = change.partition("=")
+            if not re.fullmatch(r"\d+(\.\d+)?", value):
+                raise UsageError(f"--models {text}: '{change}' is not NAME=NUMBER")
+            if key in {one.name for one in fields(Hyperparameters)}:
+                hyperparameters[key] = float(value)
+            elif key in {one.name for one in fields(TrainConfig)} and value.isdigit():
+                flags[key] = int(value)
+            else:
+                raise UsageError(f"--models {text}: '{key}' is no hyperparameter and no flag of train.py with a number")
+        return cls(model, hyperparameters, flags)
+
+
+def baseline_of(model: str) -> str:
+    """The YOLOv5 that a model is compared with: yolov5s for models of that size, else yolov5n."""
+    return next((one for one in reversed(BASELINES) if one in model), BASELINES[0])
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,23 +69,26 @@ class ModelCost:
     milliseconds: float  # median of one image, CPU, fused, without NMS
 
 
-def write_wide_model(folder: Path) -> Path:
-    """Write the YOLOv5 whose width makes its GFLOPs those of the SPD model, as near as widths allow; the file."""
-    file = folder / f"{WIDE}.yaml"
+def write_wide_model(folder: Path, name: str) -> Path:
+    """Write the model ``wide-as-MODEL``, a YOLOv5 of that model's size and GFLOPs as near as widths allow; the file."""
+    file = folder / f"{name}.yaml"
     if not file.is_file():
-        wide = replace(load_architecture(BASELINE), width_multiple=equal_cost_width(_gflops(SPD)))
+        like = name.removeprefix(WIDE_AS)
+        baseline = load_architecture(baseline_of(like))
+        wide = replace(baseline, width_multiple=equal_cost_width(baseline_of(like), _gflops(like)))
         write_text(file, yaml.safe_dump(wide.as_dict(), sort_keys=False))
     return file
 
 
-def equal_cost_width(gflops: float) -> float:
-    """The width multiple from 0.25 to 0.5 at which a YOLOv5n needs nearest to ``gflops`` at 640 x 640."""
-    widths = [0.25 + WIDTH_STEP * step for step in range(round(0.25 / WIDTH_STEP) + 1)]
-    baseline = load_architecture(BASELINE)
+def equal_cost_width(baseline: str, gflops: float) -> float:
+    """The width multiple from half to twice a YOLOv5's at which it needs nearest to ``gflops`` at 640 x 640."""
+    architecture = load_architecture(baseline)
+    own = round(architecture.width_multiple / WIDTH_STEP)
+    widths = [WIDTH_STEP * step for step in range(own // 2, 2 * own + 1)]
 
     def distance(width: float) -> float:
         with torch.device("meta"):
-            model = DetectionModel(replace(baseline, width_multiple=width))
+            model = DetectionModel(replace(architecture, width_multiple=width))
         return abs(summarize(model, 640, 640).gflops - gflops)
 
     return min(widths, key=distance)
@@ -72,3 +112,16 @@ def model_costs(cfgs: Mapping[str, str], class_count: int, side: int, rounds: in
     seconds = alternate_calls({name: partial(model.predict, images) for name, model in quick.items()}, rounds)
     counts = {name: summarize(model, side, side) for name, model in models.items()}
     return {name: ModelCost(one.parameters, one.gflops, 1000 * seconds[name]) for name, one in counts.items()}
+
+
+def costs_of_variants(
+    variants: Sequence[str], cfgs: Mapping[str, str], class_count: int, side: int, rounds: int
+) -> dict[str, ModelCost]:
+    """As `model_costs`; a change of the recipe costs nothing at inference.
+
+    Args:
+        cfgs: architecture file by model.
+    """
+    models = {text: Variant.parse(text).model for text in variants}
+    costs = model_costs({model: cfgs[model] for model in models.values()}, class_count, side, rounds)
+    return {text: costs[model] for text, model in models.items()}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, stdev
@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import t as student_t
 
-from benchmarks.study_models import BASELINE, ModelCost
-from benchmarks.study_runs import RunResult
+from benchmarks.study_models import WIDE_AS, ModelCost, baseline_of
+from benchmarks.study_runs import RANDOM, RunResult
 from utils.runtime.atomic_files import write_text
 from utils.user_error import UserError
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 BEGIN, END = "<!-- study: begin -->", "<!-- study: end -->"
 SHOWN = ("AP", "AP50", "AP_S", "AP_M")
 COMPARED = ("AP", "AP_S")
-COLOURS = ("#999999", "#0072B2", "#009E73", "#E69F00", "#CC79A7")
+COLOURS = ("#777777", "#0072B2", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#D55E00", "#B8A000", "#000000")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,34 +78,64 @@ def paired_difference(
 
 
 @dataclass(frozen=True, slots=True)
-class DataSummary:
-    """All finished runs on one data set. ``figures[model][figure][seed]``: 0-1."""
+class ArenaSummary:
+    """All finished runs on one data set from one start. ``figures[model][figure][seed]``: 0-1."""
 
-    name: str
+    title: str
     figures: Mapping[str, Mapping[str, Mapping[int, float]]]
+    minutes: Mapping[str, float]  # CPU time of a run, by model: the mean
     costs: Mapping[str, ModelCost]  # by model
 
     @classmethod
-    def of(cls, name: str, finished: Sequence[RunResult], costs: Mapping[str, ModelCost]) -> DataSummary:
+    def of(
+        cls, arena: tuple[str, str], part: str, finished: Sequence[RunResult], costs: Mapping[str, ModelCost]
+    ) -> ArenaSummary:
+        """``part``: the one whose figures are shown, val or test."""
         figures: dict[str, dict[str, dict[int, float]]] = {}
-        for one in (one for one in finished if one.run.data == name):
+        seconds: dict[str, list[float]] = {}
+        for one in (one for one in finished if one.run.arena == arena and one.run.model in costs):
+            seconds.setdefault(one.run.model, []).append(one.cpu_seconds)
             for key in SHOWN:
-                if one.figures[key] >= 0:
-                    figures.setdefault(one.run.model, {}).setdefault(key, {})[one.run.seed] = one.figures[key]
+                if one.figures[part][key] >= 0:
+                    figures.setdefault(one.run.model, {}).setdefault(key, {})[one.run.seed] = one.figures[part][key]
         # In the order in which the models were named, which is that of `costs`.
-        return cls(name, {model: figures[model] for model in costs if model in figures}, costs)
+        return cls(
+            title=f"{arena[0]}, {part}, from {'random weights' if arena[1] == RANDOM else Path(arena[1]).name}",
+            figures={model: figures[model] for model in costs if model in figures},
+            minutes={model: fmean(each) / 60 for model, each in seconds.items()},
+            costs=costs,
+        )
 
-    def difference(self, model: str, figure: str) -> PairedDifference | None:
-        """To the baseline, by seed."""
-        own, reference = self.figures[model].get(figure, {}), self.figures.get(BASELINE, {}).get(figure, {})
-        return paired_difference(own, reference)
+    def pairs(self) -> list[tuple[str, str]]:
+        """What is compared: each model with the YOLOv5 of its size, with the wide one of its own cost, and a changed
+        recipe with the unchanged one."""
+        models = list(self.figures)
+        pairs = [(model, baseline_of(model) if "+" not in model else model.partition("+")[0]) for model in models]
+        pairs += [(wide.removeprefix(WIDE_AS), wide) for wide in models if wide.startswith(WIDE_AS)]
+        return [(model, other) for model, other in pairs if model != other and {model, other} <= self.figures.keys()]
+
+    def difference(self, model: str, reference: str, figure: str) -> PairedDifference | None:
+        """Of the same seeds."""
+        return paired_difference(self.figures[model].get(figure, {}), self.figures[reference].get(figure, {}))
+
+    def front(self, figure: str) -> list[str]:
+        """The models that no other beats at their latency or less, the quickest first."""
+        best: list[str] = []
+        with_figure = [model for model in self.figures if self.figures[model].get(figure)]
+        for model in sorted(with_figure, key=lambda one: self.costs[one].milliseconds):
+            if not best or self.mean(model, figure) > self.mean(best[-1], figure):
+                best.append(model)
+        return best
+
+    def mean(self, model: str, figure: str) -> float:
+        return fmean(self.figures[model][figure].values())
 
 
-def markdown(summaries: Sequence[DataSummary], note: str) -> str:
-    """Per data set a table of figures and costs, and one of differences to the baseline."""
+def markdown(summaries: Sequence[ArenaSummary], note: str) -> str:
+    """Per data set and start a table of figures and costs, and one of differences."""
     blocks = [note]
     for summary in (one for one in summaries if one.figures):
-        blocks.append(f"### {summary.name}\n\n{_figures_table(summary)}")
+        blocks.append(f"### {summary.title}\n\n{_figures_table(summary)}")
         if differences := _differences_table(summary):
             blocks.append(differences)
     return "\n\n".join(blocks) + "\n"
@@ -124,23 +154,23 @@ def put_into_page(page: Path, text: str) -> None:
     write_text(page, f"{before}{BEGIN}\n\n{text.strip()}\n\n{END}{after}")
 
 
-def _figures_table(summary: DataSummary) -> str:
-    head = ["model", "parameters", "GFLOPs", "ms", *SHOWN, "seeds"]
+def _figures_table(summary: ArenaSummary) -> str:
+    head = ["model", "parameters", "GFLOPs", "ms", "training", *SHOWN, "seeds"]
     rows = []
     for model, figures in summary.figures.items():
         cost = summary.costs[model]
         cells = [f"{cost.parameters / 1e6:.2f} M", f"{cost.gflops:.2f}", f"{cost.milliseconds:.1f}"]
+        cells.append(f"{summary.minutes[model]:.1f} min")
         rows.append([f"`{model}`", *cells, *(_percent(figures.get(key)) for key in SHOWN), str(len(figures["AP"]))])
     return _table(head, rows)
 
 
-def _differences_table(summary: DataSummary) -> str:
+def _differences_table(summary: ArenaSummary) -> str:
     rows = [
-        [f"`{model}`", *(_difference_text(summary.difference(model, key)) for key in COMPARED)]
-        for model in summary.figures
-        if model != BASELINE
+        [f"`{model}` minus `{other}`", *(_difference_text(summary.difference(model, other, key)) for key in COMPARED)]
+        for model, other in summary.pairs()
     ]
-    return _table([f"minus `{BASELINE}`", *COMPARED], rows) if rows and BASELINE in summary.figures else ""
+    return _table(["points", *COMPARED], rows) if rows else ""
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -165,45 +195,47 @@ def _difference_text(difference: PairedDifference | None) -> str:
     return f"**{text}**" if difference.is_clear else text
 
 
-def plot(path: Path, summaries: Sequence[DataSummary]) -> None:
-    """A row per data set: AP and AP_S over GFLOPs, AP_S over latency, and the differences to the baseline."""
+def plot(path: Path, summaries: Sequence[ArenaSummary]) -> None:
+    """A row per data set and start: AP and AP_S over latency with the front, and the differences."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
     shown = [one for one in summaries if one.figures]
     if not shown:
         return
-    figure = Figure(figsize=(17, 4 * len(shown)), layout="constrained")
+    figure = Figure(figsize=(17, 4.5 * len(shown)), layout="constrained")
     FigureCanvasAgg(figure)
-    rows = figure.subplots(len(shown), 4, squeeze=False)
+    rows = figure.subplots(len(shown), 3, squeeze=False)
     for panels, summary in zip(rows, shown, strict=True):
-        _scatter(panels[0], summary, "AP", "GFLOPs of one image", lambda cost: cost.gflops)
-        _scatter(panels[1], summary, "AP_S", "GFLOPs of one image", lambda cost: cost.gflops)
-        _scatter(panels[2], summary, "AP_S", "ms per image, one CPU thread", lambda cost: cost.milliseconds)
-        _intervals(panels[3], summary)
-    figure.savefig(path, dpi=110)
+        for panel, key in zip(panels, COMPARED, strict=False):
+            _scatter(panel, summary, key)
+        _intervals(panels[2], summary)
+    figure.savefig(path, dpi=100)
 
 
-def _scatter(panel: Axes, summary: DataSummary, figure: str, axis: str, cost: Callable[[ModelCost], float]) -> None:
-    """Every seed as a dot, their mean as a disc."""
+def _scatter(panel: Axes, summary: ArenaSummary, figure: str) -> None:
+    """Every seed as a dot, their mean as a disc, and a line through the models that no quicker one beats."""
     for model, figures in summary.figures.items():
         values = 100 * np.array(list(figures.get(figure, {}).values()))
         if not len(values):
             continue
-        colour, at = _colour(summary, model), cost(summary.costs[model])
+        colour, at = _colour(summary, model), summary.costs[model].milliseconds
         panel.plot([at] * len(values), values, ".", color=colour, alpha=0.6, markersize=5)
         panel.plot(at, values.mean(), "o", color=colour, markersize=9, label=model)
-    panel.set(xlabel=axis, ylabel=f"{figure}, %", title=f"{summary.name}: {figure}")
+    front = summary.front(figure)
+    across = [summary.costs[model].milliseconds for model in front]
+    panel.step(across, [100 * summary.mean(model, figure) for model in front], "k--", where="post", linewidth=1)
+    panel.set(xlabel="ms per image", ylabel=f"{figure}, %", title=f"{summary.title}: {figure}")
     panel.margins(x=0.15)
     panel.grid(alpha=0.3)
-    panel.legend(fontsize=8)
+    panel.legend(fontsize=7)
 
 
-def _intervals(panel: Axes, summary: DataSummary) -> None:
-    others = [model for model in summary.figures if model != BASELINE]
-    for place, model in enumerate(others):
+def _intervals(panel: Axes, summary: ArenaSummary) -> None:
+    pairs = summary.pairs()
+    for place, (model, other) in enumerate(pairs):
         for shift, key in zip((-0.15, 0.15), COMPARED, strict=True):
-            difference = summary.difference(model, key)
+            difference = summary.difference(model, other, key)
             if difference is None:
                 continue
             colour, filled = _colour(summary, model), key == "AP_S"
@@ -213,11 +245,11 @@ def _intervals(panel: Axes, summary: DataSummary) -> None:
             face = colour if filled else "white"
             panel.plot(100 * difference.mean, place + shift, "o", color=colour, markerfacecolor=face, markersize=8)
     panel.axvline(0, color="black", linewidth=1)
-    panel.set_yticks(range(len(others)), others)
-    panel.set_ylim(len(others) - 0.5, -0.5)
-    panel.set(title=f"minus {BASELINE}", xlabel="points: AP hollow, AP_S filled; 95 % interval")
+    panel.set_yticks(range(len(pairs)), [f"{model}\n- {other}" for model, other in pairs], fontsize=7)
+    panel.set_ylim(len(pairs) - 0.5, -0.5)
+    panel.set(title="differences", xlabel="points: AP hollow, AP_S filled; 95 % interval")
     panel.grid(axis="x", alpha=0.3)
 
 
-def _colour(summary: DataSummary, model: str) -> str:
+def _colour(summary: ArenaSummary, model: str) -> str:
     return COLOURS[list(summary.costs).index(model) % len(COLOURS)]

@@ -14,43 +14,44 @@ from utils.runtime.atomic_files import write_text
 from utils.user_error import UsageError, UserError
 
 FIGURES = ("AP", "AP50", "AP_S", "AP_M", "AP_L")
+HELD_BACK = ("val", "test")  # parts: models and settings are chosen by the first, the second is reported
+RANDOM = "random"  # the start from random weights
 
 
 @dataclass(frozen=True, slots=True, order=True)
 class StudyRun:
-    """One training: a model on a data set from one seed."""
+    """One training: a model on a data set from one start and one seed."""
 
     data: str
-    model: str
+    start: str  # RANDOM, or a file of weights
+    model: str  # with what of the recipe is its own, see `Variant`
     seed: int
 
     @property
+    def arena(self) -> tuple[str, str]:
+        """Runs of the same data and the same start compare."""
+        return self.data, self.start
+
+    @property
     def name(self) -> str:
-        return f"{self.data}--{self.model}--seed{self.seed}"
+        return f"{self.data}--{Path(self.start).stem}--{self.model}--seed{self.seed}"
 
 
 @dataclass(frozen=True, slots=True)
 class RunResult:
-    """What a finished run found. ``figures``: 0-1, -1 where no object of that size exists."""
+    """What a finished run found. ``figures`` of val and test: 0-1, -1 where no object of that size exists."""
 
     run: StudyRun
-    figures: Mapping[str, float]
+    figures: Mapping[str, Mapping[str, float]]
     cpu_seconds: float  # of training and evaluation
 
 
-def ordered_runs(data: Sequence[str], stages: Sequence[Sequence[str]], seeds: Sequence[int]) -> list[StudyRun]:
-    """Runs in the order of what they add: the first two data sets before others, models by stage, whole seeds.
-
-    Every model of a stage is done with one seed on one data set before the next seed, so that a study that is cut off
-    has complete pairs.
-    """
+def ordered_runs(
+    data: Sequence[str], starts: Sequence[str], models: Sequence[str], seeds: Sequence[int]
+) -> list[StudyRun]:
+    """Every model is done with one seed everywhere before the next seed, so that a study cut off has whole pairs."""
     return [
-        StudyRun(name, model, seed)
-        for part in (data[:2], data[2:])
-        for models in stages
-        for seed in seeds
-        for name in part
-        for model in models
+        StudyRun(name, start, model, seed) for seed in seeds for name in data for start in starts for model in models
     ]
 
 
@@ -89,8 +90,7 @@ class StudyFolder:
 
     def keep(self, result: RunResult) -> None:
         """Write a finished run's figures, whole or not at all."""
-        content = {"run": asdict(result.run), "figures": dict(result.figures), "cpu_seconds": result.cpu_seconds}
-        write_text(self._file(result.run), json.dumps(content, indent=2) + "\n")
+        write_text(self._file(result.run), json.dumps(asdict(result), indent=2) + "\n")
 
     @contextmanager
     def claimed(self, run: StudyRun) -> Iterator[bool]:
@@ -117,7 +117,7 @@ class StudyFolder:
 def _read(path: Path) -> RunResult:
     try:
         content = json.loads(path.read_text(encoding="utf-8"))
-        figures = {name: float(content["figures"][name]) for name in FIGURES}
+        figures = {part: {name: float(content["figures"][part][name]) for name in FIGURES} for part in HELD_BACK}
         return RunResult(StudyRun(**content["run"]), figures, float(content["cpu_seconds"]))
     except (ValueError, KeyError, TypeError) as error:
         raise UserError(f"{path}: not a run of a study; delete it, and it will be done again") from error
@@ -148,6 +148,6 @@ class CpuBudget:
 
 def expected_seconds(run: StudyRun, finished: Sequence[RunResult]) -> float:
     """CPU time of the longest finished run of the same model and data, else of the same data, else 0: unknown."""
-    same_data = [one for one in finished if one.run.data == run.data]
+    same_data = [one for one in finished if one.run.arena == run.arena]
     same = [one for one in same_data if one.run.model == run.model] or same_data
     return max((one.cpu_seconds for one in same), default=0.0)

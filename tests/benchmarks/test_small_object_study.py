@@ -12,18 +12,18 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.small_object_study import (
+from benchmarks.small_object_study import flags_of, main, study_of
+from benchmarks.study_data import (
     StudyData,
-    flags_of,
     low_resolution_size,
     low_resolution_yaml,
-    main,
-    study_of,
+    parts_of,
+    rows_in_window,
     write_low_resolution,
 )
-from benchmarks.study_models import BASELINE, SPD, ModelCost, equal_cost_width
-from benchmarks.study_report import BEGIN, END, DataSummary, markdown, plot, put_into_page
-from benchmarks.study_runs import RunResult, StudyRun
+from benchmarks.study_models import ModelCost, Variant, baseline_of, equal_cost_width
+from benchmarks.study_report import BEGIN, END, ArenaSummary, markdown, plot, put_into_page
+from benchmarks.study_runs import FIGURES, RANDOM, RunResult, StudyRun
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
 from tests.end_to_end.scripts import environment
@@ -33,21 +33,61 @@ from utils.config.dataset_yaml import read_dataset_yaml
 from utils.dataset.detection_dataset import open_dataset
 from utils.user_error import UsageError, UserError
 
+BASELINE, SPD = "yolov5n", "yolov5n-spd"
+NONE = dict.fromkeys(FIGURES, -1.0)
+
 
 def test_low_resolution_images_keep_their_labels_as_shares(tmp_path: Path) -> None:
-    spec = read_dataset_yaml(write_small_dataset(tmp_path / "source", train=2, val=2))  # 96 x 128 pixels
-    written = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "low"))
-    for part in ("train", "val"):
-        before = open_dataset(spec.split(part), spec.names)
+    spec = read_dataset_yaml(write_small_dataset(tmp_path / "source", train=2, val=4))  # 96 x 128 pixels
+    written = read_dataset_yaml(write_low_resolution(spec, StudyData("small.yaml", 64), tmp_path / "low"))
+    sources = parts_of(spec)
+    for part, count in (("train", 2), ("val", 2), ("test", 2)):
         after = open_dataset(written.split(part), written.names)
+        assert len(after) == len(sources[part]) == count
         assert [tuple(after.source_size(i)) for i in range(2)] == [(48, 64)] * 2
-        np.testing.assert_allclose(after.index.rows, before.index.rows, atol=1e-6)
-        wanted = cv2.resize(before.source_image(1), (64, 48), interpolation=cv2.INTER_AREA)
-        np.testing.assert_array_equal(after.source_image(1), wanted)
+        for i, (before, number) in enumerate(sources[part]):
+            np.testing.assert_allclose(after.source_labels(i).boxes, before.source_labels(number).boxes / 2, atol=1e-3)
+            wanted = cv2.resize(before.source_image(number), (64, 48), interpolation=cv2.INTER_AREA)
+            np.testing.assert_array_equal(after.source_image(i), wanted)
     assert written.names == spec.names
     assert low_resolution_yaml(tmp_path / "low") == written.file
-    fewer = read_dataset_yaml(write_low_resolution(spec, 64, tmp_path / "fewer", most=1))
-    assert [len(open_dataset(fewer.split(part), fewer.names)) for part in ("train", "val")] == [1, 2]
+    fewer = read_dataset_yaml(write_low_resolution(spec, StudyData("small.yaml", 64, most=1), tmp_path / "fewer"))
+    assert [len(open_dataset(fewer.split(part), fewer.names)) for part in ("train", "val", "test")] == [1, 2, 2]
+
+
+def test_no_image_is_in_two_parts(tmp_path: Path) -> None:
+    spec = read_dataset_yaml(write_small_dataset(tmp_path / "source", train=10, val=3))
+    parts = parts_of(replace(spec, val=spec.train))
+    numbers = [[number for _, number in images] for images in parts.values()]
+    assert numbers == [[0, 1, 2, 5, 6, 7], [3, 8], [4, 9]]
+    assert [[number for _, number in images] for images in parts_of(spec).values()] == [list(range(10)), [0, 2], [1]]
+    with_test = parts_of(replace(spec, test=spec.val))
+    assert [len(images) for images in with_test.values()] == [10, 3, 3]
+
+
+def test_a_tile_has_the_objects_that_it_holds_enough_of() -> None:
+    """An image of 100 x 80; the window is its right lower quarter, from (50, 40)."""
+    rows = np.array(
+        [
+            [1, 0.75, 0.75, 0.2, 0.1],  # wholly inside: 65 to 85, 56 to 64
+            [2, 0.5, 0.75, 0.2, 0.1],  # half inside: 40 to 60 becomes 50 to 60
+            [3, 0.41, 0.75, 0.2, 0.1],  # 31 to 51: a pixel of it
+            [4, 0.25, 0.25, 0.2, 0.1],  # in another tile
+        ]
+    )
+    found = rows_in_window(rows, (100, 80), (50, 40, 100, 80))
+    np.testing.assert_allclose(found, [[1, 0.5, 0.5, 0.4, 0.2], [2, 0.1, 0.5, 0.2, 0.2]])
+
+
+@pytest.mark.slow
+def test_tiles_of_coco_have_groups_for_classes(tmp_path: Path) -> None:
+    source = write_small_dataset(tmp_path / "source", train=1, val=2)
+    spec = replace(read_dataset_yaml(source), names=tuple(f"class {i}" for i in range(80)))
+    written = read_dataset_yaml(write_low_resolution(spec, StudyData("small.yaml", 32, tiles=2), tmp_path / "low"))
+    assert written.names == ("person", "vehicle", "animal", "thing")
+    tiles = open_dataset(written.split("train"), written.names)
+    assert 1 <= len(tiles) <= 4 and tuple(tiles.source_size(0)) == (24, 32)  # of 96 x 128: half, and at most 32
+    assert all(len(tiles.source_labels(i)) for i in range(len(tiles)))
 
 
 def test_images_are_never_enlarged() -> None:
@@ -58,33 +98,55 @@ def test_images_are_never_enlarged() -> None:
 def test_the_wide_model_costs_what_the_spd_model_costs() -> None:
     with torch.device("meta"):
         spd = summarize(DetectionModel(load_architecture(SPD)), 640, 640).gflops
-        wide = replace(load_architecture(BASELINE), width_multiple=equal_cost_width(spd))
+        wide = replace(load_architecture(BASELINE), width_multiple=equal_cost_width(BASELINE, spd))
         found = summarize(DetectionModel(wide), 640, 640).gflops
     assert found == pytest.approx(spd, rel=0.03)
 
 
 def test_table_and_image_of_known_figures(tmp_path: Path) -> None:
+    wide = f"wide-as-{SPD}"
     finished = [
         RunResult(
-            StudyRun("cells-160", model, seed),
-            {"AP": ap + seed / 100, "AP50": 0.8, "AP_S": ap, "AP_M": -1.0, "AP_L": -1.0},
+            StudyRun("cells-160", RANDOM, model, seed),
+            {"val": NONE, "test": NONE | {"AP": ap + seed / 100, "AP50": 0.8, "AP_S": ap}},
             60.0,
         )
-        for model, ap in ((BASELINE, 0.30), (SPD, 0.35))
+        for model, ap in ((BASELINE, 0.30), (SPD, 0.35), (wide, 0.34))
         for seed in (0, 1, 2)
     ]
-    costs = {SPD: ModelCost(3_600_000, 0.5, 9.0), BASELINE: ModelCost(1_870_000, 0.25, 6.0)}
-    summary = DataSummary.of("cells-160", finished, costs)
+    costs = {
+        SPD: ModelCost(3_600_000, 0.5, 9.0),
+        BASELINE: ModelCost(1_870_000, 0.25, 6.0),
+        wide: ModelCost(3_000_000, 0.5, 9.5),
+    }
+    summary = ArenaSummary.of(("cells-160", RANDOM), "test", finished, costs)
     text = markdown([summary], "A note.")
-    assert f"| `{SPD}` | 3.60 M | 0.50 | 9.0 | 36.0 ± 1.0 | 80.0 ± 0.0 | 35.0 ± 0.0 | - | 3 |" in text
-    assert f"| `{SPD}` | **+5.0 (+5.0 to +5.0)** | **+5.0 (+5.0 to +5.0)** |" in text
+    assert "### cells-160, test, from random weights" in text
+    assert f"| `{SPD}` | 3.60 M | 0.50 | 9.0 | 1.0 min | 36.0 ± 1.0 | 80.0 ± 0.0 | 35.0 ± 0.0 | - | 3 |" in text
+    assert f"| `{SPD}` minus `{BASELINE}` | **+5.0 (+5.0 to +5.0)** | **+5.0 (+5.0 to +5.0)** |" in text
+    assert f"| `{SPD}` minus `{wide}` | **+1.0 (+1.0 to +1.0)** |" in text
     assert text.index(f"| `{SPD}`") < text.index(f"| `{BASELINE}`")  # in the order of the models
+    assert summary.front("AP") == [BASELINE, SPD]  # the wide model is slower and finds less
     plot(tmp_path / "study.png", [summary])
     image = cv2.imread(str(tmp_path / "study.png"))
     assert image is not None and image.std() > 10
 
 
-@pytest.mark.parametrize("text", ["my.yaml", "my.yaml@", "@160", "my.yaml@16", "my.yaml@x", "my.yaml@64:0"])
+def test_a_model_may_change_the_recipe() -> None:
+    assert Variant.parse("yolov5n-u.yaml") == Variant("yolov5n-u", {}, {})
+    assert Variant.parse("yolov5n+nwd=0.5+seed=3") == Variant("yolov5n", {"nwd": 0.5}, {"seed": 3})
+    assert (baseline_of("yolov5s-u+nwd=0.5"), baseline_of("wide-as-yolov5n-u")) == ("yolov5s", "yolov5n")
+
+
+@pytest.mark.parametrize("text", ["yolov5n+nwd", "yolov5n+nwd=x", "yolov5n+unknown=1", "yolov5n+seed=0.5"])
+def test_any_other_change_is_a_line(text: str) -> None:
+    with pytest.raises(UsageError, match="--models yolov5n"):
+        Variant.parse(text)
+
+
+@pytest.mark.parametrize(
+    "text", ["my.yaml", "my.yaml@", "@160", "my.yaml@16", "my.yaml@x", "my.yaml@64:0", "my.yaml@64/0"]
+)
 def test_a_data_set_without_a_side_is_a_line(text: str) -> None:
     with pytest.raises(UsageError, match="--data"):
         StudyData.parse(text)
@@ -93,6 +155,8 @@ def test_a_data_set_without_a_side_is_a_line(text: str) -> None:
 def test_a_data_set_and_its_side() -> None:
     assert StudyData.parse("a/my.yaml@160") == StudyData("a/my.yaml", 160)
     assert StudyData.parse("my.yaml@96:120").name == "my-96-120"
+    assert StudyData.parse("my.yaml@96/2") == StudyData("my.yaml", 96, tiles=2)
+    assert StudyData.parse("my.yaml@96:50/2").name == "my-96-50-tiles2"
 
 
 def test_a_study_needs_a_budget(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -138,11 +202,11 @@ def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
 
     first = run("0.01m")  # less than any run takes: the first one is begun, as nothing is known about it yet
     assert first.count("begins") == 1
-    assert "the budget ends before small-64--yolov5n-spd--seed0" in first
+    assert "the budget ends before small-64--random--yolov5n-spd--seed0" in first
     kept = {path: path.read_bytes() for path in (tmp_path / "study" / "results").glob("*.json")}
     assert run("1h").count("begins") == 3
     assert all(path.read_bytes() == content for path, content in kept.items())
     table = (tmp_path / "study" / "study.md").read_text()
-    assert "| `yolov5n-spd` | 3." in table and table.startswith("4 runs from scratch")
+    assert "| `yolov5n-spd` | 3." in table and table.startswith("4 runs, 1 epochs")
     assert (tmp_path / "study" / "study.png").is_file()
     assert table.strip() in page.read_text() and (tmp_path / "page-study.png").is_file()

@@ -8,26 +8,37 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.study_runs import FIGURES, CpuBudget, RunResult, StudyFolder, StudyRun, expected_seconds, ordered_runs
+from benchmarks.study_runs import (
+    FIGURES,
+    HELD_BACK,
+    RANDOM,
+    CpuBudget,
+    RunResult,
+    StudyFolder,
+    StudyRun,
+    expected_seconds,
+    ordered_runs,
+)
 from tests.end_to_end.scripts import environment
 from utils.user_error import UsageError, UserError
 
-RUN = StudyRun("cells-160", "small", 0)
+RUN = StudyRun("cells-160", RANDOM, "small", 0)
 
 
 def result(run: StudyRun, cpu_seconds: float = 60.0) -> RunResult:
-    return RunResult(run, dict.fromkeys(FIGURES, 0.25), cpu_seconds)
+    return RunResult(run, dict.fromkeys(HELD_BACK, dict.fromkeys(FIGURES, 0.25)), cpu_seconds)
 
 
-def test_whole_seeds_of_the_first_stage_and_the_first_two_data_sets_come_first() -> None:
-    runs = ordered_runs(["a", "b", "c"], [["m", "n"], ["late"]], [0, 1])
-    assert len(runs) == len(set(runs)) == 3 * 3 * 2
-    assert [(run.data, run.model, run.seed) for run in runs[:8]] == [
-        *(("a", "m", 0), ("a", "n", 0), ("b", "m", 0), ("b", "n", 0)),
-        *(("a", "m", 1), ("a", "n", 1), ("b", "m", 1), ("b", "n", 1)),
+def test_whole_seeds_come_first() -> None:
+    runs = ordered_runs(["a", "b"], [RANDOM, "x.pt"], ["m", "n"], [0, 1])
+    assert len(runs) == len(set(runs)) == 2 * 2 * 2 * 2
+    assert [run.seed for run in runs] == [0] * 8 + [1] * 8
+    assert [(run.data, run.start, run.model) for run in runs[:4]] == [
+        ("a", RANDOM, "m"),
+        ("a", RANDOM, "n"),
+        ("a", "x.pt", "m"),
+        ("a", "x.pt", "n"),
     ]
-    assert [run.data for run in runs[-6:]] == ["c"] * 6
-    assert {run.model for run in runs[8:12]} == {"late"}
 
 
 @pytest.mark.parametrize(("text", "seconds"), [("90m", 5400), ("2.5h", 9000), ("1h", 3600)])
@@ -43,15 +54,15 @@ def test_any_other_budget_is_a_line(text: str) -> None:
 
 def test_a_run_is_expected_to_take_as_long_as_the_longest_like_it() -> None:
     finished = [
-        result(StudyRun("a", "m", 0), 100),
-        result(StudyRun("a", "m", 1), 120),
-        result(StudyRun("a", "n", 0), 300),
-        result(StudyRun("b", "m", 0), 900),
+        result(StudyRun("a", RANDOM, "m", 0), 100),
+        result(StudyRun("a", RANDOM, "m", 1), 120),
+        result(StudyRun("a", RANDOM, "n", 0), 300),
+        result(StudyRun("b", RANDOM, "m", 0), 900),
     ]
-    assert expected_seconds(StudyRun("a", "m", 2), finished) == 120
-    assert expected_seconds(StudyRun("a", "new", 0), finished) == 300  # the longest on the same data
-    assert expected_seconds(StudyRun("c", "m", 0), finished) == 0
-    run = StudyRun("a", "m", 2)
+    assert expected_seconds(StudyRun("a", RANDOM, "m", 2), finished) == 120
+    assert expected_seconds(StudyRun("a", RANDOM, "new", 0), finished) == 300  # the longest on the same data
+    assert expected_seconds(StudyRun("c", RANDOM, "m", 0), finished) == 0
+    run = StudyRun("a", RANDOM, "m", 2)
     assert CpuBudget(1420 + 120).admits(run, finished)
     assert not CpuBudget(1420 + 119).admits(run, finished)
 
@@ -65,14 +76,14 @@ def test_a_finished_run_is_found_again_and_not_done_twice(tmp_path: Path) -> Non
     assert again.results() == [result(RUN, 12.5)]
     with again.claimed(RUN) as mine:
         assert not mine
-    with again.claimed(StudyRun("cells-160", "small", 1)) as mine:
+    with again.claimed(StudyRun("cells-160", RANDOM, "small", 1)) as mine:
         assert mine
 
 
 def test_a_run_in_another_process_is_left_to_it_and_taken_over_when_it_dies(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from benchmarks.study_runs import StudyFolder, StudyRun\n"
-        f"with StudyFolder(Path({str(tmp_path)!r})).claimed(StudyRun('cells-160', 'small', 0)) as mine:\n"
+        f"with StudyFolder(Path({str(tmp_path)!r})).claimed(StudyRun('cells-160', 'random', 'small', 0)) as mine:\n"
         "    print(mine, flush=True); sys.stdin.read()"
     )
     other = subprocess.Popen(
