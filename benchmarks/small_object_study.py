@@ -2,7 +2,7 @@
 
     python -m benchmarks.small_object_study --cpu-budget 8h
     python -m benchmarks.small_object_study --models yolov5n yolov5n-u wide-as-yolov5n-u --part val --cpu-budget 2h
-    python -m benchmarks.small_object_study --data my.yaml@320 --starts yolov5n.pt --epochs 100 --cpu-budget 3h
+    python -m benchmarks.small_object_study --data my.yaml@320 --starts yolov5n.pt --steps 3000 --cpu-budget 3h
 
 A data set is written NAME.yaml@SIDE: its images are made so small first that their longer side has SIDE pixels; of
 NAME.yaml@SIDE:COUNT the first COUNT training images are taken, and NAME.yaml@SIDE/2 cuts each image into 2 x 2 tiles
@@ -17,6 +17,7 @@ Several processes may work on one study. Table and plot: study.md and study.png 
 from __future__ import annotations
 
 import argparse
+import math
 import shutil
 import sys
 import time
@@ -68,14 +69,15 @@ class Study:
     starts: tuple[str, ...]  # RANDOM or files of weights
     models: tuple[str, ...]  # each as `Variant` reads it
     seeds: tuple[int, ...]
+    steps: int  # of the optimizer, of every run
     recipe: TrainConfig  # what every run has in common
     roots: dict[str, str]  # folder by data set, where the YAML's does not hold
 
     def prepare(self) -> dict[str, Path]:
         """Write low-resolution images and the wide model, unless they are there; the YAML of each data set."""
         with self.folder.alone():
-            recipe = {name: getattr(self.recipe, name) for name in ("epochs", "batch_size", "optimizer", "precision")}
-            self.folder.settle(recipe | {"hyp": Path(self.recipe.hyp).name})
+            recipe = {name: getattr(self.recipe, name) for name in ("batch_size", "optimizer", "precision")}
+            self.folder.settle(recipe | {"steps": self.steps, "hyp": Path(self.recipe.hyp).name})
             for model in {Variant.parse(text).model for text in self.models}:
                 if model.startswith(WIDE_AS):
                     write_wide_model(self.folder.folder, model)
@@ -111,7 +113,8 @@ class Study:
         variant = Variant.parse(run.model)
         weights = "" if run.start == RANDOM else run.start
         own = replace(self.recipe, cfg=self.cfg(variant.model), weights=weights, data=str(dataset), imgsz=side)
-        own = replace(own, seed=run.seed, name=run.name, hyp=self._hyp(variant, run), **variant.flags)
+        own = replace(own, epochs=self._epochs(dataset), seed=run.seed, name=run.name, hyp=self._hyp(variant, run))
+        own = replace(own, **variant.flags)
         folder = train_detector(own)
         figures = {}
         for part in HELD_BACK:
@@ -120,6 +123,12 @@ class Study:
             figures[part] = {key: getattr(coco, key) for key in FIGURES}
         shutil.rmtree(folder / "weights")  # a study of many runs would fill the disk
         return RunResult(run, figures, time.process_time() - start)
+
+    def _epochs(self, dataset: Path) -> int:
+        """As many as come nearest to the steps: small data sets are gone through more often."""
+        folder = read_dataset_yaml(dataset).train[0]
+        batches = math.ceil(sum(1 for _ in folder.iterdir()) / self.recipe.batch_size)
+        return max(1, round(self.steps / batches))
 
     def _hyp(self, variant: Variant, run: StudyRun) -> str:
         """The recipe's hyperparameters, in a file of their own where the variant changes some."""
@@ -159,7 +168,7 @@ class Study:
             summaries += [ArenaSummary.of((data.name, start), part, finished, costs) for start in self.starts]
         hours = sum(one.cpu_seconds for one in finished) / 3600
         recipe = self.recipe
-        trained = f"{recipe.epochs} epochs, batch {recipe.batch_size}, {recipe.optimizer}, `{Path(recipe.hyp).name}`"
+        trained = f"{self.steps} steps, batch {recipe.batch_size}, {recipe.optimizer}, `{Path(recipe.hyp).name}`"
         note = (
             f"{len(finished)} runs, {trained}, {recipe.precision}; evaluated in fp32; {hours:.1f} h CPU. Latency: "
             f"{machine()}, batch 1, fp32, fused, without NMS, all models in turn. Training: CPU time of a run."
@@ -189,7 +198,7 @@ def flags_of(arguments: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--starts", nargs="+", default=(RANDOM,), help=f"{RANDOM}, or files of weights")
     parser.add_argument("--part", default="test", choices=HELD_BACK, help="part whose figures the table shows")
     parser.add_argument("--seeds", nargs="+", type=int, default=(0, 1, 2, 3, 4))
-    parser.add_argument("--epochs", type=int, default=30)
+    parser.add_argument("--steps", type=int, default=780, help="optimizer steps of each run; 30 epochs of BCCD")
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--hyp", default="data/hyps/hyp.demo.yaml")
     parser.add_argument("--precision", default="auto", choices=("auto", "fp32", "bf16", "fp16"), help="of training")
@@ -210,7 +219,6 @@ def study_of(flags: argparse.Namespace) -> Study:
     recipe = TrainConfig(
         weights="",
         hyp=flags.hyp,
-        epochs=flags.epochs,
         batch_size=flags.batch_size,
         optimizer="AdamW",
         precision=flags.precision,
@@ -232,6 +240,7 @@ def study_of(flags: argparse.Namespace) -> Study:
         starts=tuple(flags.starts),
         models=tuple(name.removesuffix(".yaml") for name in flags.models),
         seeds=tuple(flags.seeds),
+        steps=flags.steps,
         recipe=recipe,
         roots=dict(text.split("=", 1) for text in flags.root),
     )

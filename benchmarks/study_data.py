@@ -150,10 +150,11 @@ def _write(root: Path, part: str, name: str, image: np.ndarray, rows: np.ndarray
     height, width = low_resolution_size(image.shape[0], image.shape[1], side)
     small = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     cv2.imwrite(str(root / "images" / part / f"{name}.png"), cv2.cvtColor(small, cv2.COLOR_RGB2BGR))
-    (root / "labels" / part / f"{name}.txt").write_text("".join(_label_lines(rows)), encoding="utf-8")
+    (root / "labels" / part / f"{name}.txt").write_text("".join(label_lines(rows)), encoding="utf-8")
 
 
-def _label_lines(rows: np.ndarray) -> Sequence[str]:
+def label_lines(rows: np.ndarray) -> Sequence[str]:
+    """Lines of a label file, of rows ``class cx cy w h``."""
     return [f"{int(row[0])} " + " ".join(f"{value:.6f}" for value in row[1:]) + "\n" for row in rows]
 
 

@@ -329,9 +329,11 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
 
 
 def _anchor_free_detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
+    """Arguments ``nc`` and, if they are not YOLOv5u's, the channels inside the branches."""
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
+    width = context.width(arguments) if len(arguments) else None
     head = AnchorFreeDetect(
-        context.architecture.class_count, context.channels, _level_strides(context), context.activation
+        context.architecture.class_count, context.channels, _level_strides(context), context.activation, width
     )
     return BuiltLayer(head, 0, Fraction(max(head.strides)))
 

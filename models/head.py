@@ -169,9 +169,18 @@ class AnchorFreeDetect(DetectionHead):
     numbers: Tensor
 
     def __init__(
-        self, class_count: int, in_channels: Sequence[int], strides: Sequence[int], act: Activation = silu
+        self,
+        class_count: int,
+        in_channels: Sequence[int],
+        strides: Sequence[int],
+        act: Activation = silu,
+        width: int | None = None,
     ) -> None:
-        """``in_channels`` and ``strides`` (pixels per cell) per level."""
+        """``in_channels`` and ``strides`` (pixels per cell) per level.
+
+        ``width``: channels inside both branches; None takes YOLOv5u's, 64 of the boxes' and at least as many of the
+        classes' as the finest level has.
+        """
         super().__init__()
         self.class_count = class_count
         self.strides = tuple(strides)
@@ -180,10 +189,11 @@ class AnchorFreeDetect(DetectionHead):
         self.register_buffer("numbers", torch.arange(float(self.BINS)), persistent=False)
         finest = in_channels[0]
         self.cv2 = nn.ModuleList(
-            _branch(channels, max(16, finest // 4, 4 * self.BINS), 4 * self.BINS, act) for channels in in_channels
+            _branch(channels, width or max(16, finest // 4, 4 * self.BINS), 4 * self.BINS, act)
+            for channels in in_channels
         )
         self.cv3 = nn.ModuleList(
-            _branch(channels, max(finest, min(class_count, 100)), class_count, act) for channels in in_channels
+            _branch(channels, width or max(finest, min(class_count, 100)), class_count, act) for channels in in_channels
         )
         self.initialise_biases()
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import zipfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from benchmarks.study_data import (
 from benchmarks.study_models import ModelCost, Variant, baseline_of, equal_cost_width
 from benchmarks.study_report import BEGIN, END, ArenaSummary, markdown, plot, put_into_page
 from benchmarks.study_runs import FIGURES, RANDOM, RunResult, StudyRun
+from benchmarks.tree_crowns import write_tree_crowns
 from models.summary import summarize
 from models.yolo import DetectionModel, load_architecture
 from tests.end_to_end.scripts import environment
@@ -184,7 +186,7 @@ def test_the_table_goes_between_the_marks_of_a_page(tmp_path: Path) -> None:
 @pytest.mark.slow
 def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     yaml = write_small_dataset(tmp_path / "data", train=8, val=4)
-    words = [sys.executable, "-m", "benchmarks.small_object_study", "--data", f"{yaml}@64", "--epochs", "1"]
+    words = [sys.executable, "-m", "benchmarks.small_object_study", "--data", f"{yaml}@64", "--steps", "1"]
     page = tmp_path / "page.md"
     page.write_text(f"{BEGIN}\n{END}\n")
     words += ["--models", BASELINE, SPD, "--seeds", "0", "1", "--out", str(tmp_path / "study")]
@@ -207,6 +209,29 @@ def test_a_study_that_was_cut_off_goes_on(tmp_path: Path) -> None:
     assert run("1h").count("begins") == 3
     assert all(path.read_bytes() == content for path, content in kept.items())
     table = (tmp_path / "study" / "study.md").read_text()
-    assert "| `yolov5n-spd` | 3." in table and table.startswith("4 runs, 1 epochs")
+    assert "| `yolov5n-spd` | 3." in table and table.startswith("4 runs, 1 steps")
     assert (tmp_path / "study" / "study.png").is_file()
     assert table.strip() in page.read_text() and (tmp_path / "page-study.png").is_file()
+
+
+def test_tree_crowns_become_windows_in_three_parts(tmp_path: Path) -> None:
+    """An image of 640 x 320 is two windows; a crown of 40 pixels lies in the first, one of 20 in the second."""
+    corners = "".join(f"<{key}>{{}}</{key}>" for key in ("xmin", "ymin", "xmax", "ymax"))
+    box = f"<object><name>Tree</name><bndbox>{corners}</bndbox></object>"
+    text = "<annotation>" + box.format(100, 100, 140, 140) + box.format(400, 200, 420, 220) + "</annotation>"
+    pixels = cv2.imencode(".png", np.random.default_rng(0).integers(0, 255, (320, 640, 3), dtype=np.uint8))[1]
+    with zipfile.ZipFile(tmp_path / "deepforest.whl", "w") as wheel:
+        for name in ("a", "b", "c"):
+            wheel.writestr(f"deepforest/data/{name}.xml", text)
+            wheel.writestr(f"deepforest/data/{name}.png", pixels.tobytes())
+    spec = read_dataset_yaml(write_tree_crowns(tmp_path / "deepforest.whl", tmp_path / "trees"))
+    parts = {part: open_dataset(spec.split(part), spec.names) for part in ("train", "val", "test")}
+    assert {part: len(images) for part, images in parts.items()} == {"train": 4, "val": 1, "test": 1}
+    assert tuple(parts["train"].source_size(0)) == (320, 320)
+    assert parts["train"].source_labels(0).boxes.tolist() == [pytest.approx([100, 100, 140, 140], abs=1e-3)]
+    assert parts["val"].source_labels(0).boxes.tolist() == [pytest.approx([80, 200, 100, 220], abs=1e-3)]
+    with pytest.raises(UserError, match="exists"):
+        write_tree_crowns(tmp_path / "deepforest.whl", tmp_path / "trees")
+    (tmp_path / "no.whl").write_bytes(b"x")
+    with pytest.raises(UserError, match=r"no\.whl: cannot be read as a wheel"):
+        write_tree_crowns(tmp_path / "no.whl", tmp_path / "more")

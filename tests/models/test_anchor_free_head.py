@@ -72,6 +72,17 @@ def test_priors_of_a_fresh_head() -> None:
     assert classifying.bias is not None and classifying.bias.tolist() == pytest.approx([math.log(5 / 80 / 1600)] * 80)
 
 
+def test_the_channels_inside_the_branches_may_be_given() -> None:
+    values = load_architecture("yolov5n-u").as_dict()
+    values["head"][-1][-1] = ["nc", 128]  # a quarter of it: the nano model's width multiple
+    model = DetectionModel(Architecture.from_dict(values), class_count=3)
+    branches = [*model.head.cv2, *model.head.cv3]
+    inner = [[each.out_channels for each in branch.modules() if isinstance(each, nn.Conv2d)] for branch in branches]
+    assert inner == [[32, 32, 64]] * 3 + [[32, 32, 3]] * 3
+    again = DetectionModel(Architecture.from_dict(model.architecture.as_dict()), class_count=3)
+    again.load_state_dict(model.state_dict())  # a checkpoint's architecture keeps it
+
+
 def test_an_architecture_without_anchors() -> None:
     architecture = load_architecture("yolov5n-u")
     model = DetectionModel(architecture, class_count=2).eval()
