@@ -20,6 +20,7 @@ DEFAULTS: dict[str, object] = {
     "single_cls": False,
     "quad": False,
     "cos_lr": False,
+    "close_mosaic": 0,
     "label_smoothing": 0.0,
     "freeze": ("0",),
     "save_period": -1,
@@ -38,6 +39,7 @@ EFFECTS = {
     "optimizer": "test_optimizers",
     "multi_scale": "test_multi_scale",
     "cos_lr": "test_cos_lr",
+    "close_mosaic": "test_close_mosaic",
     "quad": "test_quad",
     "rect": "test_rect",
     "image_weights": "test_image_weights",
@@ -80,6 +82,11 @@ def test_tiles() -> None:
         parse("--tile", "16")
 
 
+def test_the_last_epochs_are_closed() -> None:
+    argv = ("--epochs", "5", "--close-mosaic")
+    assert [parse(*argv, number).closed_from for number in ("0", "1", "5")] == [None, 4, 0]
+
+
 def test_each_flag_has_its_test() -> None:
     assert set(EFFECTS) <= {item.name for item in fields(TrainConfig)}
     folder = REPOSITORY / "tests" / "end_to_end"
@@ -104,6 +111,8 @@ def test_flags_of_services_are_refused_with_what_to_use_instead(name: str) -> No
         (("--rect", "--image-weights"), "leave one out"),
         (("--cache", "cloud"), "cloud"),
         (("--label-smoothing", "0.7"), "at most 0.5"),
+        (("--close-mosaic", "-1"), "--close-mosaic -1"),
+        (("--close-mosaic", "6", "--epochs", "5"), "--close-mosaic 6: more than the run's 5 epochs"),
     ],
 )
 def test_values_that_cannot_be(argv: tuple[str, ...], words: str) -> None:

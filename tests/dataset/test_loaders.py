@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 
@@ -19,7 +20,7 @@ from utils.dataset.batch_loader import LoaderSettings
 from utils.dataset.detection_dataset import DetectionDataset
 from utils.dataset.evaluation_loader import collate, evaluation_batches, evaluation_loader, rectangular_frames
 from utils.dataset.training_batches import TrainingSampler
-from utils.dataset.training_loader import DetectionTrainingLoader, training_loader
+from utils.dataset.training_loader import DetectionTrainingLoader, TrainingShape, training_loader
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Batch, Labels, Sample
 from utils.user_error import UserError
@@ -132,6 +133,33 @@ def test_epochs_differ_and_repeat(tmp_path: Path) -> None:
         images.append(next(iter(loader)).images)
     assert not torch.equal(images[0], images[1])
     assert torch.equal(images[0], images[2])
+
+
+CLOSING = Hyperparameters(mixup=0.5, copy_paste=0.5, degrees=10, mosaic=0.8)
+
+
+def _epochs(dataset: DetectionDataset, hyp: Hyperparameters, workers: int, shape: TrainingShape) -> list[list[Batch]]:
+    """The batches of three epochs of one loader."""
+    loader = training_loader(dataset, 64, hyp, 5, LoaderSettings(3, workers), shape)
+    made = []
+    for epoch in range(3):
+        loader.set_epoch(epoch)
+        made.append(list(loader))
+    return made
+
+
+@pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])  # that live through all epochs
+@pytest.mark.parametrize("quad", [False, True])
+def test_from_an_epoch_on_mosaics_are_closed_and_no_epoch_before_it_changes(
+    tmp_path: Path, quad: bool, workers: int
+) -> None:
+    dataset, shape = small_dataset(tmp_path, count=7, outlines=True), TrainingShape(quad=quad)
+    with_mosaics = _epochs(dataset, CLOSING, 0, shape)
+    without = _epochs(dataset, replace(CLOSING, mosaic=0.0, mixup=0.0, copy_paste=0.0), 0, shape)
+    made = _epochs(dataset, CLOSING, workers, replace(shape, closed_from=1))
+    for found, expected in zip(made, (with_mosaics[0], *without[1:]), strict=True):
+        assert all(_equal(first, second) for first, second in zip(found, expected, strict=True))
+    assert not _equal(made[1][0], with_mosaics[1][0])
 
 
 def test_evaluation_leads_back_to_the_files_pixels(tmp_path: Path) -> None:

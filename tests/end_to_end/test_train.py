@@ -19,6 +19,7 @@ from tests.small_dataset import write_small_dataset
 
 pytestmark = pytest.mark.slow
 FLAGS = ("--weights", "", "--cfg", "yolov5n-spd.yaml", "--img", 96, "--batch-size", 4, "--epochs", 3, "--noplots")
+CLOSED = (*FLAGS, "--close-mosaic", 1)  # workers, and a run that goes on in epoch 1, have to close it in epoch 2
 
 
 @pytest.fixture(scope="module")
@@ -30,7 +31,7 @@ def dataset(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def uninterrupted(dataset: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a run with two workers that nothing disturbed."""
     folder = tmp_path_factory.mktemp("uninterrupted")
-    result = run_script("train.py", *FLAGS, "--data", dataset, "--workers", 2, folder=folder)
+    result = run_script("train.py", *CLOSED, "--data", dataset, "--workers", 2, folder=folder)
     best = "--weights runs/train/exp/weights/best.pt --img 96"
     assert result.stdout.splitlines()[-4:] == [
         "results in runs/train/exp",
@@ -55,7 +56,7 @@ def test_what_a_run_leaves_behind(uninterrupted: Path) -> None:
 
 
 def test_the_number_of_workers_changes_nothing(dataset: Path, uninterrupted: Path, tmp_path: Path) -> None:
-    run_script("train.py", *FLAGS, "--data", dataset, "--workers", 0, folder=tmp_path)
+    run_script("train.py", *CLOSED, "--data", dataset, "--workers", 0, folder=tmp_path)
     assert_same_run(uninterrupted, tmp_path / "runs" / "train" / "exp")
 
 
@@ -63,7 +64,7 @@ def test_killed_in_an_epoch_and_resumed_ends_where_the_uninterrupted_run_ends(
     dataset: Path, uninterrupted: Path, tmp_path: Path
 ) -> None:
     run = tmp_path / "runs" / "train" / "exp"
-    words = command("train.py", *FLAGS, "--data", dataset, "--workers", 2)
+    words = command("train.py", *CLOSED, "--data", dataset, "--workers", 2)
     killed_when(words, r"epoch 1/2:[^\r]* [1-5]/6 ", tmp_path)
     assert len((run / "results.csv").read_text().splitlines()) == 2  # header and epoch 0
     run_script("train.py", "--resume", "--workers", 0, folder=tmp_path)

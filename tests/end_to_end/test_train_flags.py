@@ -279,6 +279,26 @@ def test_a_fitness_of_objects_that_are_not_there_is_told_before_the_first_epoch(
     assert not runs.exists()
 
 
+def test_close_mosaic(
+    base: TrainConfig, plain: Trial, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    with caplog.at_level("INFO"):
+        made = trial(replace(base, close_mosaic=1), monkeypatch)
+    assert made.images == plain.images
+    (_, first, last), (_, plain_first, plain_last) = (
+        (run.folder / "results.csv").read_text().splitlines() for run in (made, plain)
+    )
+    assert first == plain_first and last != plain_last
+    assert [line for line in caplog.messages if "closed" in line] == ["mosaic is closed for the last 1 epoch"]
+
+
+def test_close_mosaic_without_mosaics_says_that_it_changes_nothing(
+    base: TrainConfig, caplog: pytest.LogCaptureFixture
+) -> None:
+    begun(replace(base, close_mosaic=2, rect=True), ALONE)
+    assert "--close-mosaic 2: changes nothing: there are no mosaics with --rect" in caplog.messages
+
+
 def test_noplots(base: TrainConfig, plain: Trial) -> None:
     assert not list(plain.folder.glob("*.png")) and not list(plain.folder.glob("*.jpg"))
     drawn = {file.name for file in train_detector(replace(base, epochs=1, noplots=False)).iterdir()}

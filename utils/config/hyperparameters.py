@@ -6,7 +6,7 @@ import difflib
 import logging
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import Field, asdict, dataclass, field, fields
+from dataclasses import Field, asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +76,10 @@ class Hyperparameters:
             problem = number_problem(entry, getattr(self, entry.name))
             if problem:
                 raise UserError(problem)
+
+    def closed(self) -> Hyperparameters:
+        """The same without mosaic, mixup and copy-paste, as of the last epochs with ``--close-mosaic``."""
+        return replace(self, mosaic=0.0, mixup=0.0, copy_paste=0.0)
 
     def to_dict(self) -> dict[str, float]:
         """Plain values in the order of the file, as written to ``hyp.yaml``."""

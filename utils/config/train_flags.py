@@ -8,6 +8,7 @@ from utils.config.command_line import flag
 from utils.config.fitness import FIGURES, YOLOV5_MIX, Fitness
 from utils.config.run_flags import RunConfig
 from utils.config.shared_flags import LONGEST_SIDE
+from utils.runtime.console_log import counted
 from utils.user_error import UsageError
 
 QUAD = 4  # images that --quad puts into one image
@@ -54,6 +55,9 @@ class TrainConfig(RunConfig):
     multi_scale: bool = flag(False, "vary the image size by up to half from batch to batch", group="Data")
 
     hyp: str = flag("data/hyps/hyp.scratch-low.yaml", "hyperparameter YAML", group="Recipe")
+    close_mosaic: int = flag(
+        0, "train the last N epochs without mosaic, mixup and copy-paste; 0 for none", group="Recipe", at_least=0
+    )
     optimizer: str = flag("SGD", "optimizer", group="Recipe", choices=("SGD", "Adam", "AdamW"))
     cos_lr: bool = flag(False, "let the learning rate fall along a cosine, not a line", group="Recipe")
     label_smoothing: float = flag(
@@ -81,6 +85,8 @@ class TrainConfig(RunConfig):
         if self.batch_size == 0:
             raise UsageError("--batch-size 0: must be at least 1, or -1 for what the GPU holds")
         Fitness.from_text(self.fitness)
+        if self.close_mosaic > self.epochs:
+            raise UsageError(f"--close-mosaic {self.close_mosaic}: more than the run's {counted(self.epochs, 'epoch')}")
         if self.evolve is None and (self.evolve_population or self.resume_evolve):
             raise UsageError("--evolve-population and --resume-evolve: belong to --evolve N")
         if self.evolve_population and self.resume_evolve:
@@ -97,6 +103,11 @@ class TrainConfig(RunConfig):
     @property
     def fitness_is(self) -> str:
         return self.fitness
+
+    @property
+    def closed_from(self) -> int | None:
+        """The first epoch without mosaics, with ``--close-mosaic``."""
+        return self.epochs - self.close_mosaic if self.close_mosaic else None
 
     @property
     def images_per_step(self) -> int:

@@ -40,6 +40,7 @@ class TrainingShape:
     rect: bool = False  # rectangles that suit the batch's images, instead of squares
     quad: bool = False  # four images per image, see `QuadImages`
     stride: int = 32  # rectangles are multiples of it
+    closed_from: int | None = None  # the first epoch without mosaics, see `Hyperparameters.closed`
 
 
 def training_loader(
@@ -63,7 +64,7 @@ def training_loader(
         samples = AugmentedImages(dataset, image_size, hyp, seed, frames)
     else:
         sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
-        samples = AugmentedImages(dataset, image_size, hyp, seed)
+        samples = AugmentedImages(dataset, image_size, hyp, seed, closed_from=shape.closed_from)
     if shape.quad:
         plan = BatchPlan(QuadImages(samples, seed), QuadBatches(sampler), collate)
     else:
@@ -74,17 +75,26 @@ def training_loader(
 class AugmentedImages(Dataset):
     """Training samples, augmented; item (epoch, position, index) is the same in every process.
 
-    They are squares of ``side`` pixels, or fill ``frames`` (F, 2), height and width for each image.
+    They are squares of ``side`` pixels, or fill ``frames`` (F, 2), height and width for each image. From the epoch
+    ``closed_from`` on they are not made of several; the key says the epoch, so that worker processes need not be told.
     """
 
     def __init__(
-        self, dataset: DetectionDataset, side: int, hyp: Hyperparameters, seed: int, frames: np.ndarray | None = None
+        self,
+        dataset: DetectionDataset,
+        side: int,
+        hyp: Hyperparameters,
+        seed: int,
+        frames: np.ndarray | None = None,
+        closed_from: int | None = None,
     ) -> None:
         self._dataset = dataset
         self._seed = seed
         self._frames = frames
         self.remaining = RemainingImages(dataset.index.paths)
-        self._augmentation = Augmentation(_Remaining(dataset, self.remaining), len(dataset), side, hyp)
+        self._closed_from = closed_from
+        source = _Remaining(dataset, self.remaining)
+        self._open, self._closed = (Augmentation(source, len(dataset), side, of) for of in (hyp, hyp.closed()))
 
     def __len__(self) -> int:
         return len(self._dataset)
@@ -96,7 +106,8 @@ class AugmentedImages(Dataset):
         epoch, position, index = key
         rng = np.random.default_rng((self._seed, epoch, position))
         frame = None if self._frames is None else FrameSize(*self._frames[index].tolist())
-        image, labels = self._augmentation(index, rng, frame)
+        is_closed = self._closed_from is not None and epoch >= self._closed_from
+        image, labels = (self._closed if is_closed else self._open)(index, rng, frame)
         index = self.remaining.place(index)
         return Sample(image, labels, None, self._dataset.index.paths[index], index)
 

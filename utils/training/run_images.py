@@ -56,7 +56,7 @@ def open_images(
             train = cached_dataset(train, asked or "ram", long_side=config.imgsz, title="train")
         if asked:
             val = cached_dataset(val, asked, title="val")  # as on disk, so that no figure changes
-    shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride)
+    shape = TrainingShape(rect=config.rect, quad=config.quad, stride=stride, closed_from=config.closed_from)
     return RunImages(
         training_loader(train, config.imgsz, hyp, config.seed, learn, shape),
         evaluation_loader(val, config.imgsz, learn.without_gradients(), stride=stride),

@@ -100,6 +100,11 @@ class DetectionTask:
         return model_description(self.learner.model)
 
     def batches(self, epoch: int, class_scores: tuple[float, ...]) -> DetectionLoader:
+        if epoch == self.config.closed_from and not why_no_mosaics(self.config, self.hyp):
+            LOGGER.info("mosaic is closed for the last %s", counted(self.config.close_mosaic, "epoch"))
+        return self._batches(epoch, class_scores)
+
+    def _batches(self, epoch: int, class_scores: tuple[float, ...]) -> DetectionLoader:
         training, weights = self.images.training, None
         if self.config.image_weights:
             weights = image_weights(training.dataset.index, np.array(class_scores))
@@ -153,7 +158,7 @@ class DetectionTask:
             return
         classes = dataset.index.rows[:, 0].astype(int)
         plot_label_sizes(folder / "labels.png", dataset.index.object_sizes(), classes, dataset.names)
-        self.batches(0, class_scores)
+        self._batches(0, class_scores)
         for number, batch in enumerate(training.first(DRAWN_BATCHES)):
             write_image(folder / f"train_batch{number}.jpg", batch_mosaic(batch, dataset.names))
 
@@ -204,6 +209,8 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     images = open_images(dataset, config, hyp, model.stride, ranks)
     if config.fitness != YOLOV5_MIX:
         refuse_uncounted(config.fitness, images.evaluation.dataset.index.object_sizes())
+    if config.close_mosaic and (why := why_no_mosaics(config, hyp)):
+        LOGGER.warning("--close-mosaic %d: changes nothing: %s", config.close_mosaic, why)
     if not config.noautoanchor and model.anchors.numel():
         fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
     return detection_task(config, hyp, model, images, ranks)
@@ -215,6 +222,13 @@ def reopened(checkpoint: Path, config: TrainConfig, hyp: Hyperparameters, ranks:
     warn_of_other_names(str(checkpoint), model.names, dataset.file, dataset.names)
     images = open_images(dataset, config, hyp, model.stride, ranks)
     return detection_task(config, hyp, model, images, ranks)
+
+
+def why_no_mosaics(config: TrainConfig, hyp: Hyperparameters) -> str:
+    """Why no training image is a mosaic; empty if some are."""
+    if config.rect:
+        return "there are no mosaics with --rect"
+    return "" if hyp.mosaic else f"{config.hyp}: mosaic is 0"
 
 
 def refuse_uncounted(fitness: str, sizes: np.ndarray) -> None:
