@@ -16,7 +16,6 @@ from tests.shared_data import SHARED, needs_shared
 from utils.config.dataset_yaml import DatasetSpec, read_dataset_yaml
 from utils.dataset.demo_scenes import draw_scene
 from utils.dataset.inspect import Inspection, InspectionSettings, inspect_dataset
-from utils.user_error import UserError
 
 
 def inspected(spec: DatasetSpec, imgsz: int = 640) -> Inspection:
@@ -108,11 +107,16 @@ def test_large_images_of_small_objects_are_to_be_cut(tmp_path: Path) -> None:
     assert any("AP_S on val rests on 1 object:" in line for line in advice)
 
 
-def test_an_architecture_without_anchor_sizes_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("architecture", ["yolov5n-u.yaml", "open.yaml"])
+def test_without_anchor_sizes_there_is_no_fit_and_the_advice_says_so(tmp_path: Path, architecture: str) -> None:
     (tmp_path / "open.yaml").write_text("nc: 1\nanchors: 3\nbackbone: []\nhead: []\n")
-    spec = faulty_set(tmp_path)
-    with pytest.raises(UserError, match=r"open\.yaml"):
-        inspect_dataset(spec, InspectionSettings(architecture=str(tmp_path / "open.yaml")), progress=False)
+    name = str(tmp_path / architecture) if architecture == "open.yaml" else architecture
+    settings = InspectionSettings(architecture=name, decode_images=False)
+    found = inspect_dataset(faulty_set(tmp_path), settings, progress=False)
+    assert [part.fit for part in found.parts.values()] == [None, None]
+    said = [line for line in found.advice if "anchors" in line]
+    assert said == [f"{name} has no anchors of given sizes, so that there is no fit of them to show."]
+    assert any("objects are under 16 px" in line for line in found.advice)
 
 
 def real_set(folder: Path, name: str, parts: dict[str, str], names: int) -> DatasetSpec:
@@ -170,4 +174,5 @@ def test_coco128(tmp_path: Path) -> None:
     assert int(part.small_on_disk().sum()) == small == 337
     for border in (8, 16, 32):
         assert part.share_below(border) == pytest.approx(sum(side < border for side in sides) / 929)
+    assert part.fit is not None
     assert part.fit.best_possible_recall == pytest.approx(reached / 929)

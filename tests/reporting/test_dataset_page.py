@@ -6,6 +6,7 @@ import json
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -102,6 +103,19 @@ def test_sheets_of_images_fill_the_width_of_the_page(folder: Path) -> None:
 def test_every_image_is_in_the_page(folder: Path) -> None:
     page = Page((folder / "report.html").read_text(encoding="utf-8"))
     assert list(page.images) == ["object_sizes.png", "classes.png", "samples.jpg", "smallest.jpg", "leak.jpg"]
+
+
+def test_a_model_without_anchors_leaves_their_rows_out(
+    found: Inspection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Figure, "savefig", lambda figure, path, **settings: path.write_bytes(b"drawn"))
+    parts = {name: replace(part, fit=None) for name, part in found.parts.items()}
+    write_inspection(tmp_path, replace(found, parts=parts))
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "At a training size of 640 px.</p>" in text
+    assert "best possible recall" not in text.replace("\n".join(found.advice), "")
+    train = json.loads((tmp_path / "inspection.json").read_text())["parts"]["train"]
+    assert train["objects"] == 13 and "best_possible_recall" not in train
 
 
 def test_problems_are_listed(folder: Path) -> None:

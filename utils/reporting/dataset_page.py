@@ -56,7 +56,7 @@ def write_inspection(folder: Path, found: Inspection) -> list[str]:
         data=found.spec.file.name,
         summary=counts,
         imgsz=found.settings.imgsz,
-        architecture=found.settings.architecture,
+        anchors="" if train.fit is None else f"; anchors of {found.settings.architecture}",
     )
     lines = [f"{name}: {part.index.summary()}" for name, part in found.parts.items()]
     return [*lines, *found.advice, f"page: {folder / PAGE}"]
@@ -98,6 +98,14 @@ def _part_figures(part: PartInspection) -> dict[str, object]:
         "small_on_disk": int(part.small_on_disk().sum()),
         "most_objects_in_an_image": int(part.objects_per_image.max(initial=0)),
         "median_height_width": np.median(sizes, axis=0).tolist(),
+    } | _fit_figures(part)
+
+
+def _fit_figures(part: PartInspection) -> dict[str, object]:
+    """How well the anchors fit, where there are any."""
+    if part.fit is None:
+        return {}
+    return {
         "best_possible_recall": round(part.fit.best_possible_recall, 4),
         "anchors_per_object": round(part.fit.anchors_per_object, 3),
     }
@@ -108,7 +116,8 @@ def _headline(found: Inspection) -> list[tuple[str, str]]:
     headline = [(f"{name} images", f"{len(part.index)}") for name, part in found.parts.items()]
     headline += [("train objects", f"{len(train.index.rows)}"), ("classes", f"{len(found.spec.names)}")]
     headline += [(f"under 16 px at {found.settings.imgsz}", f"{train.share_below(16):.0%}")]
-    headline += [("best possible recall", f"{train.fit.best_possible_recall:.3f}")]
+    if train.fit is not None:
+        headline += [("best possible recall", f"{train.fit.best_possible_recall:.3f}")]
     if train.checks is not None:
         leak = "all" if found.same_images else str(len({pair.second for pair in found.leak}))
         headline += [("val images seen in train", leak)]
@@ -140,9 +149,13 @@ def _tables(found: Inspection) -> list[Table]:
     ]
     sizes += [
         (f"that AP_S counts (under {AP_S_BORDER}² px on disk)", *(_share(p) for p in found.parts.values())),
-        ("best possible recall of the anchors", *(f"{p.fit.best_possible_recall:.4f}" for p in found.parts.values())),
-        ("anchors per object", *(f"{p.fit.anchors_per_object:.2f}" for p in found.parts.values())),
     ]
+    fits = [part.fit for part in found.parts.values() if part.fit is not None]  # of all parts, or of none
+    if fits:
+        sizes += [
+            ("best possible recall of the anchors", *(f"{fit.best_possible_recall:.4f}" for fit in fits)),
+            ("anchors per object", *(f"{fit.anchors_per_object:.2f}" for fit in fits)),
+        ]
     counts = [part.class_counts() for part in found.parts.values()]
     order = np.argsort(-counts[0], kind="stable")
     classes = [(found.spec.names[i], *(f"{count[i]}" for count in counts)) for i in order]

@@ -20,7 +20,7 @@ from utils.dataset.image_lists import label_path
 from utils.dataset.label_files import LabelProblem
 from utils.dataset.label_index import LabelIndex
 from utils.runtime.console_log import counted
-from utils.user_error import UserError, typed
+from utils.user_error import typed
 
 LOGGER = logging.getLogger(__name__)
 AP_S_BORDER = 32  # pixels on disk: COCO's small objects have less area than its square
@@ -45,7 +45,7 @@ class PartInspection:
     dataset: DetectionDataset
     checks: ImageChecks | None  # None if images were not decoded
     sides: np.ndarray  # (N,) square root of each object's area, pixels at the training size
-    fit: AnchorFit
+    fit: AnchorFit | None  # None if the architecture has no anchors, or leaves their sizes open
     orphans: tuple[Path, ...]  # label files without an image
     near_copies: tuple[ImagePair, ...]
 
@@ -107,7 +107,7 @@ def inspect_dataset(spec: DatasetSpec, settings: InspectionSettings, *, progress
     Raises:
         UserError: a part without any image that can be read, an unknown architecture.
     """
-    anchors = _anchors(settings.architecture)
+    anchors = load_architecture(settings.architecture).anchors
     parts = {
         name: _inspect_part(spec, name, settings, anchors, progress)
         for name in SPLITS
@@ -130,28 +130,28 @@ def _is_there(spec: DatasetSpec, part: str) -> bool:
     return not missing
 
 
-def _anchors(name: str) -> np.ndarray:
-    anchors = load_architecture(name).anchors
-    if isinstance(anchors, int):
-        raise UserError(f"{name}: has no anchor sizes to measure; name another architecture")
-    return np.array(anchors, dtype=np.float64).reshape(-1, 2)
-
-
 def _inspect_part(
-    spec: DatasetSpec, name: str, settings: InspectionSettings, anchors: np.ndarray, progress: bool
+    spec: DatasetSpec,
+    name: str,
+    settings: InspectionSettings,
+    anchors: tuple[tuple[float, ...], ...] | int,
+    progress: bool,
 ) -> PartInspection:
     title = f"{name}: labels" if progress else ""
     dataset = open_part(spec, name, title=title)
     index = dataset.index
     checks = check_images(index, title=f"{name}: images" if progress else "") if settings.decode_images else None
     sizes = object_sizes(index, settings.imgsz)
+    fit = None
+    if not isinstance(anchors, int):
+        fit = anchor_fit(sizes, np.array(anchors, dtype=np.float64).reshape(-1, 2), ANCHOR_THRESHOLD)
     labels = [label_path(index.paths[row]) for row in range(len(index))]
     return PartInspection(
         name=name,
         dataset=dataset,
         checks=checks,
         sides=np.sqrt(sizes.prod(axis=1)),
-        fit=anchor_fit(sizes, anchors, ANCHOR_THRESHOLD),
+        fit=fit,
         orphans=tuple(labels_without_images(index, labels)),
         near_copies=tuple(alike(checks)) if checks is not None else (),
     )
@@ -249,6 +249,8 @@ def _what_is_small(found: Inspection) -> list[str]:
 
 def _what_anchors_miss(found: Inspection) -> list[str]:
     fit, name = found.parts["train"].fit, found.settings.architecture
+    if fit is None:
+        return [f"{name} has no anchors of given sizes, so that there is no fit of them to show."]
     reached = f"The anchors of {name} reach {fit.best_possible_recall:.1%} of the objects at {found.settings.imgsz}"
     if fit.best_possible_recall < 0.98:
         return [f"{reached}: leave out --noautoanchor, so that train.py fits others."]
