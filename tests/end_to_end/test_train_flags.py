@@ -305,7 +305,7 @@ def test_noplots(base: TrainConfig, plain: Trial) -> None:
     assert {"labels.png", "results.png", "PR_curve.png", "train_batch0.jpg"} <= drawn
 
 
-def test_noautoanchor(base: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_noautoanchor(base: TrainConfig, plain: Trial, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     hyp = tmp_path / "hyp.yaml"
     hyp.write_text("anchor_t: 1.2\n")  # hardly any object has an anchor as near as that
     config = replace(base, hyp=str(hyp))
@@ -315,6 +315,13 @@ def test_noautoanchor(base: TrainConfig, tmp_path: Path, caplog: pytest.LogCaptu
     assert not torch.equal(kept, fitted)
     lines = [message for message in caplog.messages if "best possible recall" in message]
     assert len(lines) == 2 and lines[0].startswith("anchors:") and lines[1].startswith("re-fitted anchors:")
+    assert "--noautoanchor" not in caplog.text  # a fresh head has no anchors to keep
+    with caplog.at_level("INFO"):
+        begun(replace(config, noautoanchor=False, weights=str(plain.folder / "weights" / "best.pt")), ALONE)
+    missed = 100 * (1 - float(lines[0].split(",")[0].split()[-1]))
+    (warning,) = [message for message in caplog.messages if "--noautoanchor" in message]
+    assert warning.startswith("the head from best.pt was trained for the anchors before")
+    assert float(warning.split(" %")[0].split()[-1]) == pytest.approx(missed, abs=0.06)
 
 
 def test_project_name_and_exist_ok(base: TrainConfig, tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -42,7 +43,14 @@ class ModelSource:
         return weights.architecture, weights
 
 
-def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_level: int | None = None) -> DetectionModel:
+class StartingModel(NamedTuple):
+    """A model to begin with."""
+
+    model: DetectionModel
+    head_from: str  # the file that weights of its head were taken from; empty if it starts fresh
+
+
+def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_level: int | None = None) -> StartingModel:
     """A model for classes ``names``, with the weights of the source as far as they fit; the log says how far.
 
     Anchors come from the weights unless an architecture is named.
@@ -61,17 +69,22 @@ def starting_model(source: ModelSource, names: tuple[str, ...], anchors_per_leve
             )
         if not source.architecture and not anchors_per_level:
             weights.give_anchors(model)
-        for line in transfer_weights(model, weights).lines():
+        report = transfer_weights(model, weights)
+        for line in report.lines():
             LOGGER.info(line)
-    return model
+        if any(name.startswith(f"model.{len(model.plan) - 1}.") for name in report.taken):
+            return StartingModel(model, weights.path.name)
+    return StartingModel(model, "")
 
 
-def fit_anchors(model: DetectionModel, dataset: DetectionDataset, imgsz: int, threshold: float) -> None:
+def fit_anchors(start: StartingModel, dataset: DetectionDataset, imgsz: int, threshold: float) -> None:
     """Check the model's anchors against the data set and replace them where they leave objects out.
 
     As YOLOv5: new anchors are sought when fewer than 98 % of the objects have an anchor within a factor of
-    ``threshold``, and taken if they reach more objects. Recall is logged before and after.
+    ``threshold``, and taken if they reach more objects. Recall is logged before and after. A head that was trained for
+    the anchors before loses much of its start by that, which is said.
     """
+    model = start.model
     sizes = object_sizes(dataset.index, imgsz, np.random.default_rng(0))
     anchors = model.anchors.cpu().numpy().reshape(-1, 2)
     before = anchor_fit(sizes, anchors, threshold)
@@ -92,6 +105,12 @@ def fit_anchors(model: DetectionModel, dataset: DetectionDataset, imgsz: int, th
     )
     if taken:
         model.set_anchors(torch.from_numpy(fitted).reshape(model.anchors.shape).to(model.anchors))
+    if taken and start.head_from:
+        LOGGER.warning(
+            "the head from %s was trained for the anchors before and starts worse with these; --noautoanchor keeps "
+            "them, and the %.1f %% of the objects that they do not suit are then not learned",
+            *(start.head_from, 100 * (1 - before.best_possible_recall)),
+        )
 
 
 def freeze_layers(model: DetectionModel, wanted: Sequence[str]) -> tuple[str, ...]:

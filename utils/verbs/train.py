@@ -202,7 +202,8 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     hyp = read_hyperparameters(find_hyperparameters(config.hyp))
     dataset = available_dataset(config.data).having("train", "val")
     names = class_names(dataset.names, single_cls=config.single_cls)
-    model = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
+    start = starting_model(ModelSource(config.weights, config.cfg), names, int(hyp.anchors))
+    model = start.model
     if config.label_smoothing:
         hyp = replace(hyp, label_smoothing=config.label_smoothing)
     config = fitting_config(config, model, ranks)
@@ -212,7 +213,7 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     if config.close_mosaic and (why := why_no_mosaics(config, hyp)):
         LOGGER.warning("--close-mosaic %d: changes nothing: %s", config.close_mosaic, why)
     if not config.noautoanchor and model.anchors.numel():
-        fit_anchors(model, images.training.dataset, config.imgsz, hyp.anchor_t)
+        fit_anchors(start, images.training.dataset, config.imgsz, hyp.anchor_t)
     return detection_task(config, hyp, model, images, ranks)
 
 
