@@ -34,7 +34,9 @@ from utils.dataset.mosaic import (
     mosaic9_tiles,
     mosaic_tiles,
     paste_mirrored,
+    paste_small,
 )
+from utils.geometry.boxes import box_area, pairwise_iou
 from utils.geometry.letterbox import PAD_VALUE, FrameSize
 from utils.geometry.records import Labels
 
@@ -301,6 +303,86 @@ def test_copy_paste_hides_nothing() -> None:
     assert paste_mirrored(image, labels, 1.0, np.random.default_rng(0))[1] is labels
 
 
+@st.composite
+def small_scenes(draw: st.DrawFn) -> tuple[np.ndarray, Labels]:
+    """Noise of 60 x 90 pixels without padding, with up to eight objects, every other one outlined as a diamond."""
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    count = draw(st.integers(0, 8))
+    low = rng.uniform(0, 1, (count, 2)) * (70, 40)
+    high = np.minimum(low + rng.uniform(3, 24, (count, 2)), (90, 60))
+    boxes = np.concatenate([low, high], axis=1).astype(np.float32)
+    outlines: list[np.ndarray | None] = []
+    for number, (x1, y1, x2, y2) in enumerate(boxes):
+        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        outlines.append(np.array([(x, y1), (x2, y), (x, y2), (x1, y)], np.float32) if number % 2 else None)
+    labels = Labels(boxes, np.arange(count), tuple(outlines), FrameSize(60, 90))
+    return rng.integers(0, PAD_VALUE, (60, 90, 3), dtype=np.uint8), labels
+
+
+@settings(max_examples=60, deadline=None)
+@given(small_scenes(), st.sampled_from([0.5, 1.0]), st.integers(0, 2**32 - 1))
+def test_pasted_small_objects_are_whole_apart_and_what_was_there(
+    scene: tuple[np.ndarray, Labels], share: float, seed: int
+) -> None:
+    image, labels = scene
+    before = image.copy()
+    result, both = paste_small(image, labels, share, 12, np.random.default_rng(seed))
+    np.testing.assert_array_equal(image, before)
+    np.testing.assert_array_equal(both.boxes[: len(labels)], labels.boxes)
+    assert ((both.boxes >= 0) & (both.boxes <= (90, 60, 90, 60))).all()
+    assert len(set(both.classes[len(labels) :])) == len(both) - len(labels), "each at most once"
+    expected = before.copy()
+    for new in range(len(labels), len(both)):
+        old = int(both.classes[new])  # of the object that it copies: the classes are their numbers
+        shift = np.round(both.boxes[new] - labels.boxes[old]).astype(int)
+        np.testing.assert_allclose(both.boxes[new], labels.boxes[old] + shift, atol=1e-4)
+        x1, y1 = np.floor(labels.boxes[old, :2]).astype(int).tolist()
+        x2, y2 = np.ceil(labels.boxes[old, 2:]).astype(int).tolist()
+        assert box_area(labels.boxes[old]) < 12**2
+        others = np.delete(both.boxes, new, axis=0)
+        assert not (pairwise_iou(both.boxes[new : new + 1], others) > 0).any()
+        mask = np.ones((y2 - y1, x2 - x1), np.uint8)
+        outline, moved = labels.polygons[old], both.polygons[new]
+        if outline is not None and moved is not None:
+            np.testing.assert_allclose(moved, outline + shift[:2], atol=1e-4)
+            mask = cv2.fillPoly(np.zeros_like(mask), [np.round(outline - (x1, y1)).astype(np.int32)], 1)
+        left, top = x1 + shift[0], y1 + shift[1]
+        there = expected[top : top + y2 - y1, left : left + x2 - x1]
+        there[mask > 0] = before[y1:y2, x1:x2][mask > 0]
+    np.testing.assert_array_equal(result, expected)
+
+
+def test_a_small_object_is_copied_once_and_a_larger_one_is_not() -> None:
+    image = np.zeros((60, 90, 3), np.uint8)
+    image[10:16, 20:28] = 250
+    labels = _labels([[20, 10, 28, 16], [50, 20, 62, 32]], FrameSize(60, 90))
+    result, both = paste_small(image, labels, 1.0, 7, np.random.default_rng(0))  # 8 x 6 = 48 pixels, 7 x 7 = 49
+    assert both.classes.tolist() == [0, 1, 0]
+    assert int((result[..., 0] == 250).sum()) == 2 * 48
+    x1, y1, x2, y2 = both.boxes[2].astype(int)
+    assert (x2 - x1, y2 - y1) == (8, 6) and (result[y1:y2, x1:x2] == 250).all()
+    assert paste_small(image, labels, 1.0, 6.9, np.random.default_rng(0))[1] is labels
+
+
+@pytest.mark.parametrize(
+    ("boxes", "background"),
+    [
+        pytest.param([[0, 10, 8, 16]], 0, id="cut by the border of the image"),
+        pytest.param([[20, 10, 28, 16], [26, 12, 60, 40]], 0, id="hidden in part"),
+        pytest.param([[20, 10, 28, 16], [0, 0, 19, 60], [29, 0, 90, 60], [19, 17, 29, 60]], 0, id="no place is free"),
+        pytest.param([[20, 10, 28, 16]], PAD_VALUE, id="around it there is only padding"),
+    ],
+)
+def test_a_small_object_that_is_not_copied(boxes: list[list[float]], background: int) -> None:
+    image = np.full((60, 90, 3), background, np.uint8)
+    x1, y1, x2, y2 = (int(side) for side in boxes[0])
+    image[y1:y2, x1:x2] = 250
+    labels = _labels(boxes, FrameSize(60, 90))
+    for seed in range(10):
+        result, both = paste_small(image, labels, 1.0, 8, np.random.default_rng(seed))
+        assert both is labels and result is image
+
+
 # --- the whole recipe
 
 
@@ -315,6 +397,8 @@ def _augmented(dataset: DetectionDataset, hyp: Hyperparameters, seed: int) -> tu
         {"mosaic9": 1.0},
         {"mixup": 1.0, "flipud": 0.5},
         {"copy_paste": 1.0},
+        {"paste_small": 1.0, "mixup": 0.5},
+        {"paste_small": 1.0, "mosaic": 0.0, "degrees": 10.0},
         {"degrees": 25.0, "shear": 8.0, "perspective": 0.0008},
         {"mosaic": 0.0, "scale": 0.9},
     ],
@@ -339,6 +423,19 @@ def test_every_recipe_gives_sound_samples(tmp_path: Path, changes: dict[str, flo
         np.testing.assert_array_equal(again, image)
         seen += len(labels)
     assert seen > 12
+
+
+def test_where_no_object_is_small_nothing_changes(tmp_path: Path) -> None:
+    dataset = small_dataset(tmp_path, outlines=True)
+    hyp = Hyperparameters(mosaic=0.5, mixup=0.5)
+    pasted = 0
+    for seed in range(8):
+        image, labels = _augmented(dataset, hyp, seed)
+        same, same_labels = _augmented(dataset, replace(hyp, paste_small=1.0, paste_small_size=1.0), seed)
+        np.testing.assert_array_equal(same, image)
+        np.testing.assert_array_equal(same_labels.boxes, labels.boxes)
+        pasted += len(_augmented(dataset, replace(hyp, paste_small=1.0), seed)[1]) - len(labels)
+    assert pasted > 0
 
 
 def test_no_augmentation_is_a_letterbox(tmp_path: Path) -> None:

@@ -135,7 +135,7 @@ def test_epochs_differ_and_repeat(tmp_path: Path) -> None:
     assert torch.equal(images[0], images[2])
 
 
-CLOSING = Hyperparameters(mixup=0.5, copy_paste=0.5, degrees=10, mosaic=0.8)
+CLOSING = Hyperparameters(mixup=0.5, copy_paste=0.5, paste_small=0.5, degrees=10, mosaic=0.8)
 
 
 def _epochs(dataset: DetectionDataset, hyp: Hyperparameters, workers: int, shape: TrainingShape) -> list[list[Batch]]:
@@ -155,7 +155,7 @@ def test_from_an_epoch_on_mosaics_are_closed_and_no_epoch_before_it_changes(
 ) -> None:
     dataset, shape = small_dataset(tmp_path, count=7, outlines=True), TrainingShape(quad=quad)
     with_mosaics = _epochs(dataset, CLOSING, 0, shape)
-    without = _epochs(dataset, replace(CLOSING, mosaic=0.0, mixup=0.0, copy_paste=0.0), 0, shape)
+    without = _epochs(dataset, replace(CLOSING, mosaic=0.0, mixup=0.0, copy_paste=0.0, paste_small=0.0), 0, shape)
     made = _epochs(dataset, CLOSING, workers, replace(shape, closed_from=1))
     for found, expected in zip(made, (with_mosaics[0], *without[1:]), strict=True):
         assert all(_equal(first, second) for first, second in zip(found, expected, strict=True))

@@ -20,6 +20,7 @@ from models.weights import load_model
 from models.yolo import DetectionModel
 from tests.shared_data import SHARED
 from tests.small_dataset import write_small_dataset
+from utils.config.hyperparameters import Hyperparameters
 from utils.config.train_flags import TrainConfig
 from utils.dataset.image_cache import MappedImages, MemoryImages
 from utils.geometry.records import Batch, HeadMaps
@@ -30,7 +31,7 @@ from utils.training.checkpoint import RunState, read_checkpoint, write_checkpoin
 from utils.training.session import new_run, run_to_the_end, write_beginning
 from utils.training.task import Task
 from utils.user_error import UsageError, UserError
-from utils.verbs.train import DETECTION, DetectionTask, begun, train_detector
+from utils.verbs.train import DETECTION, DetectionTask, begun, closes_something, train_detector
 
 pytestmark = pytest.mark.slow
 HAS_SHARED = (SHARED / "weights" / "yolov5n.pt").is_file() and (SHARED / "data" / "bccd").is_dir()
@@ -297,6 +298,7 @@ def test_close_mosaic_without_mosaics_says_that_it_changes_nothing(
 ) -> None:
     begun(replace(base, close_mosaic=2, rect=True), ALONE)
     assert "--close-mosaic 2: changes nothing: there are no mosaics with --rect" in caplog.messages
+    assert closes_something(replace(base, rect=True), Hyperparameters(paste_small=0.5))
 
 
 def test_noplots(base: TrainConfig, plain: Trial) -> None:

@@ -19,7 +19,10 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 HYPS = REPOSITORY / "data" / "hyps"
 # Keys that YOLOv5's own files leave out. Without them nothing is done that YOLOv5 would not do.
 OPTIONAL = frozenset(
-    {"mosaic9", "label_smoothing", "anchors", "nominal_batch", "nwd", "nwd_size", "free_box", "free_cls", "free_dfl"}
+    {
+        *("mosaic9", "paste_small", "paste_small_size", "label_smoothing", "anchors", "nominal_batch"),
+        *("nwd", "nwd_size", "free_box", "free_cls", "free_dfl"),
+    }
 )
 
 
@@ -61,6 +64,8 @@ class Hyperparameters:
     mosaic9: float = number(0.0, 0.0, 1.0, "share of the mosaics made of nine images instead of four")
     mixup: float = number(0.0, 0.0, 1.0, "probability of mixing a second mosaic in")
     copy_paste: float = number(0.0, 0.0, 1.0, "share of the outlined objects pasted mirrored")
+    paste_small: float = number(0.0, 0.0, 1.0, "probability that a small object is copied to a free place")
+    paste_small_size: float = number(32.0, 1.0, 10000.0, "pixels at training; small is an object of less area, squared")
     label_smoothing: float = number(0.0, 0.0, 0.5, "label smoothing epsilon of the class targets")
     anchors: float = number(0.0, 0.0, 100.0, "anchors per level; 0 keeps those of the architecture")
     nwd: float = number(0.0, 0.0, 1.0, "share of the Wasserstein distance (NWD) beside CIoU in the box loss")
@@ -79,7 +84,7 @@ class Hyperparameters:
 
     def closed(self) -> Hyperparameters:
         """The same without mosaic, mixup and copy-paste, as of the last epochs with ``--close-mosaic``."""
-        return replace(self, mosaic=0.0, mixup=0.0, copy_paste=0.0)
+        return replace(self, mosaic=0.0, mixup=0.0, copy_paste=0.0, paste_small=0.0)
 
     def to_dict(self) -> dict[str, float]:
         """Plain values in the order of the file, as written to ``hyp.yaml``."""

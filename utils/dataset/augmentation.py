@@ -24,6 +24,7 @@ from utils.dataset.mosaic import (
     mosaic9_tiles,
     mosaic_tiles,
     paste_mirrored,
+    paste_small,
 )
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Labels
@@ -75,6 +76,13 @@ class Augmentation:
         return self._warped(layout(self._source, members, self._side, rng), canvas, output, rng)
 
     def _warped(
+        self, tiles: list[Tile], canvas: FrameSize, output: FrameSize, rng: np.random.Generator
+    ) -> tuple[np.ndarray, Labels]:
+        image, labels = self._drawn(tiles, canvas, output, rng)
+        share, size = self._hyp.paste_small, self._hyp.paste_small_size
+        return paste_small(image, labels, share, size, rng) if share > 0 else (image, labels)
+
+    def _drawn(
         self, tiles: list[Tile], canvas: FrameSize, output: FrameSize, rng: np.random.Generator
     ) -> tuple[np.ndarray, Labels]:
         warp = draw_warp(rng, self._ranges, canvas, output)

@@ -24,6 +24,8 @@ from utils.geometry.records import Labels
 _SLIVER = 1e-3  # pixels; what the canvas's border leaves of an object
 _BETA = 32.0  # a narrow distribution about one half: both images stay visible
 MAX_COVERED = 0.3  # share of any present object that a pasted one may hide
+_PLACES = 10  # drawn for a small object, of which the first free one is taken
+_MOST_PADDING = 0.1  # share of such a place
 
 
 class ImageSource(Protocol):
@@ -265,6 +267,73 @@ def paste_mirrored(
         return image, labels
     image = np.where(mask[..., None] > 0, cv2.flip(image, 1), image)
     return image, join_labels(labels, *pasted)
+
+
+def paste_small(
+    image: np.ndarray, labels: Labels, share: float, size: float, rng: np.random.Generator
+) -> tuple[np.ndarray, Labels]:
+    """Copy each small object with probability ``share`` to a place without objects: its outline, or its rectangle.
+
+    Kisantal et al., "Augmentation for small object detection", 2019. An object is copied as it is, if it lies whole in
+    the image, no other reaches into its rectangle, and one of a few places drawn for it is free and not padding.
+
+    Args:
+        image: (H, W, 3) uint8; returned anew, as the labels in its frame are.
+        labels: boxes inside the frame.
+        size: pixels; an object of less area than a square with this side is small.
+    """
+    frame = np.array([labels.size.width, labels.size.height])
+    taken = np.concatenate([np.floor(labels.boxes[:, :2]), np.ceil(labels.boxes[:, 2:])], axis=1).astype(np.int64)
+    whole = (labels.boxes[:, :2] > 0).all(axis=1) & (labels.boxes[:, 2:] < frame).all(axis=1)
+    small = np.flatnonzero(whole & (box_area(labels.boxes) < size**2))
+    wanted = small[rng.random(len(small)) < share]
+    alone = (intersection(taken[wanted, None], taken) > 0).sum(axis=1) == 1  # meets itself
+    result, copied, shifts = image.copy(), [], []
+    for i in wanted[alone].tolist():
+        place = _free_place(image, taken[i], taken, rng)
+        if place is not None:
+            _copy_pixels(image, taken[i], result, place, labels.polygons[i])
+            copied.append(i)
+            shifts.append(np.tile(place[:2] - taken[i, :2], 2).astype(np.float32))
+            taken = np.concatenate([taken, place[None]])
+    if not copied:
+        return image, labels
+    originals = labels.keep(np.array(copied))
+    moved = replace(
+        originals,
+        boxes=originals.boxes + np.array(shifts),
+        polygons=tuple(
+            None if polygon is None else polygon + shift[:2]
+            for polygon, shift in zip(originals.polygons, shifts, strict=True)
+        ),
+    )
+    return result, join_labels(labels, moved)
+
+
+def _free_place(
+    image: np.ndarray, window: np.ndarray, taken: np.ndarray, rng: np.random.Generator
+) -> np.ndarray | None:
+    """A rectangle (4,) of the size of ``window`` (4,) apart from all those ``taken`` (N, 4), whole pixels, if found."""
+    sides = window[2:] - window[:2]
+    corners = rng.integers(0, np.array(image.shape[1::-1]) - sides + 1, size=(_PLACES, 2))
+    places = np.concatenate([corners, corners + sides], axis=1)
+    for place in places[~(intersection(places[:, None], taken) > 0).any(axis=1)]:
+        x1, y1, x2, y2 = place.tolist()
+        if (image[y1:y2, x1:x2] == PAD_VALUE).all(axis=2).mean() < _MOST_PADDING:
+            return np.array(place)
+    return None
+
+
+def _copy_pixels(
+    image: np.ndarray, window: np.ndarray, target: np.ndarray, place: np.ndarray, polygon: np.ndarray | None
+) -> None:
+    """Write what ``window`` (4,) shows of ``image``, or what of it the outline holds, into ``target`` at ``place``."""
+    (x1, y1, x2, y2), (left, top, right, bottom) = window.tolist(), place.tolist()
+    mask = np.ones((y2 - y1, x2 - x1), dtype=np.uint8)
+    if polygon is not None:
+        mask[:] = 0
+        cv2.fillPoly(mask, [np.round(polygon - window[:2]).astype(np.int32)], 1)
+    np.copyto(target[top:bottom, left:right], image[y1:y2, x1:x2], where=mask[..., None] > 0)
 
 
 def _covered(boxes: np.ndarray, cover: np.ndarray) -> np.ndarray:

@@ -28,6 +28,7 @@ SHOWN: dict[str, dict[str, float]] = {
     "mosaic9": {"mosaic": 1.0, "mosaic9": 1.0},
     "mixup": {"mosaic": 1.0, "mixup": 1.0},
     "copy-paste": {"mosaic": 1.0, "copy_paste": 1.0},
+    "paste-small": {"mosaic": 1.0, "paste_small": 1.0},
     "scale-and-translate": {"scale": 0.5, "translate": 0.1},
     "rotation": {"degrees": 30.0},
     "shear": {"shear": 10.0},

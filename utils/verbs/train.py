@@ -100,7 +100,7 @@ class DetectionTask:
         return model_description(self.learner.model)
 
     def batches(self, epoch: int, class_scores: tuple[float, ...]) -> DetectionLoader:
-        if epoch == self.config.closed_from and not why_no_mosaics(self.config, self.hyp):
+        if epoch == self.config.closed_from and closes_something(self.config, self.hyp):
             LOGGER.info("mosaic is closed for the last %s", counted(self.config.close_mosaic, "epoch"))
         return self._batches(epoch, class_scores)
 
@@ -210,7 +210,8 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     images = open_images(dataset, config, hyp, model.stride, ranks)
     if config.fitness != YOLOV5_MIX:
         refuse_uncounted(config.fitness, images.evaluation.dataset.index.object_sizes())
-    if config.close_mosaic and (why := why_no_mosaics(config, hyp)):
+    if config.close_mosaic and not closes_something(config, hyp):
+        why = "there are no mosaics with --rect" if config.rect else f"{config.hyp} has no mosaics"
         LOGGER.warning("--close-mosaic %d: changes nothing: %s", config.close_mosaic, why)
     if not config.noautoanchor and model.anchors.numel():
         fit_anchors(start, images.training.dataset, config.imgsz, hyp.anchor_t)
@@ -225,11 +226,9 @@ def reopened(checkpoint: Path, config: TrainConfig, hyp: Hyperparameters, ranks:
     return detection_task(config, hyp, model, images, ranks)
 
 
-def why_no_mosaics(config: TrainConfig, hyp: Hyperparameters) -> str:
-    """Why no training image is a mosaic; empty if some are."""
-    if config.rect:
-        return "there are no mosaics with --rect"
-    return "" if hyp.mosaic else f"{config.hyp}: mosaic is 0"
+def closes_something(config: TrainConfig, hyp: Hyperparameters) -> bool:
+    """Whether there is anything that ``--close-mosaic`` ends; mixup and copy-paste are of mosaics."""
+    return hyp.paste_small > 0 or (hyp.mosaic > 0 and not config.rect)
 
 
 def refuse_uncounted(fitness: str, sizes: np.ndarray) -> None:
