@@ -329,12 +329,11 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
 
 
 def _anchor_free_detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
-    """Arguments ``nc`` and, if they are not YOLOv5u's, the channels inside the branches."""
+    """Arguments ``nc`` and, if they are not YOLOv5u's, the channels inside the branches and their 3x3 convolutions."""
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
-    width = context.width(arguments) if len(arguments) else None
-    head = AnchorFreeDetect(
-        context.architecture.class_count, context.channels, _level_strides(context), context.activation, width
-    )
+    width, depth = context.width(arguments) if len(arguments) else None, arguments.integer("depth", 2)
+    strides, classes = _level_strides(context), context.architecture.class_count
+    head = AnchorFreeDetect(classes, context.channels, strides, context.activation, width, depth)
     return BuiltLayer(head, 0, Fraction(max(head.strides)))
 
 

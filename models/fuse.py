@@ -24,6 +24,7 @@ from models.common import (
     plain_convolution,
     released_to_unshuffle_order,
 )
+from models.head import AnchorFreeDetect
 from models.yolo import DetectionModel
 
 
@@ -79,6 +80,8 @@ def fused(model: DetectionModel, *, strided: bool = True) -> DetectionModel:
         for index in spd_before_c3(copied):
             copied.model[index] = _pull_into(copied.model[index], copied.model[index + 1])
     fold_layers(copied, strided=strided)
+    if isinstance(copied.head, AnchorFreeDetect):
+        join_branches(copied.head)
     return copied.requires_grad_(False)
 
 
@@ -153,6 +156,55 @@ def _folded(bare: nn.Conv2d, weight: Tensor, layer: Conv | SPDConv) -> nn.Conv2d
     bare.weight.copy_(folded)
     bare.bias.copy_(bias)
     return bare
+
+
+@torch.no_grad()
+def join_branches(head: AnchorFreeDetect) -> None:
+    """Gives a folded head, whose branches are equally wide inside, one branch per level that answers as both do.
+
+    The first convolutions have the same input and become one, further ones a convolution of two groups, the last ones
+    one whose kernel is zero from one branch's channels to the other's answers. Half as many convolutions run, and the
+    answers need not be put together, which takes as long as a convolution where maps are large.
+    """
+    pairs = [(list(boxes), list(classes)) for boxes, classes in zip(head.cv2, head.cv3, strict=True)]
+    if any(boxes[-1].in_channels != classes[-1].in_channels for boxes, classes in pairs):
+        return
+    head.joined = nn.ModuleList(
+        nn.Sequential(
+            *(
+                FusedConv(_joined(boxes.conv, classes.conv, grouped=number > 0), boxes.act)
+                for number, (boxes, classes) in enumerate(zip(first[:-1], second[:-1], strict=True))
+            ),
+            _answering(first[-1], second[-1]),
+        )
+        for first, second in pairs
+    )
+    head.cv2, head.cv3 = nn.ModuleList(), nn.ModuleList()
+
+
+def _joined(first: nn.Conv2d, second: nn.Conv2d, *, grouped: bool) -> nn.Conv2d:
+    """Both convolutions' channels, of one input, or each of its half of the input."""
+    inputs = first.in_channels * (2 if grouped else 1)
+    kernel = Kernel(int(first.kernel_size[0]), groups=2 if grouped else 1)
+    conv = plain_convolution(inputs, 2 * first.out_channels, kernel, bias=True).to(first.weight)
+    return _filled(conv, torch.cat((first.weight, second.weight)), first, second)
+
+
+def _answering(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    """The answers of both 1x1 convolutions out of the channels of both."""
+    inputs = first.in_channels + second.in_channels
+    conv = plain_convolution(inputs, first.out_channels + second.out_channels, Kernel(1), bias=True).to(first.weight)
+    weight = torch.zeros_like(conv.weight)
+    weight[: first.out_channels, : first.in_channels] = first.weight
+    weight[first.out_channels :, first.in_channels :] = second.weight
+    return _filled(conv, weight, first, second)
+
+
+def _filled(conv: nn.Conv2d, weight: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
+    assert conv.bias is not None and first.bias is not None and second.bias is not None
+    conv.weight.copy_(weight)
+    conv.bias.copy_(torch.cat((first.bias, second.bias)))
+    return conv
 
 
 def spd_before_c3(model: DetectionModel) -> list[int]:

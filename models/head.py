@@ -175,11 +175,12 @@ class AnchorFreeDetect(DetectionHead):
         strides: Sequence[int],
         act: Activation = silu,
         width: int | None = None,
+        depth: int = 2,
     ) -> None:
         """``in_channels`` and ``strides`` (pixels per cell) per level.
 
         ``width``: channels inside both branches; None takes YOLOv5u's, 64 of the boxes' and at least as many of the
-        classes' as the finest level has.
+        classes' as the finest level has. ``depth``: their 3x3 convolutions.
         """
         super().__init__()
         self.class_count = class_count
@@ -189,12 +190,14 @@ class AnchorFreeDetect(DetectionHead):
         self.register_buffer("numbers", torch.arange(float(self.BINS)), persistent=False)
         finest = in_channels[0]
         self.cv2 = nn.ModuleList(
-            _branch(channels, width or max(16, finest // 4, 4 * self.BINS), 4 * self.BINS, act)
+            _branch((channels, width or max(16, finest // 4, 4 * self.BINS), 4 * self.BINS), depth, act)
             for channels in in_channels
         )
         self.cv3 = nn.ModuleList(
-            _branch(channels, width or max(finest, min(class_count, 100)), class_count, act) for channels in in_channels
+            _branch((channels, width or max(finest, min(class_count, 100)), class_count), depth, act)
+            for channels in in_channels
         )
+        self.joined: nn.ModuleList | None = None  # both branches as one, for inference (see models/fuse.py)
         self.initialise_biases()
 
     @torch.no_grad()
@@ -208,12 +211,12 @@ class AnchorFreeDetect(DetectionHead):
 
     def forward(self, maps: Sequence[Tensor]) -> HeadMaps:
         """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, 1, H_l, W_l, 4 BINS + C)."""
-        return HeadMaps(
-            tuple(
-                torch.cat((boxes(x), classes(x)), dim=1).unsqueeze(1).permute(0, 1, 3, 4, 2)
-                for boxes, classes, x in zip(self.cv2, self.cv3, maps, strict=True)
-            )
-        )
+        if self.joined is not None:
+            answers = [branch(x) for branch, x in zip(self.joined, maps, strict=True)]
+        else:
+            branches = zip(self.cv2, self.cv3, maps, strict=True)
+            answers = [torch.cat((boxes(x), classes(x)), dim=1) for boxes, classes, x in branches]
+        return HeadMaps(tuple(each.unsqueeze(1).permute(0, 1, 3, 4, 2) for each in answers))
 
     def rows(self, maps: HeadMaps) -> Tensor:
         """See ``DetectionHead``; the objectness is 1, so that a score is the class's probability."""
@@ -246,8 +249,8 @@ class AnchorFreeDetect(DetectionHead):
         return torch.cat(boxes, dim=1), torch.cat(probs, dim=1)
 
 
-def _branch(in_channels: int, width: int, outputs: int, act: Activation) -> nn.Sequential:
-    """Two 3x3 convolutions and one that gives the answers."""
-    return nn.Sequential(
-        Conv(in_channels, width, Kernel(3), act), Conv(width, width, Kernel(3), act), nn.Conv2d(width, outputs, 1)
-    )
+def _branch(channels: tuple[int, int, int], depth: int, act: Activation) -> nn.Sequential:
+    """``depth`` 3x3 convolutions and one that gives the answers; ``channels``: of the map, inside, of the answers."""
+    before, inside, outputs = channels
+    convolutions = [Conv(inside if number else before, inside, Kernel(3), act) for number in range(depth)]
+    return nn.Sequential(*convolutions, nn.Conv2d(inside, outputs, 1))

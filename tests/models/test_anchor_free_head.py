@@ -74,13 +74,32 @@ def test_priors_of_a_fresh_head() -> None:
 
 def test_the_channels_inside_the_branches_may_be_given() -> None:
     values = load_architecture("yolov5n-u").as_dict()
-    values["head"][-1][-1] = ["nc", 128]  # a quarter of it: the nano model's width multiple
+    values["head"][-1][-1] = ["nc", 128, 3]  # a quarter of 128: the nano model's width multiple
     model = DetectionModel(Architecture.from_dict(values), class_count=3)
+    assert isinstance(model.head, AnchorFreeDetect)
     branches = [*model.head.cv2, *model.head.cv3]
     inner = [[each.out_channels for each in branch.modules() if isinstance(each, nn.Conv2d)] for branch in branches]
-    assert inner == [[32, 32, 64]] * 3 + [[32, 32, 3]] * 3
+    assert inner == [[32, 32, 32, 64]] * 3 + [[32, 32, 32, 3]] * 3
     again = DetectionModel(Architecture.from_dict(model.architecture.as_dict()), class_count=3)
     again.load_state_dict(model.state_dict())  # a checkpoint's architecture keeps it
+
+
+@pytest.mark.parametrize(("arguments", "joined"), [([32], True), ([64, 1], True), ([48, 3], True), ([], False)])
+def test_the_joined_branches_answer_as_both_do(arguments: list[int], joined: bool) -> None:
+    """With 80 classes the branches of YOLOv5u are 64 and 80 channels wide and stay two."""
+    torch.manual_seed(0)
+    values = load_architecture("yolov5n-u").as_dict()
+    values["head"][-1][-1] = ["nc", *arguments]
+    model = DetectionModel(Architecture.from_dict(values), class_count=80).eval()
+    for norm in model.modules():
+        if isinstance(norm, nn.BatchNorm2d):
+            norm.running_mean = torch.randn(norm.num_features)
+            norm.running_var = torch.rand(norm.num_features) + 0.5
+    quick, images = fused(model), torch.rand(2, 3, 64, 96)
+    assert isinstance(quick.head, AnchorFreeDetect) and (quick.head.joined is not None) is joined
+    with torch.inference_mode():
+        for found, wanted in zip(quick(images).levels, model(images).levels, strict=True):
+            torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-4)
 
 
 def test_an_architecture_without_anchors() -> None:

@@ -45,6 +45,10 @@ HUB = {
     "yolov5s-spd-p234": (10_521_853, (4, 8, 16)),
     "yolov5n-spd-lite-p234": (1_139_197, (4, 8, 16)),
     "yolov5s-spd-lite-p234": (4_423_933, (4, 8, 16)),
+    "yolov5n-spd-small": (737_216, (4, 16)),
+    "yolov5s-spd-small": (2_923_104, (4, 16)),
+    "yolov5n-spd-lite-small": (391_616, (4, 16)),
+    "yolov5s-spd-lite-small": (1_543_776, (4, 16)),
     "yolov5n6-spd": (7_076_188, (8, 16, 32, 64)),
     "yolov5s6-spd": (27_943_612, (8, 16, 32, 64)),
     "yolov5m6-spd": (70_195_164, (8, 16, 32, 64)),
@@ -102,7 +106,14 @@ def test_parameter_counts_of_fused_releases(name: str) -> None:
 
 @pytest.mark.parametrize(
     ("name", "stages"),
-    [("yolov5n-spd-p2", 8), ("yolov5n-spd-p234", 6), ("yolov5n-spd-lite-p234", 6), ("yolov5n6-spd", 9)],
+    [
+        ("yolov5n-spd-p2", 8),
+        ("yolov5n-spd-p234", 6),
+        ("yolov5n-spd-lite-p234", 6),
+        ("yolov5n-spd-small", 4),
+        ("yolov5n-spd-lite-small", 4),
+        ("yolov5n6-spd", 9),
+    ],
 )
 def test_spd_forms_downsample_by_space_to_depth_alone(name: str, stages: int) -> None:
     model = DetectionModel(load_architecture(name), class_count=2)

@@ -30,6 +30,8 @@ PARAMETERS = {
     "yolov5m-spd-u": 40_663_440,
     "yolov5l-spd-u": 80_873_008,
     "yolov5x-spd-u": 140_476_432,
+    "yolov5n-small": 446_912,
+    "yolov5s-small": 1_761_888,
     "yolov5n-spd-released": 2_256_157,
     "yolov5s-spd-released": 8_771_389,
     "yolov5m-spd-released": 24_646_557,
@@ -43,7 +45,7 @@ def test_parameter_counts(name: str) -> None:
     with torch.device("meta"):
         model = DetectionModel(load_architecture(name))
     assert count_parameters(model) == PARAMETERS[name]
-    assert model.strides == (8, 16, 32)
+    assert model.strides == ((4, 16) if name.endswith("-small") else (8, 16, 32))
 
 
 @pytest.mark.parametrize("name", NANOS)
