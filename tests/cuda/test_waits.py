@@ -9,19 +9,19 @@ from tests.cuda.workplace import CLASSIFIED, EVALUATED, TRAIN, TRAINED
 
 pytestmark = [pytest.mark.slow, needs_tool]
 LIMITS = {  # waits of one
-    "training step, fp16": 2,
+    "training step, fp16": 1,
     "training step, bf16": 1,
-    "training step without anchors, bf16": 3,
-    "training step of a classifier, fp16": 2,
+    "training step without anchors, bf16": 2,
+    "training step of a classifier, fp16": 1,
     "image of val.py": 1,
-    "batch of val.py": 5,
+    "batch of val.py": 3,
     "image of an epoch's evaluation": 1,
-    "batch of an epoch's evaluation": 5,  # with the loss
-    "image of val.py --slice, 2 tiles": 14,
+    "batch of an epoch's evaluation": 3,  # with the loss
+    "image of val.py --slice, 2 tiles": 13,
     "frame of detect.py": 4,
     "frame of detect.py --half": 4,
-    "batch of classify/val.py": 2,
-    "image of classify/predict.py": 2,
+    "batch of classify/val.py": 1,
+    "image of classify/predict.py": 1,
 }
 # Of two processes: in a step, in a run of one epoch. 95 broadcasts are those of the tool's stand-in for DDP.
 MEETINGS = {"all_reduce in train": 2, "broadcast": 99}

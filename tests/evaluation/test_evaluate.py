@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ import torch
 from tests.dataset.images import small_dataset
 from tests.evaluation.small_cases import labels_of
 from utils.dataset.coco_annotations import CocoTruth
+from utils.evaluation import evaluate as evaluate_module
 from utils.evaluation.coco_average_precision import CocoSummary
 from utils.evaluation.evaluate import (
     EvaluationObserver,
@@ -23,7 +25,7 @@ from utils.evaluation.evaluate import (
     images_of_all,
     true_labels,
 )
-from utils.evaluation.evaluation_report import EvaluatedImage
+from utils.evaluation.evaluation_report import EvaluatedImage, SpeedFigures
 from utils.geometry.letterbox import FrameSize, LetterboxTransform
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, LossParts, Predictions
 from utils.runtime.process_ranks import ProcessRanks
@@ -205,6 +207,28 @@ def test_observers_see_every_image_in_source_pixels_and_every_batch_in_network_p
     assert recorder.images[0].boxes.tolist() == [CAR[1:], BOAT[1:]]
     assert recorder.images[0].size == SOURCE
     assert len(recorder.images[2]) == 0
+
+
+def test_a_stage_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    now = 0.0
+
+    class SlowModel(RoteModel):
+        def predict(self, images: torch.Tensor) -> Predictions:
+            nonlocal now
+            now += 3 * len(images)
+            return super().predict(images)
+
+    class SlowLoss:
+        part_names = LossParts._fields
+
+        def __call__(self, maps: HeadMaps, batch: Batch) -> LossParts:
+            nonlocal now
+            now += 10
+            return LossParts(*torch.zeros(3))
+
+    monkeypatch.setattr(evaluate_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    report = evaluate(SlowModel(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=SlowLoss())
+    assert report.speed_ms == SpeedFigures(preprocess=0, inference=3000, nms=0)
 
 
 def test_plain_values_for_the_metrics_file() -> None:

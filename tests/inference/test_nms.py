@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -154,6 +156,15 @@ def test_images_of_a_batch_do_not_change_each_other(
     alone = non_max_suppression(given_predictions, chosen, SIZE)
     assert [rows(found) for found in together] == [rows(found) for found in alone]
     assert len(together[seed % 3]) == 0
+
+
+@pytest.mark.parametrize("suppress", [non_max_suppression, nms_module._suppress_batch])
+def test_it_is_told_once_when_the_predictions_are_there(suppress: Any) -> None:
+    told: list[int] = []
+    one = predictions([[0, 0, 9, 9]], [0.9], [[1.0]])
+    two = Predictions(*(torch.cat((part, part)) for part in one))
+    assert len(suppress(two, MODES["detect"], SIZE, lambda: told.append(1))) == 2
+    assert told == [1]
 
 
 def test_a_score_that_has_overflown_is_no_detection() -> None:

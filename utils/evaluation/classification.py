@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from utils.geometry.records import ClassificationBatch
-from utils.runtime.device import autocast, wait_for
+from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 
 TOP = 5
@@ -91,9 +91,8 @@ class Tally:
         self.losses: list[tuple[torch.Tensor, int]] = []  # mean of each batch and its images; read at the end
         self.seconds = 0.0  # of the network
 
-    def add(self, logits: torch.Tensor, truth: torch.Tensor, loss: torch.Tensor, seconds: float) -> None:
-        """Count a batch: logits (B, C), true classes (B,) on the CPU, mean loss; a GPU is waited for once."""
-        best = logits.topk(min(TOP, logits.shape[1]), dim=1).indices.cpu()
+    def add(self, best: torch.Tensor, truth: torch.Tensor, loss: torch.Tensor, seconds: float) -> None:
+        """Count a batch: its likeliest classes (B, K) and true ones (B,), both on the CPU, and its mean loss."""
         self.confusion.index_put_((best[:, 0], truth), torch.ones(len(truth), dtype=torch.float64), accumulate=True)
         hits = (best == truth[:, None]).any(dim=1).double()
         self.top5_hits.index_put_((truth,), hits, accumulate=True)
@@ -131,7 +130,7 @@ def evaluate_classifier(
         start = time.perf_counter()
         with autocast(device, settings.precision):
             logits = network(placed.images)
-        wait_for(device)
+        best = logits.float().topk(min(TOP, logits.shape[1]), dim=1).indices.cpu()  # a GPU is waited for here alone
         seconds = time.perf_counter() - start
-        tally.add(logits.float(), batch.classes, settings.loss(logits, placed, ALONE).total, seconds)
+        tally.add(best, batch.classes, settings.loss(logits, placed, ALONE).total, seconds)
     return tally.report(settings.names, ranks)

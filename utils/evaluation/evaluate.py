@@ -7,6 +7,7 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
@@ -28,7 +29,7 @@ from utils.evaluation.yolov5_rounding import halved_padding
 from utils.geometry.records import Batch, Detections, HeadMaps, Labels, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.console_log import with_progress
-from utils.runtime.device import autocast, sent, wait_for
+from utils.runtime.device import autocast, sent
 from utils.runtime.process_ranks import ALONE, ProcessRanks
 from utils.runtime.threads import read_ahead
 from utils.user_error import UserError
@@ -183,20 +184,21 @@ def evaluate(
     Raises:
         UserError: a label's class that the detector does not have; no image.
     """
-    tally, clock = _Tally(loader.dataset, detector, settings, observers), _Clock(device)
+    tally, clock = _Tally(loader.dataset, detector, settings, observers), _Clock()
     losses: list[torch.Tensor] = []  # one (parts,) for each batch, read at the end: every reading stops a GPU
     with _evaluation_mode(detector), torch.no_grad():
         shown = settings.progress and ranks.is_writer
         batches = with_progress(loader, len(loader), "batch", "evaluating", shown=shown)
         for number, batch in enumerate(batches):
-            with clock.stage("preprocess"):
-                placed = batch.on(device)
-            with clock.stage("inference", waits=True):
-                predictions, maps = _forward(detector, placed.images, settings, raw=loss is not None)
+            clock.start()
+            placed = batch.on(device)
+            clock.lap("preprocess")
+            predictions, maps = _forward(detector, placed.images, settings, raw=loss is not None)
+            inferred = partial(clock.lap, "inference")
+            found = non_max_suppression(predictions, settings.suppression, batch.size, inferred)
+            clock.lap("nms")
             if loss is not None and maps is not None:
                 losses.append(torch.stack(loss(maps, placed)))
-            with clock.stage("nms"):
-                found = non_max_suppression(predictions, settings.suppression, batch.size)
             for observer in observers:
                 observer.on_batch(number, batch, predictions, found)
             for place, detections in enumerate(found):
@@ -218,7 +220,6 @@ def evaluate_predictor(
     predictor: ImagePredictor,
     dataset: WholeImages,
     settings: EvaluationSettings,
-    device: torch.device,
     observers: Sequence[EvaluationObserver] = (),
     ranks: ProcessRanks = ALONE,
     readers: int = 2,
@@ -229,7 +230,6 @@ def evaluate_predictor(
         predictor: called with one image (H, W, 3) uint8 RGB at a time; detections in its pixels.
         dataset: images with their labels.
         settings: of these ``areas``, ``single_cls`` and ``progress`` count.
-        device: where the predictor computes.
         observers: called for each image of this process.
         ranks: with several processes each evaluates its part; the report of all is made in every one.
         readers: threads that read images ahead.
@@ -237,14 +237,15 @@ def evaluate_predictor(
     Raises:
         UserError: a label's class that the detector does not have; no image.
     """
-    tally, clock = _Tally(dataset, predictor, settings, observers), _Clock(device)
+    tally, clock = _Tally(dataset, predictor, settings, observers), _Clock()
     own = range(ranks.rank, len(dataset), ranks.world)
     images = read_ahead(dataset.source_image, own, threads=readers)
     shown = settings.progress and ranks.is_writer
     progress = with_progress(images, len(own), "image", "evaluating", shown=shown)
     for index, image in zip(own, progress, strict=True):
-        with clock.stage("inference"):
-            (detections,) = predictor([image])
+        clock.start()
+        (detections,) = predictor([image])
+        clock.lap("inference")
         tally.add(index, dataset.index.paths[index], detections.cpu())
     speed = clock.per_image(max(len(tally.images), 1))
     evaluated = images_of_all(tally.images, dataset, settings.single_cls, ranks)
@@ -279,21 +280,22 @@ def _evaluation_mode(detector: object) -> Iterator[None]:
 class _Clock:
     """Time spent per stage, as the host sees it.
 
-    A GPU is waited for behind the network only, where suppression's first answer would be waited for anyway, and that
-    answer ends suppression. What the upload takes beyond its order is therefore counted as the network's.
+    A GPU is never waited for on its account: what the upload takes beyond its order, and suppression's first question
+    to the GPU, whose answer ends the network's time, are counted as the network's.
     """
 
-    def __init__(self, device: torch.device) -> None:
-        self.device = device
+    def __init__(self) -> None:
         self.seconds = {"preprocess": 0.0, "inference": 0.0, "nms": 0.0}
+        self._since = 0.0
 
-    @contextmanager
-    def stage(self, name: str, *, waits: bool = False) -> Iterator[None]:
-        start = time.perf_counter()
-        yield
-        if waits:
-            wait_for(self.device)
-        self.seconds[name] += time.perf_counter() - start
+    def start(self) -> None:
+        self._since = time.perf_counter()
+
+    def lap(self, stage: str) -> None:
+        """What has passed since the start or the last lap is that stage's."""
+        now = time.perf_counter()
+        self.seconds[stage] += now - self._since
+        self._since = now
 
     def per_image(self, images: int) -> SpeedFigures:
         return SpeedFigures(**{name: 1000 * seconds / images for name, seconds in self.seconds.items()})

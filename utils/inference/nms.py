@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -28,28 +30,37 @@ class NmsSettings:
     class_thres: tuple[float, ...] = ()  # lowest score of each class; conf_thres is then the lowest of them
 
 
-def non_max_suppression(predictions: Predictions, settings: NmsSettings, size: FrameSize) -> list[Detections]:
+def non_max_suppression(
+    predictions: Predictions, settings: NmsSettings, size: FrameSize, predicted: Callable[[], object] = lambda: None
+) -> list[Detections]:
     """Greedy suppression as YOLOv5 does it; the score of a box for a class is objectness times class probability.
 
-    The candidates of all images are found together: a GPU stops twice to count them, once to say whose they are, once
-    for each image's suppression, and once to give everything that is left to the CPU.
+    The candidates of all images are found together: a GPU stops twice to count them, once for each image's
+    suppression, and once to give everything that is left to the CPU.
 
     Args:
         predictions: decoded output of the detector for B images, xyxy in network pixels.
         settings: thresholds.
         size: the network frame, which the detections carry on.
+        predicted: called once the predictions are there, for which a GPU may still be at work when this is called.
 
     Returns:
         B detections on the CPU, float32 xyxy in network pixels, best score first.
     """
     if predictions.objectness.device.type == "cpu":  # which has nobody to wait for, and a cache that holds one image
+        predicted()
         each = (Predictions(*(part[None] for part in one)) for one in zip(*predictions, strict=True))
         return [found for one in each for found in _suppress_batch(one, settings, size)]
-    return _suppress_batch(predictions, settings, size)
+    return _suppress_batch(predictions, settings, size, predicted)
 
 
-def _suppress_batch(predictions: Predictions, settings: NmsSettings, size: FrameSize) -> list[Detections]:
-    boxes, scores, classes, box_index, counts = _candidates(predictions, settings)
+def _suppress_batch(
+    predictions: Predictions, settings: NmsSettings, size: FrameSize, predicted: Callable[[], object] = lambda: None
+) -> list[Detections]:
+    passing = predictions.objectness.flatten() > settings.conf_thres  # NaN never passes
+    rows = passing.nonzero().squeeze(1)  # the first answer that a GPU is waited for
+    predicted()
+    boxes, scores, classes, box_index, counts = _candidates(predictions, rows, settings)
     kept: list[torch.Tensor] = []
     start = 0
     for count in counts:
@@ -74,17 +85,20 @@ def _detections(table: torch.Tensor, size: FrameSize) -> Detections:
 
 
 def _candidates(
-    predictions: Predictions, settings: NmsSettings
+    predictions: Predictions, rows: torch.Tensor, settings: NmsSettings
 ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor, list[int]]:
     """The pairs of box and class that enter suppression.
+
+    Args:
+        predictions: of B images with K boxes each.
+        rows: (N,) rising numbers of the boxes whose objectness passes, counted through all images.
+        settings: thresholds.
 
     Returns:
         Boxes (N, 4); scores, classes and box index of each pair, each (M,), in the order of images, boxes and classes;
         how many pairs each image has.
     """
     images, places, class_count = predictions.class_probs.shape
-    passing = predictions.objectness.flatten() > settings.conf_thres  # NaN never passes
-    rows = passing.nonzero().squeeze(1)
     boxes = predictions.boxes.flatten(0, 1)[rows].float()
     objectness = predictions.objectness.flatten()[rows].float()
     # Where the network has overflown there is no place to name, and no score of NaN passes.
@@ -92,15 +106,12 @@ def _candidates(
     scores = objectness[:, None] * predictions.class_probs.flatten(0, 1)[rows].float()
     if settings.multi_label and class_count > 1:
         chosen = _passing(scores, torch.arange(class_count, device=scores.device), settings)
-        pair = chosen.flatten().nonzero().squeeze(1)
-        box_index, classes, scores = pair // class_count, pair % class_count, scores.flatten()[pair]
-    else:
-        scores, classes = scores.max(dim=1)
-        box_index = _passing(scores, classes, settings).nonzero().squeeze(1)
-        scores, classes = scores[box_index], classes[box_index]
-    if images == 1:  # known without waiting for the device
-        return boxes, scores, classes, box_index, [len(scores)]
-    return boxes, scores, classes, box_index, _counts(rows[box_index] // places, images)
+        pair, counts = _chosen_of_each(chosen, rows, images, places)
+        return boxes, scores.flatten()[pair], pair % class_count, pair // class_count, counts
+    scores, classes = scores.max(dim=1)
+    chosen = _passing(scores, classes, settings)
+    box_index, counts = _chosen_of_each(chosen, rows, images, places)
+    return boxes, scores[box_index], classes[box_index], box_index, counts
 
 
 def _passing(scores: torch.Tensor, classes: torch.Tensor, settings: NmsSettings) -> torch.Tensor:
@@ -124,10 +135,23 @@ def _limits(class_thres: tuple[float, ...], device: torch.device) -> torch.Tenso
     return torch.tensor(class_thres, dtype=torch.float32, device=device)
 
 
-def _counts(image_index: torch.Tensor, images: int) -> list[int]:
-    """How many of the rising image numbers (M,) are 0, 1, ... ``images`` - 1."""
-    ends = torch.searchsorted(image_index, torch.arange(images, device=image_index.device), right=True).tolist()
-    return [end - start for start, end in zip([0, *ends], ends, strict=False)]
+def _chosen_of_each(
+    chosen: torch.Tensor, rows: torch.Tensor, images: int, places: int
+) -> tuple[torch.Tensor, list[int]]:
+    """Places (M,) in the flattened ``chosen``, (N,) or (N, C), that are true, and how many each image has.
+
+    A GPU is waited for once. ``rows`` (N,) are those of `_candidates`; an image has ``places`` of them at most.
+    """
+    if images == 1:
+        found = chosen.flatten().nonzero().squeeze(1)
+        return found, [len(found)]
+    so_far = chosen.new_zeros(chosen.numel() + 1, dtype=torch.int32)
+    torch.cumsum(chosen.flatten(), dim=0, dtype=torch.int32, out=so_far[1:])
+    last_rows = torch.searchsorted(rows, torch.arange(1, images + 1, device=rows.device) * places)
+    ends = so_far[last_rows * math.prod(chosen.shape[1:])].tolist()
+    numbers = torch.arange(1, ends[-1] + 1, dtype=torch.int32, device=chosen.device)
+    counts = [end - start for start, end in zip([0, *ends], ends, strict=False)]
+    return torch.searchsorted(so_far[1:], numbers), counts  # the first place up to which there are so many
 
 
 def _best_first(scores: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:

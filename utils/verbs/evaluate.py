@@ -293,9 +293,7 @@ class EvaluationSetup:
             if tiles is not None:
                 predictor = detector.predictor(self.settings.suppression, frame, tiles, config.batch_size)
                 readers = useful_workers(config.workers)
-                return evaluate_predictor(
-                    predictor, self.images, self.settings, self.device, observers, readers=readers
-                )
+                return evaluate_predictor(predictor, self.images, self.settings, observers, readers=readers)
             backend: Detector = detector.backend
             if config.half_as_yolov5 and isinstance(backend, TorchBackend):
                 backend = HalfPrecisionDetector(backend.model)

@@ -141,7 +141,7 @@ class DetectionTask:
         detector = OpenedDetector(TorchBackend(model, ranks.device, settings.precision), ranks.device)
         frame, tiles = FrameSize(self.images.side, self.images.side), SliceSettings(self.images.tile)
         predictor = detector.predictor(settings.suppression, frame, tiles, TILES_AT_ONCE)
-        return evaluate_predictor(predictor, loader.dataset, settings, ranks.device, observers, ranks)
+        return evaluate_predictor(predictor, loader.dataset, settings, observers, ranks)
 
     def write_beginning(self, folder: Path, class_scores: tuple[float, ...]) -> None:
         """Problems of the data set, object sizes, and the first batches as the model will see them."""
