@@ -124,9 +124,10 @@ def train_one_epoch(
         parts = learner.loss(outputs, batch, ranks)  # scalars, means over images
         images = len(batch.images) * learner.images_per_frame * ranks.world
         loss = parts.total * (images if learner.sum_over_images else 1)  # scalar
-        scaler.scale(loss).backward()  # type: ignore[no-untyped-call]
         stops = loss.new_full((), stop.signal_number is not None)
-        meter.add(ranks.mean(torch.stack((*parts, stops)).detach()), epoch, step)
+        report = backward(network, scaler.scale(loss), torch.stack((*parts, stops)).detach())
+        if report is not None:
+            meter.add(report, epoch, step)
         if is_last:
             scaler.unscale_(optimizer)
             nn.utils.clip_grad_norm_(network.parameters(), GRADIENT_NORM_LIMIT)
@@ -155,14 +156,17 @@ class LossMeter:
         self._unread: tuple[torch.Tensor, int, int] | None = None
 
     def add(self, report: torch.Tensor, epoch: int, step: int) -> None:
-        """Take one batch's report (parts + 1,): its loss by parts, and whether to stop, above 0 if so."""
+        """Take a report (parts + 1,) of the steps from the last one up to ``step``, from 0.
+
+        It has the sums of their losses by parts, and of whether to stop, above 0 if so.
+        """
         self._unread = report, epoch, step
 
     def read(self) -> bool:
-        """Count the batch that was added last; whether to stop.
+        """Count the report that was added last; whether to stop.
 
         Raises:
-            NonFiniteLoss: its loss is NaN or infinite, which no later step mends.
+            NonFiniteLoss: a loss in it is NaN or infinite, which no later step mends.
         """
         if self._unread is None:
             return False
@@ -172,7 +176,7 @@ class LossMeter:
             shown = ", ".join(f"{name} {value:g}" for name, value in zip(self.names, values, strict=True))
             raise NonFiniteLoss(f"epoch {epoch}, step {step}: the loss is not finite ({shown}); try a lower lr0")
         self.sums = [total + value for total, value in zip(self.sums, values, strict=True)]
-        self.count += 1
+        self.count = step + 1
         return bool(stops)
 
     def mean(self) -> tuple[float, ...]:
@@ -185,20 +189,50 @@ class LossMeter:
         return "  ".join(f"{name} {value:.4f}" for name, value in zip(self.names, self.mean(), strict=True))
 
 
-def shared_network(model: nn.Module, ranks: ProcessRanks, *, sync_bn: bool) -> nn.Module:
+def shared_network(model: nn.Module, ranks: ProcessRanks, *, parts: int, sync_bn: bool) -> nn.Module:
     """The model, or what shares its gradients among processes; with ``sync_bn`` its batch norms see all their images.
 
     The average is taken before, and the optimizer after this, which changes the batch norms of ``model`` in place.
+    ``parts`` is their number in its loss.
     """
     if sync_bn:
         model = nn.SyncBatchNorm.convert_sync_batchnorm(model)  # type: ignore[no-untyped-call]
     if ranks.world == 1:
         return model
-    network = DistributedDataParallel(model, gradient_as_bucket_view=True)
+    network = DistributedDataParallel(_Reporting(model, parts + 1, ranks.device), gradient_as_bucket_view=True)
     # Equal at the start, which is enough: a step computes with the statistics of its own images, and the average's
     # are shared after each epoch. As an argument of the constructor torch 2.14 deprecates it.
     network.broadcast_buffers = False
     return network
+
+
+class _Reporting(nn.Module):
+    """A network whose processes exchange reports (R,) together with its gradients: as that of one more parameter."""
+
+    def __init__(self, model: nn.Module, numbers: int, device: torch.device) -> None:
+        super().__init__()
+        self.model = model
+        self.report = nn.Parameter(torch.zeros(numbers, device=device))
+
+    def forward(self, images: torch.Tensor) -> Any:
+        return self.model(images)
+
+
+def backward(network: nn.Module, loss: torch.Tensor, report: torch.Tensor) -> torch.Tensor | None:
+    """The gradients of a step, and its ``report`` (R,) as the mean over the processes, for which they meet once.
+
+    None if they keep their gradients for now: the next report is then the sum of those that were kept too.
+    """
+    if not isinstance(network, DistributedDataParallel):
+        loss.backward()  # type: ignore[no-untyped-call]
+        return report
+    carrier = network.module.report
+    (loss + (carrier * report).sum()).backward()
+    if not network.require_backward_grad_sync:
+        return None
+    shared: torch.Tensor = carrier.grad.clone()
+    carrier.grad = None
+    return shared
 
 
 def exchange_gradients(network: nn.Module, ranks: ProcessRanks, *, now: bool) -> None:

@@ -286,7 +286,7 @@ def detection_task(
     learner = Learner(
         model=model,
         average=WeightAverage(model),
-        network=shared_network(model, ranks, sync_bn=config.sync_bn),
+        network=shared_network(model, ranks, parts=len(loss.part_names), sync_bn=config.sync_bn),
         loss=loss,
         optimizer=build_optimizer(
             model, config.optimizer, lr=hyp.lr0, momentum=hyp.momentum, decay=schedule.weight_decay

@@ -227,7 +227,7 @@ def classification_task(
     learner = Learner(
         model=model,
         average=WeightAverage(model),
-        network=shared_network(model, ranks, sync_bn=config.sync_bn),
+        network=shared_network(model, ranks, parts=len(loss.part_names), sync_bn=config.sync_bn),
         loss=loss,
         optimizer=build_optimizer(model, recipe.optimizer, lr=recipe.lr0, momentum=recipe.momentum, decay=recipe.decay),
         scaler=gradient_scaler(ranks.device, precision),
