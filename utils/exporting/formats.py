@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import yaml
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import INPUT_NAME, ExportableModel, GraphOutput, file_metadata
+from utils.exporting.ncnn import write_ncnn
 from utils.exporting.onnx import halve_onnx, write_onnx
 from utils.exporting.quantization import quantize_onnx, quantize_openvino
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
+from utils.inference.ncnn_runtime import NCNN_GRAPH, NCNN_SUFFIX, NCNN_WEIGHTS
 from utils.inference.tensorrt_runtime import engine_name, tensorrt_module
 from utils.runtime.console_log import say_next
 from utils.user_error import UsageError, UserError
@@ -31,6 +34,7 @@ LOGGER = logging.getLogger(__name__)
 
 FEWEST_MOST_IMAGES = 8  # a free batch goes up to this, or to one more than --batch-size
 OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")  # the last is of OpenVINO's older converters
+NCNN_FILES = (".param", ".bin", ".yaml", ".py")  # the last is written by YOLOv5's successors
 
 
 def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
@@ -151,6 +155,10 @@ class ExportFormat:
     halve: Halver | None = None  # from the fp32 file
     quantize: Quantizer | None = None  # from the fp32 file
     writes_half: bool = False  # the writer itself gives the precision of its settings
+    can_be_free: bool = True  # batch, height and width, with --dynamic
+    one_image: bool = False  # at a time, whatever --batch-size
+    needs: tuple[str, ...] = ()  # packages that are no part of the requirements, as pip calls them
+    files: tuple[str, ...] = ()  # endings of what is in it, where it is a folder
 
     @property
     def can_halve(self) -> bool:
@@ -160,8 +168,17 @@ class ExportFormat:
 FORMATS = {
     "torchscript": ExportFormat(".torchscript", write_torchscript),
     "onnx": ExportFormat(".onnx", write_onnx, halve_onnx, quantize_onnx),
-    "openvino": ExportFormat(OPENVINO_SUFFIX, write_openvino, halve_openvino, quantize_openvino),
+    "openvino": ExportFormat(OPENVINO_SUFFIX, write_openvino, halve_openvino, quantize_openvino, files=OPENVINO_FILES),
     "engine": ExportFormat(".engine", write_tensorrt, writes_half=True),
+    "ncnn": ExportFormat(
+        NCNN_SUFFIX,
+        write_ncnn,
+        writes_half=True,
+        can_be_free=False,
+        one_image=True,
+        needs=("pnnx", "ncnn"),
+        files=NCNN_FILES,
+    ),
 }
 
 # A line of Python that opens the file in its runtime.
@@ -172,6 +189,8 @@ OPENED = {
     "openvino": 'import openvino; model = openvino.compile_model({!r}, "CPU", {{"INFERENCE_PRECISION_HINT": "f32"}})',
     "engine": "import tensorrt; "
     'model = tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open({!r}, "rb").read())',
+    "ncnn": f"import ncnn; model = ncnn.Net(); model.load_param({{0!r}} + '/{NCNN_GRAPH}'); "
+    f"model.load_model({{0!r}} + '/{NCNN_WEIGHTS}')",
 }
 
 # Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
@@ -211,14 +230,28 @@ def check_settings(names: Sequence[str], settings: ExportSettings, device: torch
     if settings.precision != "fp32" and settings.suppression is not None:
         raise UsageError("--nms with --half or --int8: suppression is embedded in fp32 graphs only")
     if settings.precision == "fp16" and (unable := [name for name in names if not FORMATS[name].can_halve]):
-        raise UsageError(f"--half with --include {unable[0]}: --half is for onnx, openvino and engine")
+        able = ", ".join(name for name, chosen in FORMATS.items() if chosen.can_halve)
+        raise UsageError(f"--half with --include {unable[0]}: --half is for {able}")
     if settings.precision == "int8" and (unable := [name for name in names if FORMATS[name].quantize is None]):
-        raise UsageError(f"--int8 with --include {unable[0]}: --int8 is for onnx and openvino")
+        able = ", ".join(name for name, chosen in FORMATS.items() if chosen.quantize is not None)
+        raise UsageError(f"--int8 with --include {unable[0]}: --int8 is for {able}")
+    if settings.dynamic and (unable := [name for name in names if not FORMATS[name].can_be_free]):
+        raise UsageError(f"--dynamic with --include {unable[0]}: its files are of fixed size")
+    if settings.batch_size > 1 and (unable := [name for name in names if FORMATS[name].one_image]):
+        raise UsageError(f"--batch-size {settings.batch_size} with --include {unable[0]}: its files take one image")
+    for name in names:
+        _check_packages(name)
     if "engine" in names:
         try:
             tensorrt_module(device)
         except UserError as error:
             raise UsageError(f"--include engine: {error}") from None
+
+
+def _check_packages(name: str) -> None:
+    missing = [package for package in FORMATS[name].needs if find_spec(package.replace("-", "_")) is None]
+    if missing:
+        raise UsageError(f"--include {name}: needs {' and '.join(missing)} (pip install {' '.join(missing)})")
 
 
 def file_beside(weights: Path, name: str, settings: ExportSettings) -> Path:
@@ -264,12 +297,12 @@ def put_in_place(fresh: Path, final: Path) -> None:
 
 def _check_place(final: Path) -> None:
     """Refuse a place that holds what no export has written."""
-    is_folder = final.name.endswith(OPENVINO_SUFFIX)
-    if final.is_dir() and not is_folder:
+    endings = next((one.files for one in FORMATS.values() if one.files and final.name.endswith(one.ending)), ())
+    if final.is_dir() and not endings:
         raise UserError(f"{final}: is a folder; the export would be a file of that name")
-    if is_folder and final.exists():
+    if endings and final.exists():
         if not final.is_dir():
             raise UserError(f"{final}: is a file; the export would be a folder of that name")
-        foreign = [path.name for path in sorted(final.iterdir()) if path.suffix not in OPENVINO_FILES]
+        foreign = [path.name for path in sorted(final.iterdir()) if path.suffix not in endings]
         if foreign:
             raise UserError(f"{final}: holds {foreign[0]}, which no export has written; move it away first")

@@ -1,4 +1,4 @@
-"""Exported files opened in their runtimes, which the end of the name says: TorchScript, ONNX, OpenVINO, TensorRT.
+"""Exported files opened in their runtimes, which the end of the name says: TorchScript, ONNX, OpenVINO and others.
 
 An ONNX model has its metadata in its properties, a TorchScript archive as JSON in the ``config.txt`` inside, OpenVINO
 in the graph's runtime info or in a YAML file beside it.
@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.inference.ncnn_runtime import NCNN_SUFFIX, open_ncnn
 from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
 from utils.inference.tensorrt_runtime import open_tensorrt
 from utils.runtime.threads import others_may_spin
@@ -27,7 +28,7 @@ LOGGER = logging.getLogger(__name__)
 
 ON_CUDA = "CUDAExecutionProvider"
 OPENVINO_SUFFIX = "_openvino_model"
-READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}"  # .pt files by others than this module
+READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}, *{NCNN_SUFFIX}"  # .pt by others than this module
 TORCHSCRIPT_METADATA = "config.txt"
 SUPPRESSED_OUTPUTS = {"boxes", "scores", "classes", "counts"}  # of a graph with suppression in it
 
@@ -49,8 +50,10 @@ def open_graph(
 
 
 def _opener(weights: Path, precision: torch.dtype) -> Callable[[Path, torch.device], RuntimeGraph] | None:
-    if weights.is_dir() and weights.name.endswith(OPENVINO_SUFFIX):
-        return partial(open_openvino, precision=precision)
+    if weights.is_dir():
+        if weights.name.endswith(NCNN_SUFFIX):
+            return open_ncnn
+        return partial(open_openvino, precision=precision) if weights.name.endswith(OPENVINO_SUFFIX) else None
     by_ending = {".torchscript": open_torchscript, ".onnx": open_onnx, ".engine": open_tensorrt}
     return by_ending.get(weights.suffix)
 
