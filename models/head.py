@@ -23,7 +23,9 @@ def boxes_of_cells(sigmoids: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
     Returns:
         Centres (..., 2) from the upper left of their cell, in cells; widths and heights (..., 2) in the anchors' unit.
     """
-    return 2 * sigmoids[..., 0:2] - 0.5, (2 * sigmoids[..., 2:4]) ** 2 * anchors
+    roots = 2 * sigmoids[..., 2:4]
+    # A product, not a power: the numbers are the same, and LiteRT's converter has no power of five dimensions.
+    return 2 * sigmoids[..., 0:2] - 0.5, roots * roots * anchors
 
 
 def _cells(sigmoids: Tensor) -> Tensor:

@@ -55,7 +55,7 @@ def test_exported_files_work_in_the_other_scripts(folder: Path, monkeypatch: pyt
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--include", "tflite"), "error: --include tflite: not written here; export onnx"),
+        (("--include", "tfjs"), "error: --include tfjs: not written here; export onnx"),
         (("--optimize",), "error: export.py: --optimize: needs PyTorch's mobile optimizer"),
     ],
 )

@@ -123,7 +123,7 @@ FILES = (
         "bad.torchscript: not a readable",
         "bad.torchscript",
     ),
-    weights("an ending that no runtime reads", other_file("bad", ".tflite"), "known endings are .pt", "bad.tflite"),
+    weights("an ending that no runtime reads", other_file("bad", ".pb"), "known endings are .pt", "bad.pb"),
     weights(
         "an empty OpenVINO folder",
         lambda f: (f / "bad_openvino_model").mkdir(),

@@ -41,7 +41,7 @@ needs_openvino = pytest.mark.skipif(
 FRAME = FrameSize(64, 96)
 
 
-@pytest.mark.parametrize("name", ["coreml", "saved_model", "pb", "tflite", "edgetpu", "tfjs", "paddle"])
+@pytest.mark.parametrize("name", ["coreml", "saved_model", "pb", "edgetpu", "tfjs", "paddle"])
 def test_formats_of_others_are_refused_with_the_way_through_onnx(name: str) -> None:
     with pytest.raises(UsageError, match=f"--include {name}: .*export onnx and convert"):
         check_formats(["onnx", name])
@@ -184,7 +184,7 @@ def run(folder: Path, *flags: object) -> list[export_run.ExportedFile]:
 @pytest.mark.parametrize(
     ("flags", "line"),
     [
-        (("--include", "tflite"), "--include tflite: not written here; export onnx"),
+        (("--include", "tfjs"), "--include tfjs: not written here; export onnx"),
         (("--include", "onnx", "--opset", 11), r"a\.onnx: not written, --opset 11: this graph cannot"),
         (("--img", 64, 96, 128), "--imgsz 64 96 128"),
         (("--include", "torchscript", "--nms"), "--nms with --include torchscript"),

@@ -9,6 +9,8 @@ from typing import Any
 
 import onnx
 
+LITERT_CONVOLUTION = 3  # CONV_2D in the schema's list of operators
+
 
 def decoding_of_onnx(graph: onnx.GraphProto) -> list[str]:
     """Names of the nodes between the head's convolutions and the outputs."""
@@ -50,3 +52,23 @@ def decoding_of_openvino(model: Any) -> list[str]:
         names[name] = None
         waiting += [node.input_value(i).get_node() for i in range(node.get_input_size())]
     return list(names)
+
+
+def head_of_litert(model: Any) -> list[str]:
+    """Names of what the head's convolutions and the operations behind them give, in a parsed LiteRT file.
+
+    ``model`` is a ``ModelT`` of LiteRT's schema, its one subgraph that of a detector.
+    """
+    (graph,) = model.subgraphs
+    maker = {output: operator for operator in graph.operators for output in operator.outputs}
+    met: dict[int, None] = {}
+    waiting = [int(output) for output in graph.outputs]
+    while waiting:
+        tensor = waiting.pop()
+        if tensor in met or tensor not in maker:
+            continue
+        met[tensor] = None
+        operator = maker[tensor]
+        if model.operatorCodes[operator.opcodeIndex].builtinCode != LITERT_CONVOLUTION:
+            waiting += [int(source) for source in operator.inputs]
+    return [graph.tensors[tensor].name.decode() for tensor in met]

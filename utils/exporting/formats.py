@@ -21,6 +21,7 @@ import yaml
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import INPUT_NAME, ExportableModel, GraphOutput, file_metadata
+from utils.exporting.litert import halve_litert, quantize_litert, write_litert
 from utils.exporting.ncnn import write_ncnn
 from utils.exporting.onnx import halve_onnx, write_onnx
 from utils.exporting.quantization import quantize_onnx, quantize_openvino
@@ -159,6 +160,7 @@ class ExportFormat:
     one_image: bool = False  # at a time, whatever --batch-size
     needs: tuple[str, ...] = ()  # packages that are no part of the requirements, as pip calls them
     files: tuple[str, ...] = ()  # endings of what is in it, where it is a folder
+    separator: str = "_"  # in the file's name, before its precision
 
     @property
     def can_halve(self) -> bool:
@@ -179,7 +181,9 @@ FORMATS = {
         needs=("pnnx", "ncnn"),
         files=NCNN_FILES,
     ),
+    "tflite": ExportFormat(".tflite", write_litert, halve_litert, quantize_litert, can_be_free=False, separator="-"),
 }
+ALSO_CALLED = {"litert": "tflite"}
 
 # A line of Python that opens the file in its runtime.
 OPENED = {
@@ -191,6 +195,7 @@ OPENED = {
     'model = tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open({!r}, "rb").read())',
     "ncnn": f"import ncnn; model = ncnn.Net(); model.load_param({{0!r}} + '/{NCNN_GRAPH}'); "
     f"model.load_model({{0!r}} + '/{NCNN_WEIGHTS}')",
+    "tflite": "from ai_edge_litert.interpreter import Interpreter; model = Interpreter({!r})",
 }
 
 # Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
@@ -198,7 +203,6 @@ THROUGH_ONNX = {
     "coreml": "coremltools",
     "saved_model": "onnx2tf",
     "pb": "onnx2tf",
-    "tflite": "onnx2tf",
     "edgetpu": "onnx2tf, then edgetpu_compiler",
     "tfjs": "onnx2tf, then tensorflowjs_converter",
     "paddle": "x2paddle",
@@ -206,11 +210,12 @@ THROUGH_ONNX = {
 
 
 def check_formats(names: Sequence[str]) -> tuple[str, ...]:
-    """The formats asked for, each once.
+    """The formats asked for, each once, by their first names.
 
     Raises:
         UsageError: a format that is not written here; names the way to it.
     """
+    names = [ALSO_CALLED.get(name, name) for name in names]
     for name in names:
         if name in THROUGH_ONNX:
             raise UsageError(f"--include {name}: not written here; export onnx and convert it: {THROUGH_ONNX[name]}")
@@ -256,7 +261,8 @@ def _check_packages(name: str) -> None:
 
 def file_beside(weights: Path, name: str, settings: ExportSettings) -> Path:
     """Where the export of ``weights`` in the format ``name`` goes: ``best_fp16.onnx`` for ``best.pt`` in FP16."""
-    return weights.with_name(weights.stem + settings.name_ending + FORMATS[name].ending)
+    chosen = FORMATS[name]
+    return weights.with_name(weights.stem + settings.name_ending.replace("_", chosen.separator) + chosen.ending)
 
 
 def say_how_to_open(files: Sequence[tuple[str, Path]]) -> None:

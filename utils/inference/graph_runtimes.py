@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from utils.inference.litert_runtime import open_litert
 from utils.inference.ncnn_runtime import NCNN_SUFFIX, open_ncnn
 from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
 from utils.inference.tensorrt_runtime import open_tensorrt
@@ -28,7 +29,7 @@ LOGGER = logging.getLogger(__name__)
 
 ON_CUDA = "CUDAExecutionProvider"
 OPENVINO_SUFFIX = "_openvino_model"
-READABLE = f".pt, .torchscript, .onnx, .engine, *{OPENVINO_SUFFIX}, *{NCNN_SUFFIX}"  # .pt by others than this module
+READABLE = f".pt, .torchscript, .onnx, .engine, .tflite, *{OPENVINO_SUFFIX}, *{NCNN_SUFFIX}"  # .pt not by this module
 TORCHSCRIPT_METADATA = "config.txt"
 SUPPRESSED_OUTPUTS = {"boxes", "scores", "classes", "counts"}  # of a graph with suppression in it
 
@@ -54,7 +55,12 @@ def _opener(weights: Path, precision: torch.dtype) -> Callable[[Path, torch.devi
         if weights.name.endswith(NCNN_SUFFIX):
             return open_ncnn
         return partial(open_openvino, precision=precision) if weights.name.endswith(OPENVINO_SUFFIX) else None
-    by_ending = {".torchscript": open_torchscript, ".onnx": open_onnx, ".engine": open_tensorrt}
+    by_ending = {
+        ".torchscript": open_torchscript,
+        ".onnx": open_onnx,
+        ".engine": open_tensorrt,
+        ".tflite": open_litert,
+    }
     return by_ending.get(weights.suffix)
 
 

@@ -130,6 +130,7 @@ def export_model(
     Raises:
         UserError: unreadable weights, or an exported file that answers otherwise than the model; no file is left.
     """
+    formats = check_formats(formats)
     check_settings(formats, settings, device)
     if weights.suffix != ".pt":
         raise UsageError(f"--weights {weights}: only a .pt file can be exported")
@@ -138,7 +139,7 @@ def export_model(
         int8_data.check(len(model.names), settings.batch_size)
     settings = replace(settings, frame=fitting_frame(settings.frame, model.stride))
     files: list[ExportedFile] = []
-    for name in check_formats(formats):
+    for name in formats:
         try:
             files.append(_export_one(weights, model, name, settings, images, int8_data))
         except UserError:
