@@ -21,6 +21,7 @@ from tests.shared_data import REPOSITORY
 from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.formats import write_openvino
+from utils.exporting.litert import write_litert
 from utils.exporting.ncnn import write_ncnn
 from utils.exporting.onnx import embed_suppression, write_onnx
 from utils.geometry.letterbox import FrameSize
@@ -36,6 +37,9 @@ EXAMPLES = sorted((REPOSITORY / "examples").glob("*.py"))
 needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="OpenVINO is not installed")
 needs_ncnn = pytest.mark.skipif(
     find_spec("ncnn") is None or find_spec("pnnx") is None, reason="ncnn or pnnx is not installed"
+)
+needs_litert = pytest.mark.skipif(
+    find_spec("litert_torch") is None or find_spec("ai_edge_litert") is None, reason="LiteRT is not installed"
 )
 OURS = {"models", "utils", "classify", "benchmarks", "tests", "train", "val", "detect", "export", "hubconf"}
 
@@ -69,6 +73,8 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
         write_openvino(model, folder / "free_openvino_model", ExportSettings(FRAME, dynamic=True))
     if find_spec("ncnn") is not None and find_spec("pnnx") is not None:
         write_ncnn(model, folder / "best_ncnn_model", fixed)
+    if find_spec("litert_torch") is not None:
+        write_litert(model, folder / "best.tflite", fixed)
     images = REPOSITORY / "data" / "images"
     (folder / "wide.jpg").write_bytes((images / "harbour.jpg").read_bytes())
     cv2.imwrite(str(folder / "tall.png"), read_image(images / "villages.jpg")[:, 300:817, ::-1])
@@ -99,6 +105,7 @@ def expected_in(image: Path, model: Path) -> Detections:
         pytest.param("detect_openvino.py", "best_openvino_model", marks=needs_openvino),
         pytest.param("detect_openvino.py", "free_openvino_model", marks=needs_openvino),
         pytest.param("detect_ncnn.py", "best_ncnn_model", marks=needs_ncnn),
+        pytest.param("detect_litert.py", "best.tflite", marks=needs_litert),
     ],
 )
 def test_the_boxes_are_those_of_detect(program: str, model: str, image: str, files: Path) -> None:
