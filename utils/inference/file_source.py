@@ -226,6 +226,7 @@ def read_video(path: Path, vid_stride: int, skip: Callable[[str], None]) -> Iter
             return
         facts = VideoFacts.of(capture)
         given, index = 0, -1
+        at = -1.0  # seconds when the last good frame is shown; 0 where the file does not say
         lost: list[int] = []  # frames since the last good one
         while len(lost) <= MOST_LOST and (not lost or index + 1 < facts.frames):
             index += 1
@@ -235,12 +236,14 @@ def read_video(path: Path, vid_stride: int, skip: Callable[[str], None]) -> Iter
             if not readable:
                 lost.append(index)
                 continue
+            before, at = at, capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
             for number in lost:
                 skip(f"{path}: frame {number} is not readable")
             lost.clear()
             if image is not None:
                 given += 1
-                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), path, index, facts)
+                shown_at = at if at > before else None
+                yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), path, index, facts, shown_at=shown_at)
         if not given:
             skip(f"{path}: the video has no readable frame")
         elif len(lost) > MOST_LOST:

@@ -34,6 +34,7 @@ class Frame:
     index: int  # 0 for an image; the frame's number in its video or stream
     video: VideoFacts | None  # None for an image
     seconds: float | None = None  # when it arrived, by a clock of any start; None for what is not live
+    shown_at: float | None = None  # seconds in its video file; None for anything else, and where the file does not say
 
     @property
     def number(self) -> int | None:

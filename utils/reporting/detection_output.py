@@ -5,6 +5,7 @@ The tables (CSV, COCO results, a COCO data set) are written as detections come.
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import json
 import shutil
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -21,8 +23,10 @@ from utils.inference.frames import Frame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
 from utils.reporting.detection_files import CropFiles, coco_results, write_image, write_label_file
 from utils.reporting.output_names import OutputNames
-from utils.reporting.video_output import VideoOutput
 from utils.user_error import UserError
+
+if TYPE_CHECKING:
+    from utils.reporting.video_output import VideoOutput
 
 # What tells of a run's detections, and would pass for a later run's that finds other ones or none.
 FILES_OF_ONE_RUN = ("labels", "predictions.csv", "predictions.json", "coco.json")
@@ -66,9 +70,10 @@ class DetectionOutput:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        for output in (*self._videos.values(), self._csv, self._results, self._dataset):
-            if output is not None:
-                output.close()
+        with contextlib.ExitStack() as closing:  # one that cannot be finished keeps none of the others from it
+            for output in (*self._videos.values(), self._csv, self._results, self._dataset):
+                if output is not None:
+                    closing.callback(output.close)
 
     def write(self, found: FoundInFrame) -> None:
         """Write the detections of one frame.
@@ -108,7 +113,7 @@ class DetectionOutput:
         if frame.video is None:
             write_image(self.folder / self.names.image_file(frame.path), image)
         else:
-            self._video(frame).write(image, frame.seconds)
+            self._video(frame).write(image, frame)
 
     def _video(self, frame: Frame) -> VideoOutput:
         """The open video that takes the frame; a source whose size changes goes on in a further file."""
@@ -120,6 +125,10 @@ class DetectionOutput:
             return current
         if current is not None:
             self._videos.pop(frame.path).close()
+        try:
+            from utils.reporting.video_output import VideoOutput  # images need no PyAV
+        except ModuleNotFoundError as error:
+            raise UserError(f"{frame.path}: annotated video needs PyAV (pip install av), or --nosave") from error
         video = VideoOutput(self._free_video_path(self.names.stem(frame.path)), frame, self.config.vid_stride)
         self._videos[frame.path] = video
         return video

@@ -1,94 +1,203 @@
-"""Annotated video: H.264 where this OpenCV can write it, otherwise MPEG-4."""
+"""Annotated video: H.264 in MP4, which browsers play, in the time of its source and with its audio.
+
+An image is shown from its frame's own time in the source on. So a video lasts as long as its source whatever the
+stride, keeps an irregular rate, and is in step with the audio, whose packets are copied as they are.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import logging
-import os
-import tempfile
-from collections.abc import Iterator
-from functools import lru_cache
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from fractions import Fraction
 from pathlib import Path
 
-import cv2
+import av
 import numpy as np
+from av.audio.stream import AudioStream
+from av.container import InputContainer, OutputContainer
+from av.packet import Packet
+from av.video.reformatter import ColorRange, Colorspace
 
-from utils.inference.frames import Frame
+from utils.inference.frames import Frame, VideoFacts
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
 
 USUAL_FRAME_RATE = 30.0  # frames per second, for a video or stream that does not say
-LONGEST_GAP = 60.0  # seconds for which the last image of a stream stands still
+LARGEST_DENOMINATOR = 1_000_000  # of a rate that OpenCV tells as a float: 29.97... is 30000/1001
+LONGEST_GAP = 60  # seconds for which the last image of a stream stands still
+LEAST_TICKS = 10_000  # that a second has at least: times are written as a number of them
+BT709 = 1  # colours and their matrix, as ITU-T H.273 numbers them
+# Without frames that refer to later ones: of these MP4 has the durations in the order of decoding, and those of a video
+# whose rate is irregular add up to less than it lasts.
+ENCODER = {"preset": "veryfast", "crf": "23", "bf": "0"}
 
 
 class VideoOutput:
-    """One ``.mp4`` of frames of one size.
-
-    A video's frames are written one by one at its rate over ``vid_stride``, so that it plays as long as its source.
-    Frames of a stream are written when they came: a late one stands in for those that are missing.
-    """
+    """One ``.mp4`` of frames of one size; it has its name once it is closed, and is whole then or not there."""
 
     def __init__(self, path: Path, frame: Frame, vid_stride: int) -> None:
-        """For frames like ``frame``. UserError: it cannot be written."""
+        """For frames like ``frame``, which is the first. UserError: it cannot be written."""
         assert frame.video is not None
         self.size = frame.image.shape[:2]
-        self._rate = frame.video.frames_per_second or USUAL_FRAME_RATE
-        if frame.seconds is None:
-            self._rate /= vid_stride
-        self._start = frame.seconds
-        self._written = 0
-        code = "avc1" if h264_available() else "mp4v"
-        LOGGER.info("%s: %s", path, describe_codec(code))
-        self._writer = cv2.VideoWriter(
-            str(path), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*code), self._rate, (self.size[1], self.size[0])
-        )
-        if not self._writer.isOpened():
-            raise UserError(f"{path}: this OpenCV cannot write MP4 video there")
+        self._path, self._unfinished = path, path.with_name(f"{path.name}.part")
+        source = _opened(frame.path) if frame.seconds is None else None
+        self._times = FrameTimes.of(frame.video, source)
+        rate = self._times.rate
+        self._stride = vid_stride if frame.seconds is None else 1
+        self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TICKS / rate.numerator))
+        self._start = self._last = self._times.of_frame(frame)  # seconds of the source's clock
+        self._last_tick = -1
+        self._more_to_come = False  # frames of the source after the last one, by its header
+        self._failed = False
+        self._file = av.open(str(self._unfinished.absolute()), "w", "mp4", {"movflags": "faststart"})
+        self._video = self._file.add_stream("h264", rate, ENCODER)
+        # In 4:2:0 sides are even: an odd image gets its last row or column twice.
+        self._video.height, self._video.width = (side + side % 2 for side in self.size)
+        self._video.pix_fmt = "yuv420p"
+        context = self._video.codec_context
+        context.time_base = self._tick
+        context.colorspace = context.color_primaries = context.color_trc = BT709
+        context.color_range = ColorRange.MPEG
+        self._audio = CopiedAudio(source, self._file, self._start, frame.path)
+        with self._whole_or_gone():
+            self._file.start_encoding()
 
-    def write(self, image: np.ndarray, seconds: float | None) -> None:
-        """Append an image (H, W, 3) uint8 RGB; ``seconds`` when it came, None if it is not live."""
-        copies = 1
-        if seconds is not None and self._start is not None:
-            due = int((seconds - self._start) * self._rate) + 1
-            copies = min(due - self._written, int(LONGEST_GAP * self._rate))
-        pixels = cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
-        for _ in range(copies):
-            self._writer.write(pixels)
-        self._written += max(copies, 0)
+    def write(self, image: np.ndarray, frame: Frame) -> None:
+        """Append an image (H, W, 3) uint8 RGB, drawn on ``frame``. UserError: it cannot be written."""
+        assert frame.video is not None
+        seconds = self._times.of_frame(frame)
+        if frame.seconds is not None:
+            self._start += max(seconds - self._last - LONGEST_GAP, Fraction(0))
+        self._last, self._more_to_come = seconds, frame.index + self._stride < frame.video.frames
+        self._last_tick = max(round((seconds - self._start) / self._tick), self._last_tick + 1)
+        bottom, right = (side % 2 for side in self.size)
+        even = np.pad(image, ((0, bottom), (0, right), (0, 0)), "edge") if bottom or right else image
+        shown = av.VideoFrame.from_ndarray(even, "rgb24").reformat(
+            format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
+        )
+        shown.pts, shown.time_base = self._last_tick, self._tick
+        with self._whole_or_gone():
+            self._audio.copy(seconds - self._start)
+            self._append(self._video.encode(shown))
 
     def close(self) -> None:
-        """Finish the file."""
-        self._writer.release()
+        """Finish the file. UserError: it cannot be written."""
+        if self._failed:
+            return
+        with self._whole_or_gone():
+            self._append(self._video.encode(None))
+            # What is heard after the last image stays, unless a run ended before its video did.
+            end = self._last - self._start + self._stride / self._times.rate
+            self._audio.copy(end if self._more_to_come else None)
+            self._file.close()
+            self._unfinished.replace(self._path)
+        self._audio.close()
+
+    def _append(self, packets: Iterable[Packet]) -> None:
+        length = self._stride / self._times.rate
+        for packet in packets:
+            packet.duration = round(length / self._tick)  # counts for the last image: the others end at the next
+            self._file.mux(packet)
+
+    @contextlib.contextmanager
+    def _whole_or_gone(self) -> Iterator[None]:
+        try:
+            yield
+        except (av.FFmpegError, OSError) as error:
+            self._failed = True
+            self._audio.close()
+            with contextlib.suppress(av.FFmpegError):
+                self._file.close()
+            with contextlib.suppress(OSError):
+                self._unfinished.unlink()
+            raise UserError(f"{self._path}: cannot be written: {error.strerror or error}") from error
 
 
-def describe_codec(code: str) -> str:
-    """The line that says what a video is written as."""
-    if code == "avc1":
-        return "written as H.264"
-    return "written as MPEG-4 (mp4v), as this OpenCV has no H.264 encoder; browsers may want `ffmpeg -i IN.mp4 OUT.mp4`"
+@dataclass(frozen=True, slots=True)
+class FrameTimes:
+    """When the frames of a source are shown."""
+
+    rate: Fraction  # frames per second, of an irregular source about so many
+    rounding: Fraction  # seconds by which times of a regular source may be off: Matroska has milliseconds
+
+    @classmethod
+    def of(cls, facts: VideoFacts, source: InputContainer | None) -> FrameTimes:
+        video = source.streams.video[0] if source and source.streams.video else None
+        told = Fraction(facts.frames_per_second or USUAL_FRAME_RATE).limit_denominator(LARGEST_DENOMINATOR)
+        rate = (video and (video.guessed_rate or video.average_rate)) or told
+        rounding = (video and video.time_base) or Fraction(0)
+        return cls(rate, min(rounding, 1 / (4 * rate)))
+
+    def of_frame(self, frame: Frame) -> Fraction:
+        """Seconds of the source's clock: by the frame's number, unless its own time is another beyond rounding."""
+        if frame.seconds is not None:
+            return Fraction(frame.seconds)
+        regular = frame.index / self.rate
+        if frame.shown_at is None or abs(frame.shown_at - regular) <= self.rounding:
+            return regular
+        return Fraction(frame.shown_at)
 
 
-@lru_cache(maxsize=1)
-def h264_available() -> bool:
-    """Whether this OpenCV writes H.264: found by opening a small file, as builds name encoders that they lack."""
-    with tempfile.TemporaryDirectory() as folder, _silent_errors():
-        writer = cv2.VideoWriter(
-            str(Path(folder) / "probe.mp4"), cv2.CAP_FFMPEG, cv2.VideoWriter.fourcc(*"avc1"), 25, (64, 64)
-        )
-        opened = writer.isOpened()
-        writer.release()
-    return opened
+class CopiedAudio:
+    """The audio tracks of a video file, written packet by packet into another; a stream has none."""
+
+    def __init__(self, source: InputContainer | None, output: OutputContainer, start: Fraction, path: Path) -> None:
+        """``start``: what is 0 in the output, in seconds from the first frame of the source, which is at ``path``."""
+        self._source, self._output, self._path = source, output, path
+        self._tracks: dict[int, AudioStream] = {}
+        self._packets: Iterator[Packet] = iter(())
+        for track in source.streams.audio if source else ():
+            if track.name in output.supported_codecs:
+                self._tracks[track.index] = output.add_stream_from_template(track)
+            else:
+                LOGGER.warning("%s: its audio is left out: MP4 takes no %s", path, track.name or "such codec")
+        if source and self._tracks:
+            self._packets = source.demux([source.streams[index] for index in self._tracks])
+        self._begin = start + (_first_time(source) if source else 0)  # seconds in the source's container
+        self._waiting = self._next()
+
+    def copy(self, until: Fraction | None) -> None:
+        """Write what begins before ``until``, seconds in the output; None: all that is left."""
+        while self._waiting and (until is None or self._waiting[0] < until):
+            self._output.mux(self._waiting[1])
+            self._waiting = self._next()
+
+    def close(self) -> None:
+        """Let go of the source."""
+        self._waiting = None
+        if self._source is not None:
+            self._source.close()
+
+    def _next(self) -> tuple[Fraction, Packet] | None:
+        """The next packet that does not end before the output begins, in the output's time, and its seconds there."""
+        try:
+            for packet in self._packets:
+                if packet.dts is None or packet.pts is None:  # the last ones, without content
+                    continue
+                shift = round(self._begin / packet.time_base)
+                if packet.pts + (packet.duration or 0) < shift:
+                    continue
+                packet.pts, packet.dts = packet.pts - shift, packet.dts - shift
+                packet.stream = self._tracks[packet.stream.index]
+                return packet.pts * packet.time_base, packet
+        except av.FFmpegError as error:
+            LOGGER.warning("%s: its audio cannot be read further: %s", self._path, error.strerror)
+        return None
 
 
-@contextlib.contextmanager
-def _silent_errors() -> Iterator[None]:
-    """Nothing on standard error: FFmpeg writes there past OpenCV's log level."""
-    kept = os.dup(2)
+def _opened(path: Path) -> InputContainer | None:
+    """The file; None if OpenCV alone can read it."""
     try:
-        with Path(os.devnull).open("wb") as nowhere:
-            os.dup2(nowhere.fileno(), 2)
-        yield
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
+        return av.open(str(path.absolute()))
+    except (av.FFmpegError, OSError):
+        return None
+
+
+def _first_time(source: InputContainer) -> Fraction:
+    """When the first frame is shown, in seconds of the container's clock: cameras may begin with audio."""
+    video = source.streams.video[0] if source.streams.video else None
+    return Fraction(0) if video is None else (video.start_time or 0) * (video.time_base or Fraction(0))
