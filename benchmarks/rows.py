@@ -6,7 +6,8 @@ import json
 import tempfile
 from argparse import Namespace
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
+from importlib.util import find_spec
 from pathlib import Path
 
 from benchmarks import (
@@ -24,6 +25,7 @@ from benchmarks.measuring import (
     COST_HEAD,
     REPOSITORY,
     AtOnce,
+    Command,
     Further,
     Side,
     Table,
@@ -33,6 +35,7 @@ from benchmarks.measuring import (
     measured,
     python,
 )
+from utils.config.detect_flags import DetectConfig
 
 NEEDED = object()  # the default of a flag that has to be given
 Groups = dict[str, dict[str, Side]]  # sides by what they do; of each group the last side is what others are held to
@@ -41,6 +44,7 @@ COMPARED = {"peer": "", "rounds": 3, "at_once": False}
 TRAINED = {"weights": NEEDED, "data": NEEDED, "img": 320, "batch_size": 16}
 LIBGOMPS_TURNS = 300_000  # its default
 FILES = ("weights", "data", "source")
+VIDEO_SIZE = 720, 1280
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,6 +169,34 @@ def detection_start(flags: Namespace, runs: Path) -> Groups:
     return {"detect.py on one image, whole process": sides}
 
 
+def detection_video(flags: Namespace, runs: Path) -> Groups:
+    short, long = (
+        memory_over_time.write_video(runs / f"{count}.mp4", count, VIDEO_SIZE)
+        for count in (flags.images, 2 * flags.images)
+    )
+    words = [*words_of(flags, "weights", "img"), "--conf", flags.conf, "--project", runs]
+
+    def per_frame(command: Callable[[Path], Command]) -> Side:
+        return Further(command(short), command(long), flags.images)
+
+    def detect(folder: Path, *further: str) -> Side:
+        return per_frame(lambda video: python("detect.py", *words, "--source", video, *further, folder=folder))
+
+    def ultralytics(method: str) -> Side:
+        inputs = {"weights": str(Path(flags.weights).resolve()), "img": flags.img, "conf": flags.conf}
+        call = {"method": method, "project": str(runs), **inputs}
+        return per_frame(
+            lambda video: python(PEER_SIDE, "ultralytics_video", json.dumps(call | {"source": str(video)}))
+        )
+
+    ours = {"ours": detect(REPOSITORY), "ours, --nosave": detect(REPOSITORY, "--nosave")}
+    if "track" in {flag.name for flag in fields(DetectConfig)}:
+        ours["ours, --track"] = detect(REPOSITORY, "--track")
+    if find_spec("ultralytics"):
+        ours |= {f"ultralytics, {method}": ultralytics(method) for method in ("predict", "track")}
+    return {f"detect.py on video of {VIDEO_SIZE[1]} x {VIDEO_SIZE[0]}, a frame": beside_peer(flags, ours, detect)}
+
+
 def spinning(turns: int) -> dict[str, str]:
     """What has OpenMP's threads turn so often while they wait; those of ONNX Runtime do, or not, by the second."""
     return {"GOMP_SPINCOUNT": str(turns), "OMP_WAIT_POLICY": "active" if turns >= LIBGOMPS_TURNS else "passive"}
@@ -232,6 +264,12 @@ ROWS = {
         "detect.py on one image as a whole process, its --help, and the libraries alone",
         COMPARED | {"weights": NEEDED, "source": NEEDED, "rounds": 5},
         compared(detection_start),
+    ),
+    "detection_video": Row(
+        "a frame of a video through detect.py, read, detected, drawn and written: the difference of a long and a short"
+        " one; beside ultralytics' predict and track if that package is installed, and a checkout that has a detect.py",
+        COMPARED | {"weights": NEEDED, "img": 640, "conf": 0.25, "images": 100},
+        compared(detection_video),
     ),
     "shared_machine": Row(
         "val.py, train.py and detect.py --slice alone and beside themselves, for turns of the OpenMP threads' waiting"

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from benchmarks import formats, large_images, measuring
+from benchmarks import formats, large_images, measuring, rows
 from benchmarks.__main__ import FLAGS, main
 from benchmarks.measuring import Command, Cost, Further, Timed, cost_rows, measured, python
 from benchmarks.rows import ROWS
@@ -37,6 +37,7 @@ TINY = {  # in the folder of `inputs`
     "training_epoch": f"{SCRIPT} --epochs 2 --precision fp32",
     "validation": f"{SCRIPT} --precision fp32",
     "detection_start": "--weights nano.pt --source data/images/val/000.png --rounds 1",
+    "detection_video": "--weights nano.pt --img 64 --images 2 --rounds 1",
     "shared_machine": "--weights nano.pt --data data/small.yaml --source data/images/val/000.png --img 64 --tile 64"
     " --rounds 1 --only detect --spins 3000 --processes 1",
     "coco_evaluation": "--images 4",
@@ -98,14 +99,15 @@ def test_a_row_gives_a_table(
     for name, value in (("TILED_SIDE", 96), ("SLICED_SIDE", 128), ("TILE", 64), ("DENSITY", 8.0)):
         monkeypatch.setattr(large_images, name, value)
     monkeypatch.setattr(formats, "LAYER_REPEATS", 1)
+    monkeypatch.setattr(rows, "VIDEO_SIZE", (48, 64))
     threads = torch.get_num_threads()
     lines = printed_by([row, *shlex.split(TINY[row])], monkeypatch, capsys).splitlines()
     torch.set_num_threads(threads)
     assert "processors" in lines[0]
     cells = [line.split("|")[2:-1] for line in lines if line.startswith("|")]
-    rows = [row for row in cells if not set("".join(row)) <= set("-: ")]
-    assert any(re.search(r"\d", "".join(row)) for row in rows)
-    assert "nan" not in str(rows) and "inf" not in str(rows), lines
+    figures = [row for row in cells if not set("".join(row)) <= set("-: ")]
+    assert any(re.search(r"\d", "".join(row)) for row in figures)
+    assert "nan" not in str(figures) and "inf" not in str(figures), lines
 
 
 @pytest.mark.parametrize(
