@@ -17,7 +17,7 @@ class ValConfig:
     data: str = flag("data/coco128.yaml", "dataset YAML", group="Data")
     weights: tuple[str, ...] = flag(
         ("yolov5s.pt",),
-        "model file: .pt, .torchscript, .onnx, .engine, .tflite, *_openvino_model, *_ncnn_model; several are an ensemble",
+        "model file: .pt, .torchscript, .onnx, .engine, .tflite, *_openvino_model, *_ncnn_model; several: an ensemble",
         group="Model",
     )
     batch_size: int = flag(32, "images per batch", group="Data", at_least=1, at_most=LARGEST_BATCH)
