@@ -166,20 +166,22 @@ def join_branches(head: AnchorFreeDetect) -> None:
     one whose kernel is zero from one branch's channels to the other's answers. Half as many convolutions run, and the
     answers need not be put together, which takes as long as a convolution where maps are large.
     """
-    pairs = [(list(boxes), list(classes)) for boxes, classes in zip(head.cv2, head.cv3, strict=True)]
+    pairs = [(_convolutions(boxes), _convolutions(classes)) for boxes, classes in zip(head.cv2, head.cv3, strict=True)]
     if any(boxes[-1].in_channels != classes[-1].in_channels for boxes, classes in pairs):
         return
-    head.joined = nn.ModuleList(
-        nn.Sequential(
-            *(
-                FusedConv(_joined(boxes.conv, classes.conv, grouped=number > 0), boxes.act)
-                for number, (boxes, classes) in enumerate(zip(first[:-1], second[:-1], strict=True))
-            ),
-            _answering(first[-1], second[-1]),
-        )
-        for first, second in pairs
-    )
+    act = next(layer.act for layer in head.modules() if isinstance(layer, FusedConv))
+    head.joined = nn.ModuleList(_joined_branch(boxes, classes, act) for boxes, classes in pairs)
     head.cv2, head.cv3 = nn.ModuleList(), nn.ModuleList()
+
+
+def _convolutions(branch: nn.Module) -> list[nn.Conv2d]:
+    return [layer for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
+
+
+def _joined_branch(boxes: list[nn.Conv2d], classes: list[nn.Conv2d], act: nn.Module) -> nn.Sequential:
+    steps = enumerate(zip(boxes[:-1], classes[:-1], strict=True))
+    inner = [FusedConv(_joined(first, second, grouped=number > 0), act) for number, (first, second) in steps]
+    return nn.Sequential(*inner, _answering(boxes[-1], classes[-1]))
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d, *, grouped: bool) -> nn.Conv2d:
