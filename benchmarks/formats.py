@@ -1,7 +1,12 @@
-"""Every form of one detector on the same images in one run: size, latency, AP, AP_S."""
+"""Every form of one detector on the same images in one run: difference, size, latency, AP, AP_S, operations.
+
+The exported forms are those of the registry ``FORMATS``. With ``--cfg`` the detector as it was before the conversion is
+exported too, and its files take turns with the others.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import itertools
 import tempfile
@@ -16,6 +21,7 @@ from statistics import median
 import torch
 from torch import Tensor, nn
 
+from benchmarks.format_operations import COUNTERS, beside, convolutions, moving
 from benchmarks.measuring import Table
 from models.common import SPD, Focus, SPDConv
 from models.fuse import fused, spd_before_c3
@@ -29,7 +35,7 @@ from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS, file_beside
 from utils.exporting.quantization import Accuracy, Int8Data
-from utils.exporting.verification import size_in_megabytes
+from utils.exporting.verification import Difference, size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
 from utils.geometry.records import Predictions
 from utils.inference.detector import OpenedDetector
@@ -52,15 +58,18 @@ CHOSEN = "PyTorch, BN folded, chosen per layer"
 EAGER = "PyTorch eager, default memory order"  # as a model runs that is loaded and called, and nothing else
 UNFUSED = "PyTorch, unfused"  # channels last, as all forms of ours
 OPENVINO = "OpenVINO"
-EXPORTED: dict[str, tuple[str, ExportPrecision]] = {
-    "TorchScript": ("torchscript", "fp32"),
-    "ONNX Runtime": ("onnx", "fp32"),
-    "ONNX Runtime, FP16 weights": ("onnx", "fp16"),
-    "ONNX Runtime, INT8": ("onnx", "int8"),
-    OPENVINO: ("openvino", "fp32"),
-    "OpenVINO, FP16 weights": ("openvino", "fp16"),
-    "OpenVINO, INT8": ("openvino", "int8"),
+TITLES = {"torchscript": "TorchScript", "onnx": "ONNX Runtime", "openvino": OPENVINO, "engine": "TensorRT"} | {
+    "tflite": "LiteRT",
+    "coreml": "CoreML",
 }
+PRECISIONS: dict[ExportPrecision, str] = {"fp32": "", "fp16": ", FP16 weights", "int8": ", INT8"}
+EXPORTED: dict[str, tuple[str, ExportPrecision]] = {
+    TITLES.get(kind, kind) + ending: (kind, precision)
+    for kind, chosen in FORMATS.items()
+    for precision, ending in PRECISIONS.items()
+    if precision == "fp32" or (chosen.can_halve if precision == "fp16" else chosen.quantize is not None)
+}
+OF_PLAIN = " of the detector before its conversion"
 COMPARED = {  # each within its rounds
     "BN folding": (PYTORCH, UNFUSED),
     "strided where it is faster, over space-to-depth kept": (CHOSEN, KEPT),
@@ -80,6 +89,7 @@ class Form:
     open: Callable[[], DetectionBackend]  # with as many threads as torch has at that moment
     megabytes: float  # of the file
     accuracy: Accuracy | None = None  # where making the file has measured it
+    difference: Difference | None = None  # from PyTorch, where making the file has measured it
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,12 +100,13 @@ class Exports:
     settings: ExportSettings
     data: Int8Data
     latency_only: bool
+    only: Sequence[str]  # of the registry's formats
 
     def form(self, name: str, kind: str, precision: ExportPrecision) -> Form | str:
         """The file of one format; or why it is not there."""
-        place, accuracy = self.place(kind, precision), None
+        place, accuracy, difference = self.place(kind, precision), None, None
         quantize = FORMATS[kind].quantize
-        if precision == "int8" and self.latency_only and quantize is not None:
+        if precision == "int8" and self.latency_only and quantize is not None and self.place(kind).exists():
             batches = itertools.islice(self.data.batches(self.settings), CALIBRATION_BATCHES)
             quantize(self.place(kind), place, batches)
         else:
@@ -104,8 +115,9 @@ class Exports:
                 (file,) = export_model(self.weights, [kind], settings, CPU, (), self.data)
             except UserError as error:
                 return f"{name}: {error}"
-            accuracy = file.accuracy[1] if file.accuracy else None
-        return Form(name, partial(load_backend, place, CPU), size_in_megabytes(place), accuracy=accuracy)
+            accuracy, difference = file.accuracy[1] if file.accuracy else None, file.difference
+        opened = partial(load_backend, place, CPU)
+        return Form(name, opened, size_in_megabytes(place), accuracy, difference)
 
     def place(self, kind: str, precision: ExportPrecision = "fp32") -> Path:
         return file_beside(self.weights, kind, replace(self.settings, precision=precision))
@@ -113,7 +125,8 @@ class Exports:
     def forms(self) -> Iterator[Form | str]:
         """The files that are made here, and the further ways to run them."""
         for name, (kind, precision) in EXPORTED.items():
-            yield self.form(name, kind, precision)
+            if kind in self.only:
+                yield self.form(name, kind, precision)
         onnx, openvino = self.place("onnx"), self.place("openvino")
         if onnx.is_file():
             in_opencv = partial(load_backend, onnx, CPU, dnn=True)
@@ -124,8 +137,21 @@ class Exports:
 
     def evaluated(self, form: Form) -> tuple[str, str, str]:
         """Its name, AP and AP_S."""
-        found = form.accuracy or self.data.accuracy(OpenedDetector(form.open(), CPU), self.settings)
+        try:
+            found = form.accuracy or self.data.accuracy(OpenedDetector(form.open(), CPU), self.settings)
+        except UserError:
+            return form.name, "", ""  # its runtime is not here
         return form.name, f"{found.ap:.4f}", f"{found.ap_small:.4f}"
+
+    def operations(self, plain: Exports | None) -> Iterator[tuple[str, ...]]:
+        """Of each fp32 file that can be counted: format, operations, convolutions, what takes maps apart, and how the
+        same counts of another detector differ."""
+        for name, (kind, precision) in EXPORTED.items():
+            place = self.place(kind)
+            if precision == "fp32" and kind in COUNTERS and place.exists():
+                counts = COUNTERS[kind](place)
+                other = COUNTERS[kind](plain.place(kind)) if plain and plain.place(kind).exists() else counts
+                yield name, str(counts.total()), str(convolutions(counts)), moving(counts), beside(counts, other)
 
 
 class EagerBackend(TorchBackend):
@@ -157,16 +183,19 @@ def pytorch_forms(model: DetectionModel, size: float, frame: FrameSize) -> tuple
 
 
 def seconds_in_turn(forms: Sequence[Form], images: torch.Tensor, rounds: int) -> Seconds:
-    """For each form the median of its calls in each round; the forms take turns."""
-    backends = {form.name: form.open() for form in forms}
-    seconds: Seconds = {form.name: [] for form in forms}
+    """For each form that can be run here the median of its calls in each round; the forms take turns."""
+    backends: dict[str, DetectionBackend] = {}
+    for form in forms:
+        with contextlib.suppress(UserError):
+            backends[form.name] = form.open()
+    seconds: Seconds = {name: [] for name in backends}
     for number in range(rounds + 1):
-        for form in forms:
+        for name, backend in backends.items():
             with torch.inference_mode():
-                backends[form.name].predict(images)
-                calls = [timed(backends[form.name], images) for _ in range(CALLS_IN_TURN)]
+                backend.predict(images)
+                calls = [timed(backend, images) for _ in range(CALLS_IN_TURN)]
             if number:
-                seconds[form.name].append(median(calls))
+                seconds[name].append(median(calls))
     return seconds
 
 
@@ -182,18 +211,22 @@ def paired_ratio(seconds: Seconds, name: str, reference: str) -> float:
 
 
 def tables(flags: Namespace) -> Iterator[Table]:
-    """Make the forms, time them in turn, evaluate them."""
+    """Make the forms, time them in turn, evaluate them, count their operations."""
     reuse_freed_memory(CPU)  # as val.py and detect.py do
     frame = FrameSize(flags.img, flags.img)
     torch.set_num_threads(flags.threads[0])
     with tempfile.TemporaryDirectory() as folder:
-        weights = Path(folder) / "model.pt"
-        torch.save(checkpoint_fields(converted(find_weights(flags.weights), flags.cfg)), weights)
         data = Int8Data.of(read_dataset_yaml(find_dataset_yaml(flags.data)))
-        exports = Exports(weights, ExportSettings(frame), data, flags.no_ap)
+        weights, plain_weights = Path(folder) / "model.pt", Path(folder) / "plain.pt"
+        torch.save(checkpoint_fields(converted(find_weights(flags.weights), flags.cfg)), weights)
+        exports, plain = Exports(weights, ExportSettings(frame), data, flags.no_ap, flags.only), None
         forms, choices = pytorch_forms(load_model(weights).eval(), size_in_megabytes(weights), frame)
         made = list(exports.forms())
         forms += [one for one in made if isinstance(one, Form)]
+        if flags.cfg:
+            torch.save(checkpoint_fields(converted(find_weights(flags.weights), "")), plain_weights)
+            plain = replace(exports, weights=plain_weights, latency_only=True)
+        twins = twins_of(forms, plain) if plain else []
         if missing := [(one,) for one in made if isinstance(one, str)]:
             yield Table(("not made",), missing)
         yield from layers_table(choices)
@@ -201,9 +234,20 @@ def tables(flags: Namespace) -> Iterator[Table]:
         for threads in flags.threads:
             torch.set_num_threads(threads)
             title = f"{flags.cfg or flags.weights}, {flags.img} px, batch 1, {threads} threads, {flags.rounds} rounds"
-            yield from latency_tables(forms, seconds_in_turn(forms, images, flags.rounds), title)
+            yield from latency_tables(forms, seconds_in_turn([*forms, *twins], images, flags.rounds), title)
+        operations = list(exports.operations(plain))
+        yield Table(("format", "operations", "convolutions", "taking maps apart", "than before conversion"), operations)
         if not flags.no_ap:
             yield Table(("form", "AP", "AP_S"), map(exports.evaluated, forms))
+
+
+def twins_of(forms: Sequence[Form], plain: Exports) -> list[Form]:
+    """The same forms of the detector before its conversion, those that it has."""
+    model = fused(load_model(plain.weights).eval())
+    own = [Form(PYTORCH, partial(TorchBackend, model, CPU), size_in_megabytes(plain.weights))]
+    own += [one for one in plain.forms() if isinstance(one, Form)]
+    names = {form.name for form in forms}
+    return [replace(one, name=one.name + OF_PLAIN) for one in own if one.name in names]
 
 
 def converted(weights: Path, cfg: str) -> DetectionModel:
@@ -220,10 +264,14 @@ def latency_tables(forms: Sequence[Form], seconds: Seconds, title: str) -> Itera
     """Every form, and the comparisons that matter."""
     rows = []
     for form in forms:
-        own, ratio = seconds[form.name], paired_ratio(seconds, form.name, PYTORCH)
-        times = (f"{1e3 * median(own):.1f}", f"{1e3 * min(own):.1f}", f"{ratio:.2f}")
-        rows.append((form.name, f"{form.megabytes:.1f}", *times))
-    yield Table(("form", "MB", "ms", "fastest ms", f"of {PYTORCH}"), rows, title)
+        own, plain, times = seconds.get(form.name), seconds.get(form.name + OF_PLAIN), ("", "", "")
+        if own:
+            ratio = paired_ratio(seconds, form.name, PYTORCH)
+            times = (f"{1e3 * median(own):.1f}", f"{1e3 * min(own):.1f}", f"{ratio:.2f}")
+        far = (f"{form.difference.pixels:.1e}", f"{form.difference.probability:.1e}") if form.difference else ("", "")
+        rows.append((form.name, f"{form.megabytes:.1f}", *far, *times, f"{1e3 * median(plain):.1f}" if plain else ""))
+    head = ("form", "MB", "px", "probability", "ms", "fastest ms", f"of {PYTORCH}", "ms before conversion")
+    yield Table(head, rows, title)
     pairs = {what: pair for what, pair in COMPARED.items() if all(name in seconds for name in pair)}
     ratios = [(what, f"{paired_ratio(seconds, *pair):.3f}") for what, pair in pairs.items()]
     yield Table(("compared", "of the time"), ratios)

@@ -36,6 +36,7 @@ from benchmarks.measuring import (
     python,
 )
 from utils.config.detect_flags import DetectConfig
+from utils.exporting.formats import FORMATS
 
 NEEDED = object()  # the default of a flag that has to be given
 Groups = dict[str, dict[str, Side]]  # sides by what they do; of each group the last side is what others are held to
@@ -298,8 +299,9 @@ ROWS = {
         memory_over_time.tables,
     ),
     "formats": Row(
-        "every form of one detector on the same images: size, latency, AP, AP_S; --cfg converts it first",
-        {"weights": NEEDED, "cfg": "", "data": NEEDED, "img": 640, "threads": (2,), "rounds": 15, "no_ap": False},
+        "every form of one detector on the same images: difference, size, latency, AP, AP_S; --cfg converts it first",
+        {"weights": NEEDED, "cfg": "", "data": NEEDED, "img": 640, "threads": (2,), "rounds": 15, "no_ap": False}
+        | {"only": tuple(FORMATS)},
         formats.tables,
     ),
     "slicing": Row(
