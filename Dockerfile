@@ -12,10 +12,10 @@ ARG DEVICE=cpu
 # hadolint ignore=DL3006
 FROM ${BASE} AS base
 SHELL ["/bin/bash", "-o", "pipefail", "-c"]
-# What OpenCV loads. Chromium only serves tests.
+# What OpenCV loads. The other packages only serve tests.
 RUN --mount=type=bind,source=apt.txt,target=/tmp/apt.txt \
     apt-get update \
-    && grep -v '^chromium$' /tmp/apt.txt | xargs apt-get install -y --no-install-recommends \
+    && grep -v -e '^chromium$' -e '^libstb-dev$' /tmp/apt.txt | xargs apt-get install -y --no-install-recommends \
     && rm -rf /var/lib/apt/lists/*
 ENV PIP_DISABLE_PIP_VERSION_CHECK=1 PYTHONUNBUFFERED=1
 

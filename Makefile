@@ -17,6 +17,7 @@ NUMERIC := $(addprefix tests/,models loss inference evaluation reporting exporti
 TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 READY := $(VENV)/.installed-for-yolov5-spd
+BROWSER_RUNTIME := examples/browser/node_modules
 
 .PHONY: demo test test-isa check acceptance install
 
@@ -26,6 +27,10 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --disable-pip-version-check -q -r requirements-dev.txt -c constraints.txt
 	touch $@
+
+# Without npm or its registry the page's tests are skipped, with a reason.
+$(BROWSER_RUNTIME):
+	-npm install --prefix examples/browser --no-save --no-package-lock --ignore-scripts --loglevel error onnxruntime-web@1.30.0
 
 demo: $(READY)
 	$(BIN)/python -m utils.dataset.demo_scenes --root datasets/demo-scenes
@@ -45,7 +50,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow and not acceptance"
 
-test: $(READY)
+test: $(READY) $(BROWSER_RUNTIME)
 	$(PYTEST) -m "not acceptance" --durations=15
 
 # What is set here decides at the start of a process only. Slow tests that compare nothing that a processor computes
