@@ -19,6 +19,7 @@ from benchmarks.measuring import Command, in_child, python
 from utils.config.train_flags import TrainConfig
 from utils.dataset.demo_scenes import SceneSize, write_demo_scenes
 from utils.reporting.epoch_log import FinishedEpoch
+from utils.reporting.watchers import Watcher
 from utils.verbs.hub import HubDetector, open_file
 from utils.verbs.train import train_detector
 
@@ -141,25 +142,21 @@ def losses(run: Path) -> list[dict[str, float]]:
     return [{key.strip(): float(cell) for key, cell in row.items() if "train/" in key} for row in rows]
 
 
-class EpochClock:
+class EpochClock(Watcher):
     """When each epoch ended, seconds."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def log(self, record: FinishedEpoch) -> None:
+    def on_epoch(self, record: FinishedEpoch) -> None:
         self.ends.append(time.perf_counter())
 
-    def close(self) -> None: ...
 
-
-class StopAfterAnEpoch:
+class StopAfterAnEpoch(Watcher):
     """Ends a run as a full disk would."""
 
-    def log(self, record: FinishedEpoch) -> None:
+    def on_epoch(self, record: FinishedEpoch) -> None:
         raise StopIteration
-
-    def close(self) -> None: ...
 
 
 def timed_training(settings: dict[str, Any]) -> dict[str, float]:

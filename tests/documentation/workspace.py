@@ -34,6 +34,7 @@ from utils.config.classify_flags import ClassifyTrainConfig
 from utils.config.export_flags import ExportConfig
 from utils.config.train_flags import TrainConfig
 from utils.reporting.epoch_log import FinishedEpoch
+from utils.reporting.watchers import Watcher
 from utils.verbs.export import run_export
 from utils.verbs.train import train_detector
 from utils.verbs.train_classifier import train_classifier
@@ -49,11 +50,9 @@ class Interruption(Exception):
     """Ends a run after its first epoch, as a kill would."""
 
 
-class InterruptAfterAnEpoch:
-    def log(self, record: FinishedEpoch) -> None:
+class InterruptAfterAnEpoch(Watcher):
+    def on_epoch(self, record: FinishedEpoch) -> None:
         raise Interruption
-
-    def close(self) -> None: ...
 
 
 def fill(folder: Path) -> None:

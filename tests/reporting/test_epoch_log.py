@@ -14,7 +14,7 @@ import pytest
 from tests.reporting.hand_made import class_report, report_of
 from tests.training.test_early_stopping import records
 from utils.reporting.epoch_log import EpochRecord, epoch_record, moved_figure, write_results_csv
-from utils.reporting.epoch_loggers import figures
+from utils.reporting.watchers import figures
 from utils.user_error import UserError
 
 YOLOV5_COLUMNS = [

@@ -67,9 +67,9 @@ def test_a_run_behind_the_median_is_pruned() -> None:
     for _ in range(2):
         report = FitnessReport(study.ask())
         for epoch, fitness in enumerate((0.5, 0.6, 0.55)):
-            report.log(record(epoch, fitness))
+            report.on_epoch(record(epoch, fitness))
         assert report.best == pytest.approx(0.6)
         study.tell(report.trial, report.best)
     report = FitnessReport(study.ask())
     with pytest.raises(optuna.TrialPruned):
-        report.log(record(0, 0.1))
+        report.on_epoch(record(0, 0.1))

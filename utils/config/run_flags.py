@@ -69,9 +69,10 @@ class RunConfig:
     noplots: bool = flag(False, "draw no images", group="Output")
     loggers: tuple[str, ...] | None = flag(
         None,
-        "where to log figures besides results.csv: tensorboard mlflow none; default: TensorBoard if it is installed",
+        "where to log figures besides results.csv: tensorboard mlflow wandb comet clearml none; default: TensorBoard "
+        "if it is installed",
         group="Output",
-        choices=("tensorboard", "mlflow", "none"),
+        choices=("tensorboard", "mlflow", "wandb", "comet", "clearml", "none"),
     )
 
     @property

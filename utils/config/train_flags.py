@@ -117,7 +117,7 @@ class TrainConfig(RunConfig):
 # Flags of YOLOv5's train.py that belong to services, and what does the same here.
 REFUSED_TRAIN_FLAGS = {
     "--bucket": "there is no upload to a cloud bucket; copy the run's folder with the bucket's own tool (gsutil cp -r)",
-    "--entity": "there is no W&B logger; figures go to TensorBoard or MLflow (--loggers)",
+    "--entity": "W&B takes it from its own setting: WANDB_ENTITY=NAME python train.py --loggers wandb",
     "--upload-dataset": "data sets are not uploaded; use `wandb artifact put FOLDER`",
     "--bbox-interval": "no boxes go to W&B; every run draws them to val_batch*.jpg (without --noplots)",
     "--artifact-alias": "name the data set's YAML with --data; `wandb artifact get NAME:ALIAS` fetches an artifact",

@@ -11,6 +11,7 @@ import signal
 from collections.abc import Sequence
 from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Generic
 
@@ -21,8 +22,8 @@ from utils.config.command_line import script_command
 from utils.config.run_flags import RunConfig
 from utils.reporting.curve_plots import plot_results
 from utils.reporting.epoch_log import FinishedEpoch, write_results_csv
-from utils.reporting.epoch_loggers import EpochLogger, open_loggers, refuse_missing_loggers
 from utils.reporting.run_directory import hold_run_directory, new_run_directory, set_aside_older
+from utils.reporting.watchers import WatchedRun, Watcher, open_loggers, refuse_missing_loggers
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import Progress, counted, say_next
 from utils.runtime.device import describe_device, measured_convolutions, resolve_precision
@@ -63,7 +64,7 @@ class TrainingRun(Generic[BatchType]):
     folder: Path
     state: RunState
     task: Task[BatchType]
-    loggers: Sequence[EpochLogger] = ()
+    watchers: Sequence[Watcher] = ()
 
     @property
     def config(self) -> RunConfig:
@@ -82,10 +83,10 @@ class TrainingRun(Generic[BatchType]):
         return self.folder / "weights" / "best.pt"
 
 
-def train(kind: TaskKind[Config, Recipe, BatchType], config: Config, watchers: Sequence[EpochLogger] = ()) -> Path:
+def train(kind: TaskKind[Config, Recipe, BatchType], config: Config, watchers: Sequence[Watcher] = ()) -> Path:
     """Train as ``config`` says, or go on with the run that it names. Gives the run's folder.
 
-    ``watchers`` see every epoch beside the loggers that the settings name, and may end the run by raising.
+    ``watchers`` follow the run beside the loggers that the settings name, see `Watcher`.
 
     Raises:
         UserError: anything missing or wrong in the files that the settings name, or a loss that is not finite.
@@ -101,11 +102,11 @@ def train(kind: TaskKind[Config, Recipe, BatchType], config: Config, watchers: S
 
 
 def begin(
-    kind: TaskKind[Config, Recipe, BatchType], config: Config, ranks: ProcessRanks, watchers: Sequence[EpochLogger]
+    kind: TaskKind[Config, Recipe, BatchType], config: Config, ranks: ProcessRanks, watchers: Sequence[Watcher]
 ) -> Path:
     """A new run, to its end."""
     run = new_run(kind, config, ranks)
-    run.loggers = watchers
+    run.watchers = watchers
     with hold_run_directory(run.folder) if ranks.is_writer else nullcontext():
         if ranks.is_writer:
             remove_unfinished(run.folder)
@@ -119,12 +120,12 @@ def resume(
     checkpoint: Path,
     config: Config,
     ranks: ProcessRanks,
-    watchers: Sequence[EpochLogger],
+    watchers: Sequence[Watcher],
 ) -> Path:
     """The run that left ``checkpoint``, to its end."""
     with hold_run_directory(checkpoint.parent.parent) if ranks.is_writer else nullcontext():
         run = resumed_run(kind, checkpoint, config, ranks)
-        run.loggers = watchers
+        run.watchers = watchers
         if ranks.is_writer:
             remove_unfinished(run.folder)
             if checkpoint != run.last:  # last.pt may be what could not be read, and is not to be kept as a good one
@@ -186,15 +187,12 @@ def resumed_run(
 
 def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
     """The epochs that are left, the last evaluation, and a line that says where the results are."""
-    config, ranks, is_watched = run.config, run.learner.ranks, bool(run.loggers)
+    config, ranks, is_watched = run.config, run.learner.ranks, bool(run.watchers)
     processes = f", {ranks.world} processes" if ranks.world > 1 else ""
     LOGGER.info("training on %s%s, results in %s", describe_device(ranks.device), processes, run.folder)
     with explained_failures(config.batch_size, config.imgsz), ExitStack() as closing:
         if ranks.is_writer:
-            done = len(run.state.records)
-            run.loggers = [*open_loggers(config.loggers, run.folder, plain_config(config), done), *run.loggers]
-        for logger in run.loggers:
-            closing.callback(logger.close)
+            begin_watching(run, closing)
         with stop_requests() as stop:
             for epoch in range(len(run.state.records), config.epochs):
                 if patience_exhausted(run.state.records, config.patience):
@@ -206,6 +204,22 @@ def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
     if config.epochs and ranks.is_writer and not is_watched:
         say_next(*run.task.next_commands(run.best if run.best.is_file() else run.last))  # --nosave has no best one
     return run.folder
+
+
+def begin_watching(run: TrainingRun[BatchType], closing: ExitStack) -> None:
+    """Loggers and other watchers meet the run, and its end when ``closing`` ends."""
+    watched = WatchedRun(
+        run.folder, plain_config(run.config), plain_config(run.task.hyp), epochs_done=len(run.state.records)
+    )
+    run.watchers = [*open_loggers(run.config.loggers), *run.watchers]
+    for watcher in run.watchers:
+        watcher.on_begin(watched)
+        closing.push(partial(end_watching, watcher))
+
+
+def end_watching(watcher: Watcher, kind: type[BaseException] | None, *_: object) -> None:
+    """The end of a run, by itself or by an exception of a ``kind``."""
+    watcher.on_end(finished=kind is None)
 
 
 def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> None:
@@ -244,7 +258,8 @@ def write_epoch(run: TrainingRun[BatchType], record: FinishedEpoch) -> None:
     """Checkpoints and the table, after a finished epoch."""
     config, epoch = run.config, record.epoch
     is_last, best = epoch == config.epochs - 1, best_epoch(run.state.records)
-    if is_last or not config.nosave:
+    is_saved = is_last or not config.nosave
+    if is_saved:
         if best is record or best is None:
             write_checkpoint(run.best, run.task, run.state, resumable=False)
         keep_previous(run.last)
@@ -252,8 +267,10 @@ def write_epoch(run: TrainingRun[BatchType], record: FinishedEpoch) -> None:
     if config.save_period > 0 and epoch % config.save_period == 0:
         write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.task, run.state, resumable=False)
     write_results_csv(run.folder / "results.csv", run.state.records)
-    for logger in run.loggers:
-        logger.log(record)
+    for watcher in run.watchers:
+        watcher.on_epoch(record)
+        if is_saved and best is record:
+            watcher.on_best(record, run.best)
 
 
 def write_beginning(run: TrainingRun[BatchType]) -> None:

@@ -30,6 +30,7 @@ from utils.config.train_flags import TrainConfig
 from utils.reporting.curve_plots import plot_search
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.run_directory import new_run_directory
+from utils.reporting.watchers import Watcher
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import counted
 from utils.runtime.stop_signals import Stopped
@@ -77,14 +78,14 @@ OF_NO_ANCHORS = {"free_box": (2.0, 20.0), "free_cls": (0.1, 2.0), "free_dfl": (0
 LOGARITHMIC = ("lr0",)
 
 
-class FitnessReport:
+class FitnessReport(Watcher):
     """Tells the study a run's fitness after every evaluated epoch, and ends a run that falls behind."""
 
     def __init__(self, trial: optuna.Trial) -> None:
         self.trial = trial
         self.best = 0.0
 
-    def log(self, record: FinishedEpoch) -> None:
+    def on_epoch(self, record: FinishedEpoch) -> None:
         """Report an epoch.
 
         Raises:
@@ -96,8 +97,6 @@ class FitnessReport:
         self.trial.report(record.fitness, record.epoch)
         if self.trial.should_prune():
             raise optuna.TrialPruned
-
-    def close(self) -> None: ...
 
 
 def search(config: TrainConfig) -> Path:

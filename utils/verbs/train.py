@@ -47,7 +47,6 @@ from utils.loss.detection_loss import DetectionLoss, LossGains
 from utils.reporting.curve_plots import plot_label_sizes
 from utils.reporting.detection_files import write_image
 from utils.reporting.epoch_log import EpochRecord, FinishedEpoch, epoch_record
-from utils.reporting.epoch_loggers import EpochLogger
 from utils.reporting.evaluation_files import (
     DRAWN_BATCHES,
     BatchImages,
@@ -57,6 +56,7 @@ from utils.reporting.evaluation_files import (
 )
 from utils.reporting.labelled_images import batch_mosaic
 from utils.reporting.run_directory import write_problems
+from utils.reporting.watchers import Watcher
 from utils.runtime.console_log import counted
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
@@ -77,7 +77,7 @@ LOGGER = logging.getLogger(__name__)
 TILES_AT_ONCE = 16  # through the network, where a run is evaluated in tiles
 
 
-def train_detector(config: TrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
+def train_detector(config: TrainConfig, watchers: Sequence[Watcher] = ()) -> Path:
     """What ``train.py`` does without ``--evolve``; see `utils.training.session.train`. Gives the run's folder."""
     return train(DETECTION, config, watchers)
 

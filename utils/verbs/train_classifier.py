@@ -46,8 +46,8 @@ from utils.reporting.classification_files import (
 )
 from utils.reporting.curve_plots import plot_confusion_matrix
 from utils.reporting.epoch_log import FinishedEpoch
-from utils.reporting.epoch_loggers import EpochLogger
 from utils.reporting.run_directory import write_problems
+from utils.reporting.watchers import Watcher
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
@@ -62,7 +62,7 @@ from utils.training.weight_average import WeightAverage
 LOGGER = logging.getLogger(__name__)
 
 
-def train_classifier(config: ClassifyTrainConfig, watchers: Sequence[EpochLogger] = ()) -> Path:
+def train_classifier(config: ClassifyTrainConfig, watchers: Sequence[Watcher] = ()) -> Path:
     """What ``classify/train.py`` does; see `utils.training.session.train`. Gives the run's folder."""
     return train(CLASSIFICATION, config, watchers)
 
