@@ -24,10 +24,17 @@ class Small:
     classes: tuple[int, ...] | None = flag(None, "classes")
     resume: bool | str = flag(False, "resume", lone_value=True)
     nosave: bool = flag(False, "nosave")
+    lines: tuple[str, ...] = flag((), "lines", repeatable=True)
 
 
 def parse(*argv: str) -> Small:
     return parse_command_line(Small, argv, prog="small.py", description="", refused={"--bucket": "use a copy"})
+
+
+def test_a_repeatable_flag_takes_further_values_another_takes_the_last() -> None:
+    config = parse("--lines", "a", "b", "--sizes", "1", "--lines", "c", "--sizes", "2")
+    assert (config.lines, config.sizes) == (("a", "b", "c"), (2,))
+    assert as_command(config, "small.py") == "python small.py --sizes 2 --lines a b c"
 
 
 def test_defaults_and_values() -> None:

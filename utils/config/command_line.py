@@ -41,6 +41,7 @@ class FlagSpec:
     at_most: float | None
     lone_value: object  # what the bare flag means when its value may be left out (--resume)
     max_values: int | None  # for flags that take several values
+    repeatable: bool  # given again, a flag of several values takes further ones instead of others
 
 
 def flag(
@@ -54,9 +55,10 @@ def flag(
     at_most: float | None = None,
     lone_value: object = None,
     max_values: int | None = None,
+    repeatable: bool = False,
 ) -> Any:
     """A dataclass field that is also a command-line flag; ``at_least`` and ``at_most`` are inclusive."""
-    spec = FlagSpec(help, group, aliases, choices, at_least, at_most, lone_value, max_values)
+    spec = FlagSpec(help, group, aliases, choices, at_least, at_most, lone_value, max_values, repeatable)
     return field(default=default, metadata={"flag": spec})
 
 
@@ -159,7 +161,8 @@ def _argument(item: Field[Any], value_type: Any, spec: FlagSpec) -> dict[str, An
     if value_type is bool:
         return argument | {"action": "store_true"}
     if typing.get_origin(value_type) is tuple:
-        argument |= {"action": _Tuple, "nargs": "+", "type": _reader(typing.get_args(value_type)[0])}
+        action = _FurtherTuple if spec.repeatable else _Tuple
+        argument |= {"action": action, "nargs": "+", "type": _reader(typing.get_args(value_type)[0])}
         return argument | ({"choices": spec.choices} if spec.choices else {"metavar": "V"})
     argument |= {"type": _reader(value_type, word), "metavar": value_type.__name__.upper()}
     if spec.choices:
@@ -200,7 +203,16 @@ class _Tuple(argparse.Action):
         values: Any,
         option_string: str | None = None,
     ) -> None:
-        setattr(namespace, self.dest, tuple(values))
+        setattr(namespace, self.dest, (*self._earlier(namespace), *values))
+
+    def _earlier(self, namespace: argparse.Namespace) -> tuple[Any, ...]:
+        return ()
+
+
+class _FurtherTuple(_Tuple):
+    def _earlier(self, namespace: argparse.Namespace) -> tuple[Any, ...]:
+        earlier: tuple[Any, ...] = getattr(namespace, self.dest)
+        return earlier
 
 
 def _check_range(prog: str, name: str, value: object, spec: FlagSpec) -> None:
