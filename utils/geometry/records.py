@@ -195,14 +195,19 @@ class Detections:
     scores: torch.Tensor  # (N,) float32 0-1
     classes: torch.Tensor  # (N,) int64
     size: FrameSize
+    ids: torch.Tensor | None = None  # (N,) int64 from 1, which object of its video each is; None: not followed
 
     def __len__(self) -> int:
         return int(self.scores.shape[0])
 
+    def keep(self, rows: torch.Tensor) -> Detections:
+        """Those chosen by a boolean mask (N,) or by indices."""
+        ids = None if self.ids is None else self.ids[rows]
+        return replace(self, boxes=self.boxes[rows], scores=self.scores[rows], classes=self.classes[rows], ids=ids)
+
     def above(self, score: float) -> Detections:
         """Those of at least this score."""
-        sure = self.scores >= score
-        return replace(self, boxes=self.boxes[sure], scores=self.scores[sure], classes=self.classes[sure])
+        return self.keep(self.scores >= score)
 
     def cpu(self) -> Detections:
         return replace(self, boxes=self.boxes.cpu(), scores=self.scores.cpu(), classes=self.classes.cpu())

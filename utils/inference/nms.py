@@ -105,16 +105,16 @@ def _candidates(
     objectness = objectness.where(torch.isfinite(boxes).all(dim=1), torch.nan)
     scores = objectness[:, None] * predictions.class_probs.flatten(0, 1)[rows].float()
     if settings.multi_label and class_count > 1:
-        chosen = _passing(scores, torch.arange(class_count, device=scores.device), settings)
+        chosen = passing_scores(scores, torch.arange(class_count, device=scores.device), settings)
         pair, counts = _chosen_of_each(chosen, rows, images, places)
         return boxes, scores.flatten()[pair], pair % class_count, pair // class_count, counts
     scores, classes = scores.max(dim=1)
-    chosen = _passing(scores, classes, settings)
+    chosen = passing_scores(scores, classes, settings)
     box_index, counts = _chosen_of_each(chosen, rows, images, places)
     return boxes, scores[box_index], classes[box_index], box_index, counts
 
 
-def _passing(scores: torch.Tensor, classes: torch.Tensor, settings: NmsSettings) -> torch.Tensor:
+def passing_scores(scores: torch.Tensor, classes: torch.Tensor, settings: NmsSettings) -> torch.Tensor:
     """Which scores, (N,) or (N, C), of the classes (N,) or (C,) are high enough, and of a class that is kept.
 
     Asked before suppression: a box that scores too little for its own class must not drop one of another class.

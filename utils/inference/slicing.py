@@ -119,12 +119,12 @@ def drop_repeats(detections: Detections, pieces: torch.Tensor, iou_thres: float,
     Returns:
         Detections, best score first.
     """
-    whole = _sorted(_chosen(detections, ~pieces))
-    whole = _chosen(whole, nms(_shifted(whole, agnostic), whole.scores.double(), iou_thres))
-    rest = merge_greedily(_chosen(detections, pieces), agnostic=agnostic)
+    whole = _sorted(detections.keep(~pieces))
+    whole = whole.keep(nms(_shifted(whole, agnostic), whole.scores.double(), iou_thres))
+    rest = merge_greedily(detections.keep(pieces), agnostic=agnostic)
     if len(whole) and len(rest):
         covered = _shared(_shifted(rest, agnostic), _shifted(whole, agnostic)).amax(dim=1)
-        rest = _chosen(rest, covered <= COVERED)
+        rest = rest.keep(covered <= COVERED)
     return _sorted(
         replace(
             whole,
@@ -151,7 +151,7 @@ def merge_greedily(detections: Detections, *, agnostic: bool, pieces: torch.Tens
         Detections, best score first.
     """
     order = detections.scores.argsort(descending=True, stable=True)
-    ordered = _chosen(detections, order)
+    ordered = detections.keep(order)
     shifted = _shifted(ordered, agnostic)
     widening = torch.ones(len(ordered), dtype=torch.bool) if pieces is None else pieces[order]
     free = torch.ones(len(ordered), dtype=torch.bool)
@@ -169,7 +169,7 @@ def merge_greedily(detections: Detections, *, agnostic: bool, pieces: torch.Tens
         free &= ~own
         kept.append(row)
         frames.append(_frame_around(ordered.boxes[own & counts])[0])
-    chosen = _chosen(ordered, torch.tensor(kept, dtype=torch.int64))
+    chosen = ordered.keep(torch.tensor(kept, dtype=torch.int64))
     return replace(chosen, boxes=torch.stack(frames)) if frames else chosen
 
 
@@ -199,18 +199,8 @@ def _shifted(detections: Detections, agnostic: bool) -> torch.Tensor:
 
 
 def _sorted(detections: Detections) -> Detections:
-    return _chosen(detections, detections.scores.argsort(descending=True, stable=True))
+    return detections.keep(detections.scores.argsort(descending=True, stable=True))
 
 
 def _first(detections: Detections, count: int) -> Detections:
-    return _chosen(detections, torch.arange(min(count, len(detections))))
-
-
-def _chosen(detections: Detections, rows: torch.Tensor) -> Detections:
-    """The detections of a boolean mask or of indices."""
-    return replace(
-        detections,
-        boxes=detections.boxes[rows],
-        scores=detections.scores[rows],
-        classes=detections.classes[rows],
-    )
+    return detections.keep(torch.arange(min(count, len(detections))))
