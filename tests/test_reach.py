@@ -9,7 +9,7 @@ import pytest
 
 from tests.shared_data import REPOSITORY
 
-CEILINGS = {"train": 16_700, "val": 13_800, "detect": 9_100, "classify.predict": 8_500}  # lines, imports included
+CEILINGS = {"train": 16_700, "val": 13_800, "detect": 9_800, "classify.predict": 8_500}  # lines, imports included
 MOST_MODULES = 220
 FOLDERS = ("benchmarks", "classify", "models", "utils")
 

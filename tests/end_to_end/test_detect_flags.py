@@ -65,6 +65,10 @@ DEFAULTS: dict[str, object] = {
     "slice": None,
     "slice_overlap": 0.2,
     "slice_merge": "nms",
+    "track": False,
+    "count_line": (),
+    "count_zone": None,
+    "save_mot": False,
 }
 RUN = "tests/verbs/test_detect.py"
 CONF = 0.92  # 0.0005 from the nearest score of what is detected here
@@ -109,6 +113,10 @@ EFFECTS = {
     "slice": "test_slice",
     "slice_overlap": "test_slice",
     "slice_merge": "test_slice",
+    "track": "tests/reporting/test_tracking_files.py::test_ids_are_in_every_file",
+    "count_line": "tests/end_to_end/test_tracking.py::test_the_counts_are_the_truth",
+    "count_zone": "tests/end_to_end/test_tracking.py::test_the_counts_are_the_truth",
+    "save_mot": "tests/reporting/test_tracking_files.py::test_mot_rows",
 }
 
 

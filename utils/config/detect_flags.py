@@ -62,6 +62,29 @@ class DetectConfig:
     slice_overlap: float = shared_flags.tile_overlap()
     slice_merge: str = shared_flags.tile_merge()
 
+    track: bool = flag(
+        False,
+        "follow objects (ByteTrack; pip install trackers) through each video and stream, and through the images of a "
+        "folder in their order; what is written and drawn is what is followed, with its id",
+        group="Tracking",
+    )
+    count_line: tuple[str, ...] = flag(
+        (),
+        "x1,y1,x2,y2 in pixels of the source: count who crosses this line by the centre of its box; in is from the "
+        "left to the right of somebody who looks from the first point to the second; repeatable; implies --track",
+        group="Tracking",
+        repeatable=True,
+    )
+    count_zone: str | None = flag(
+        None,
+        'count who enters and leaves the zones of this JSON file, [{"name": "gate", "polygon": [[x, y], ...]}, ...] '
+        "in pixels of the source; implies --track",
+        group="Tracking",
+    )
+    save_mot: bool = flag(
+        False, "write what is followed in MOTChallenge's format, mot/*.txt; implies --track", group="Tracking"
+    )
+
     device: str = shared_flags.device()
     precision: str = shared_flags.precision()
     half: bool = shared_flags.half()
@@ -108,6 +131,16 @@ class DetectConfig:
     project: str = flag("runs/detect", "folder of runs", group="Output")
     name: str = flag("exp", "name of this run's folder", group="Output")
     exist_ok: bool = flag(False, "use the folder even if it exists; an earlier run's labels are kept", group="Output")
+
+    @property
+    def counts(self) -> bool:
+        """Whether there is a line or a zone to count at."""
+        return bool(self.count_line) or self.count_zone is not None
+
+    @property
+    def follows(self) -> bool:
+        """Whether objects are followed from frame to frame."""
+        return self.track or self.counts or self.save_mot
 
     def __post_init__(self) -> None:
         shared_flags.check_arithmetic(self.half, self.precision)

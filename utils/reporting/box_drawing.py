@@ -102,12 +102,13 @@ def class_strokes(classes: Iterable[int]) -> dict[int, Stroke]:
 
 
 def marked_detections(detections: Detections, names: Sequence[str], *, scores: bool = True) -> MarkedBoxes:
-    """Detections in the strokes of their classes, each called by name and score."""
+    """Detections in the strokes of their classes, each called by name, id if it has one, and score."""
     kinds = detections.classes.tolist()
-    captions = [
-        f"{names[kind]} {score:.2f}" if scores else names[kind]
-        for kind, score in zip(kinds, detections.scores.tolist(), strict=True)
-    ]
+    captions = [names[kind] for kind in kinds]
+    if detections.ids is not None:
+        captions = [f"{text} #{number}" for text, number in zip(captions, detections.ids.tolist(), strict=True)]
+    if scores:
+        captions = [f"{text} {score:.2f}" for text, score in zip(captions, detections.scores.tolist(), strict=True)]
     return MarkedBoxes(detections.boxes.cpu().numpy(), kinds, captions, class_strokes(kinds), names)
 
 

@@ -19,9 +19,10 @@ CROP_MARGIN = 10  # ... and by so many pixels in width and height
 
 
 def label_rows(detections: Detections, *, with_scores: bool, corners: bool = False) -> list[str]:
-    """Rows ``class cx cy w h [score]``, coordinates as parts of the image's width and height, six digits.
+    """Rows ``class cx cy w h [score] [id]``, coordinates as parts of the image's width and height, six digits.
 
-    With ``corners`` the rows are ``class x1 y1 x2 y2 [score]``, as parts too: YOLOv5's ``--save-format 1``.
+    Ids are those of objects that are followed, at the end as ultralytics has them. With ``corners`` the rows are
+    ``class x1 y1 x2 y2 [score] [id]``, as parts too: YOLOv5's ``--save-format 1``.
     """
     width, height = detections.size.width, detections.size.height
     pixels = detections.boxes.cpu().numpy().astype(np.float64)
@@ -29,7 +30,10 @@ def label_rows(detections: Detections, *, with_scores: bool, corners: bool = Fal
     columns = [detections.classes.cpu().numpy()[:, None], boxes]
     if with_scores:
         columns.append(detections.scores.cpu().numpy().astype(np.float64)[:, None])
-    return [" ".join(f"{number:g}" for number in row) for row in np.concatenate(columns, axis=1).tolist()]
+    rows = [" ".join(f"{number:g}" for number in row) for row in np.concatenate(columns, axis=1).tolist()]
+    if detections.ids is None:
+        return rows
+    return [f"{row} {number}" for row, number in zip(rows, detections.ids.tolist(), strict=True)]
 
 
 def write_label_file(path: Path, detections: Detections, *, with_scores: bool, corners: bool = False) -> None:
@@ -50,11 +54,12 @@ def coco_results(
         category_ids: COCO's id of each class; the class index where not given.
 
     Returns:
-        ``image_id, category_id, bbox (x y w h), score``, pixels rounded to 3 decimals and scores to 5.
+        ``image_id, category_id, bbox (x y w h), score``, pixels rounded to 3 decimals and scores to 5; ``track_id``
+        of objects that are followed.
     """
     boxes = xyxy_to_xywh(detections.boxes.cpu().numpy().astype(np.float64)).round(3).tolist()
     rows = zip(detections.classes.tolist(), boxes, detections.scores.tolist(), strict=True)
-    return [
+    entries: list[dict[str, object]] = [
         {
             "image_id": image,
             "category_id": kind if category_ids is None else category_ids[kind],
@@ -63,6 +68,10 @@ def coco_results(
         }
         for kind, box, score in rows
     ]
+    if detections.ids is not None:
+        for entry, number in zip(entries, detections.ids.tolist(), strict=True):
+            entry["track_id"] = number
+    return entries
 
 
 def write_coco_results(path: Path, entries: Sequence[dict[str, object]]) -> None:

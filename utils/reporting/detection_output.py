@@ -20,17 +20,20 @@ import numpy as np
 from utils.config.detect_flags import DetectConfig
 from utils.geometry.records import Detections
 from utils.inference.frames import Frame
+from utils.inference.tracking import TrackedFrame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
 from utils.reporting.detection_files import CropFiles, coco_results, write_image, write_label_file
 from utils.reporting.output_names import OutputNames
+from utils.reporting.tracking_files import CountFiles, MotFiles, draw_tracks
 from utils.user_error import UserError
 
 if TYPE_CHECKING:
     from utils.reporting.video_output import VideoOutput
 
 # What tells of a run's detections, and would pass for a later run's that finds other ones or none.
-FILES_OF_ONE_RUN = ("labels", "predictions.csv", "predictions.json", "coco.json")
+FILES_OF_ONE_RUN = ("labels", "predictions.csv", "predictions.json", "coco.json", "mot", "crossings.csv", "counts.csv")
 CSV_COLUMNS = ("Image Name", "Prediction", "Confidence")  # YOLOv5's
+ID_COLUMNS = ("Frame", "Track ID")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,12 +43,19 @@ class FoundInFrame:
     frame: Frame
     detections: Detections  # in pixels of the frame
     names: Sequence[str]
+    tracked: TrackedFrame | None = None  # where objects are followed; ``detections`` are its
 
 
 def drawing_style(config: DetectConfig, frame: Frame) -> DrawingStyle:
     """How ``config`` wants the boxes of a frame drawn."""
     tags = "none" if config.hide_labels else config.tags
     return DrawingStyle(config.line_thickness, tags, scores=not config.hide_conf, steady=frame.video is not None)
+
+
+def annotated_image(found: FoundInFrame, config: DetectConfig) -> np.ndarray:
+    """A copy of the frame's image with all that ``config`` wants drawn on it."""
+    image = found.frame.image if found.tracked is None else draw_tracks(found.frame.image, found.tracked)
+    return draw_detections(image, found.detections, found.names, drawing_style(config, found.frame))
 
 
 class DetectionOutput:
@@ -60,9 +70,11 @@ class DetectionOutput:
         self._videos: dict[Path, VideoOutput] = {}
         self._last_video: Path | None = None
         self._written_videos: set[Path] = set()
-        self._csv = CsvTable(folder / "predictions.csv") if config.save_csv else None
+        self._csv = CsvTable(folder / "predictions.csv", with_ids=config.follows) if config.save_csv else None
         self._results = CocoResultsTable(folder / "predictions.json") if config.save_json else None
         self._dataset = CocoDataset(folder / "coco.json") if config.save_coco else None
+        self._mot = MotFiles(folder / "mot", self.names) if config.save_mot else None
+        self._counts = CountFiles(folder, self.names) if config.counts else None
 
     def __enter__(self) -> DetectionOutput:
         return self
@@ -71,7 +83,7 @@ class DetectionOutput:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         with contextlib.ExitStack() as closing:  # one that cannot be finished keeps none of the others from it
-            for output in (*self._videos.values(), self._csv, self._results, self._dataset):
+            for output in (*self._videos.values(), self._csv, self._results, self._dataset, self._counts):
                 if output is not None:
                     closing.callback(output.close)
 
@@ -89,14 +101,17 @@ class DetectionOutput:
             if self.config.save_crop:
                 self._crops.write(frame.image, detections, found.names, self.names.stem(frame.path))
             if self._csv:
-                self._csv.write(title, detections, found.names)
+                self._csv.write(title, detections, found.names, frame.number)
             if self._results:
                 self._results.write(self.names.image_id(frame.path, frame.number), detections)
             if self._dataset:
                 self._dataset.write(title, frame.number, detections, found.names)
+            if self._mot and found.tracked:
+                self._mot.write(found.tracked)
+            if self._counts and found.tracked:
+                self._counts.write(found.tracked, found.names)
             if not self.config.nosave:
-                style = drawing_style(self.config, frame)
-                self._write_annotated(frame, draw_detections(frame.image, detections, found.names, style))
+                self._write_annotated(frame, annotated_image(found, self.config))
         except OSError as error:
             raise UserError(f"{error.filename or self.folder}: cannot be written: {error.strerror or error}") from error
 
@@ -162,17 +177,18 @@ class JsonArray:
 
 
 class CsvTable:
-    """``predictions.csv``: one row per detection, with YOLOv5's columns."""
+    """``predictions.csv``: one row per detection, with YOLOv5's columns, then the frame and id of followed objects."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, with_ids: bool = False) -> None:
         self._file = path.open("w", encoding="utf-8", errors="backslashreplace", newline="")
         self._rows = csv.writer(self._file)
-        self._rows.writerow(CSV_COLUMNS)
+        self._rows.writerow(CSV_COLUMNS + (ID_COLUMNS if with_ids else ()))
 
-    def write(self, title: str, detections: Detections, names: Sequence[str]) -> None:
-        """``title``: what the image or video is called."""
-        for kind, score in zip(detections.classes.tolist(), detections.scores.tolist(), strict=True):
-            self._rows.writerow((title, names[kind], f"{score:.2f}"))
+    def write(self, title: str, detections: Detections, names: Sequence[str], number: int | None = None) -> None:
+        """``title``: what the image or video is called; ``number``: of the frame of a video."""
+        ids = [()] * len(detections) if detections.ids is None else [(number, own) for own in detections.ids.tolist()]
+        for kind, score, own in zip(detections.classes.tolist(), detections.scores.tolist(), ids, strict=True):
+            self._rows.writerow((title, names[kind], f"{score:.2f}", *own))
 
     def close(self) -> None:
         self._file.close()

@@ -25,6 +25,7 @@ from utils.config.shared_flags import square_or_rectangle
 from utils.config.weights_by_name import find_weights
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Detections
+from utils.inference.counting import read_boundaries
 from utils.inference.detector import OpenedDetector
 from utils.inference.frame_sources import open_source
 from utils.inference.frames import Frame, FrameSource
@@ -32,11 +33,12 @@ from utils.inference.model_files import open_detector
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import ImagePredictor, Prepared
 from utils.inference.slicing import SlicedPredictor, SliceSettings
-from utils.reporting.box_drawing import draw_detections
-from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame, drawing_style
+from utils.inference.tracking import Tracking, check_tracker
+from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame, annotated_image
 from utils.reporting.feature_maps import recorded_maps, write_maps
 from utils.reporting.image_window import ImageWindow
 from utils.reporting.run_directory import new_run_directory
+from utils.reporting.tracking_files import count_lines
 from utils.runtime.atomic_files import atomic_file
 from utils.runtime.console_log import Progress, counted
 from utils.runtime.device import describe_device, measured_convolutions, select_device
@@ -71,26 +73,20 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
         UserError: nothing to read in the source, unreadable weights, or class ids that the model does not have.
         Stopped: a signal ended a run over files; what was found until then is in the folder.
     """
+    boundaries = read_boundaries(config.count_line, config.count_zone)
+    if config.follows:
+        check_tracker()
     device = select_device(config.device)
     reuse_freed_memory(device)
     with contextlib.closing(open_source(config.source, config.vid_stride, recursive=config.recursive)) as source:
         detector = open_detector(config.weights, config, device, lambda: _names_of_data(config.data))
         _check_flags(config, detector)
-        if config.conf_thres == "auto":
-            thresholds = _best_thresholds(config, detector.names)
-            lowest = min(thresholds)
-        else:
-            thresholds, lowest = (), config.conf_thres
-        nms = NmsSettings(
-            lowest,
-            config.iou_thres,
-            config.max_det,
-            agnostic=config.agnostic_nms,
-            classes=config.classes,
-            class_thres=thresholds,
-        )
+        nms = _suppression(config, detector.names)
+        tracking = Tracking(nms, boundaries) if config.follows else None
         frame = detector.frame(FrameSize(*square_or_rectangle(config.imgsz)))
-        predictor = detector.predictor(nms, frame, _tiles(config), config.batch_size)
+        predictor = detector.predictor(
+            tracking.candidates if tracking else nms, frame, _tiles(config), config.batch_size
+        )
         folder = new_run_directory(config.project, config.name, exist_ok=config.exist_ok, set_aside=FILES_OF_ONE_RUN)
         LOGGER.info("detecting with %s on %s", " ".join(config.weights), describe_device(device))
         with (
@@ -99,7 +95,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
             DetectionOutput(folder, config, source.known) as output,
             _stop_requests() as stop,
         ):
-            run = _Run(config, source, predictor, output, stop)
+            run = _Run(config, source, predictor, tracking, output, stop)
             if config.visualize:
                 run.special = _recording(detector, run)
             elif isinstance(predictor, SlicedPredictor):
@@ -109,7 +105,7 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     if not summary.frames and stop.signal_number is None:
         count = len(summary.skipped)
         raise UserError(f"{config.source}: {f'none of {count} files could be read' if count else 'names nothing'}")
-    _log_summary(summary)
+    _log_summary(summary, count_lines(tracking.counts, detector.names) if tracking else [])
     if stop.signal_number is not None and not source.live:
         raise Stopped(stop.signal_number, f"stopped after {counted(summary.frames, summary.unit)}")
     if config.update:
@@ -128,6 +124,7 @@ class _Run:
     config: DetectConfig
     source: FrameSource
     predictor: ImagePredictor[Any]
+    tracking: Tracking | None
     output: DetectionOutput
     stop: StopRequest
     special: Detect | None = None  # in place of the plain call of the predictor
@@ -154,8 +151,7 @@ class _Run:
             Progress(self.source.expected_frames(), self.unit, "detecting") as self.progress,
         ):
             for group in groups:
-                for frame, detections in zip((frame for frame, _ in group), self._detect(group), strict=True):
-                    item = FoundInFrame(frame, detections, self.predictor.names)
+                for item in self._detect(group):
                     self._show(item)
                     writer.submit(item)
                 self.progress.advance(len(group))
@@ -174,19 +170,27 @@ class _Run:
             milliseconds=1e3 * self.seconds / max(self.frames, 1),
         )
 
-    def _detect(self, group: list[tuple[Frame, Any]]) -> list[Detections]:
+    def _detect(self, group: list[tuple[Frame, Any]]) -> list[FoundInFrame]:
         start = time.perf_counter()
         found = self.special(group) if self.special else self.predictor.detect([image for _, image in group])
         seconds = time.perf_counter() - start
         self.seconds += seconds
-        for (frame, _), detections in zip(group, found, strict=True):
+        items = [self._followed(frame, detections) for (frame, _), detections in zip(group, found, strict=True)]
+        for item in items:
             self.frames += 1
-            own = Counter(self.predictor.names[kind] for kind in detections.classes.tolist())
+            own = Counter(self.predictor.names[kind] for kind in item.detections.classes.tolist())
             self.found.update(own)
             if self.config.verbose:
                 objects, milliseconds = _objects(own.most_common()), 1e3 * seconds / len(group)
-                LOGGER.info("%s: %s: %s, %.1f ms", self._place(), frame.title, objects, milliseconds)
-        return found
+                LOGGER.info("%s: %s: %s, %.1f ms", self._place(), item.frame.title, objects, milliseconds)
+        return items
+
+    def _followed(self, frame: Frame, detections: Detections) -> FoundInFrame:
+        """What the output takes: what was found, or, where objects are followed, which of them are where."""
+        if self.tracking is None:
+            return FoundInFrame(frame, detections, self.predictor.names)
+        tracked = self.tracking.follow(frame, detections)
+        return FoundInFrame(frame, tracked.detections, self.predictor.names, tracked)
 
     def _place(self) -> str:
         """``image 3 of 128``."""
@@ -196,9 +200,7 @@ class _Run:
 
     def _show(self, item: FoundInFrame) -> None:
         if self.window is not None:
-            style = drawing_style(self.config, item.frame)
-            drawn = draw_detections(item.frame.image, item.detections, item.names, style)
-            self.window.show(item.frame.path.name, drawn)
+            self.window.show(item.frame.path.name, annotated_image(item, self.config))
 
     def _stopped(self) -> bool:
         return self.stop.signal_number is not None or (self.window is not None and self.window.closed)
@@ -250,13 +252,15 @@ def _stop_requests() -> Iterator[StopRequest]:
         yield StopRequest()
 
 
-def _log_summary(summary: DetectionSummary) -> None:
+def _log_summary(summary: DetectionSummary, counts: Sequence[str]) -> None:
     count, unit = counted(summary.frames, summary.unit), summary.unit
     LOGGER.info("%s, %.1f ms per %s: %s", count, summary.milliseconds, unit, _objects(summary.objects))
     if summary.skipped:
         number = len(summary.skipped)
         some = f"{number} {'files or frames' if number > 1 else 'file or frame'}"
         LOGGER.warning("%s could not be read", counted(number, unit) if unit == "image" else some)
+    for line in counts:
+        LOGGER.info("%s", line)
     LOGGER.info("results in %s", summary.folder)
 
 
@@ -270,6 +274,19 @@ def _objects(counts: Sequence[tuple[str, int]]) -> str:
 def _names_of_data(data: str) -> tuple[str, ...]:
     file = find_dataset_yaml(data)
     return class_names(file, dataset_content(file))
+
+
+def _suppression(config: DetectConfig, names: tuple[str, ...]) -> NmsSettings:
+    """Which detections are shown and written."""
+    thresholds = _best_thresholds(config, names) if config.conf_thres == "auto" else ()
+    return NmsSettings(
+        min(thresholds) if config.conf_thres == "auto" else config.conf_thres,
+        config.iou_thres,
+        config.max_det,
+        agnostic=config.agnostic_nms,
+        classes=config.classes,
+        class_thres=thresholds,
+    )
 
 
 def _best_thresholds(config: DetectConfig, names: tuple[str, ...]) -> tuple[float, ...]:
