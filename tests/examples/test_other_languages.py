@@ -167,7 +167,7 @@ def test_the_cpp_program_prints_the_boxes_of_detect(built: Path, files: Path) ->
     openvino = pytest.importorskip("openvino")
     openvino.save_model(openvino.Core().read_model(files / "best.onnx"), files / "best.xml", compress_to_fp16=False)
     for model, image in (("best.onnx", "wide.png"), ("best.xml", "tall.png")):
-        command = [built, files / model, files / image, str(CONFIDENCE), str(IOU)]
+        command = list(map(str, (built, files / model, files / image, CONFIDENCE, IOU)))
         done = subprocess.run(command, capture_output=True, text=True, check=True)
         assert_found(done.stdout.splitlines(), files / image)
 
