@@ -178,7 +178,7 @@ def test_zones_come_from_a_file_beside_numbered_lines(tmp_path: Path) -> None:
     file.write_text('[{"name": "gate", "polygon": [[0, 0], [9.5, 0], [0, 9]]}]')
     first, second, gate = read_boundaries(["0,0,1,1", "0,0,5,0"], str(file))
     assert (first.name, second.name, gate.name) == ("line 1", "line 2", "gate")
-    assert gate.points == ((0, 0), (9.5, 0), (0, 9))
+    assert list(gate.points) == [(0, 0), (9.5, 0), (0, 9)]
     file.write_text(file.read_text().replace("gate", "line 1"))
     with pytest.raises(UserError, match=r"zones.json: zone 1 \(line 1\): a line of --count-line has this name"):
         read_boundaries(["0,0,1,1"], str(file))

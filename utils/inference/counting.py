@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-from collections import Counter, deque
+from collections import Counter, defaultdict, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -218,7 +218,8 @@ class Walk:
     """Where one object has been, and what it is."""
 
     points: deque[Point] = field(default_factory=lambda: deque(maxlen=TRAIL))
-    scores: Counter[int] = field(default_factory=Counter)  # class -> sum of the scores that it was found with
+    # By class, the sum of the scores that it was found with.
+    scores: defaultdict[int, float] = field(default_factory=lambda: defaultdict(float))
     begun: dict[str, _Begun] = field(default_factory=dict)  # boundary -> ...
 
     @property
