@@ -11,17 +11,25 @@ from hypothesis import strategies as st
 from torch import nn
 
 from models.yolo import DetectionModel, find_architecture, read_architecture
+from utils.config.hyperparameters import Hyperparameters
 from utils.config.train_flags import TrainConfig
 from utils.runtime.process_ranks import ProcessRanks
-from utils.training import batch_size
-from utils.training.batch_size import TRIED, fitting_batch_size, kept_bytes, largest_batch, measured_bytes
+from utils.training.batch_size import (
+    OBJECTS,
+    TRIED,
+    MeasuredStep,
+    black_images,
+    fitting_batch_size,
+    kept_bytes,
+    largest_batch,
+    measured_bytes,
+)
 from utils.training.optimizer import build_optimizer
 from utils.user_error import UserError
 from utils.verbs import train as train_verb
 
 GPU, CPU = torch.device("cuda", 0), torch.device("cpu")
 GIB = 2**30
-StepBytes = Callable[[nn.Module, int, int, torch.dtype], int]
 
 
 def test_the_line_through_the_measurements_meets_the_budget() -> None:
@@ -82,44 +90,53 @@ def test_measuring_ends_with_the_first_batch_that_does_not_fit() -> None:
 
 
 @pytest.fixture
-def gpu_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int, StepBytes], None]:
-    """Makes a GPU of so much free memory, in which a step takes what the function says."""
-
-    def make(free: int, step_bytes: StepBytes) -> None:
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
-        monkeypatch.setattr(batch_size, "placed", lambda model, device: model)
-        monkeypatch.setattr(batch_size, "_step_bytes", step_bytes)
-
-    return make
+def gpu_of(monkeypatch: pytest.MonkeyPatch) -> Callable[[int], None]:
+    """Makes a GPU of so much free memory."""
+    return lambda free: monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, 2 * free))
 
 
-def fitting(imgsz: int, multiple_of: int = 1) -> int:
-    model = nn.Identity()
-    return fitting_batch_size(model, imgsz, GPU, torch.float16, multiple_of=multiple_of)  # type: ignore[arg-type]
+def test_a_batch_fills_most_of_the_free_memory(gpu_of: Callable[[int], None]) -> None:
+    def step_bytes(count: int) -> int:  # 1 GiB for the model and an eighth for each image
+        return GIB + count * GIB // 8
+
+    gpu_of(101 * GIB // 10)  # (0.8 * 10.1 - 1) * 8 = 56.6
+    assert fitting_batch_size(step_bytes, 640, GPU) == 56
+    assert fitting_batch_size(step_bytes, 640, GPU, multiple_of=10) == 50
 
 
-def test_a_batch_fills_most_of_the_free_memory(gpu_of: Callable[[int, StepBytes], None]) -> None:
-    # 1 GiB for the model and an eighth for each image: (0.8 * 10.1 - 1) * 8 = 56.6.
-    gpu_of(101 * GIB // 10, lambda model, imgsz, count, precision: GIB + count * GIB // 8)
-    assert fitting(640) == 56
-    assert fitting(640, multiple_of=10) == 50
+def test_what_a_run_keeps_beside_the_step_is_left_free(gpu_of: Callable[[int], None]) -> None:
+    gpu_of(10 * GIB)
+    assert [fitting_batch_size(lambda count: count * GIB, 640, GPU, kept=kept * GIB) for kept in (0, 3)] == [8, 5]
 
 
-def test_measured_at_the_runs_size_and_arithmetic(gpu_of: Callable[[int, StepBytes], None]) -> None:
-    def quadratic(model: nn.Module, imgsz: int, count: int, precision: torch.dtype) -> int:
-        assert precision == torch.float16
-        return count * imgsz**2 * 1024
-
-    gpu_of(10 * GIB, quadratic)
-    assert fitting(640) == 20  # 8 GiB / (640 * 640 KiB) = 20.48
-    assert fitting(320) == 81  # and four times that
+def test_images_have_objects_side_by_side() -> None:
+    batch = black_images(3, 64)
+    assert batch.images.shape == (3, 3, 64, 64) and len(batch.boxes) == 3 * OBJECTS == 96
+    assert batch.boxes[[0, 7, 8, 32]].tolist() == [[0, 0, 8, 8], [56, 0, 64, 8], [0, 8, 8, 16], [0, 0, 8, 8]]
+    assert batch.image_index.bincount().tolist() == [OBJECTS] * 3
 
 
-def test_what_a_run_keeps_beside_the_step_is_left_free(gpu_of: Callable[[int, StepBytes], None]) -> None:
-    gpu_of(10 * GIB, lambda model, imgsz, count, precision: count * GIB)
-    model = nn.Identity()
-    sizes = [fitting_batch_size(model, 640, GPU, torch.float16, kept=kept * GIB) for kept in (0, 3)]  # type: ignore[arg-type]
-    assert sizes == [8, 5]
+@pytest.mark.parametrize("cfg", ["yolov5n.yaml", "yolov5n-u.yaml"])
+def test_measured_is_a_whole_step_that_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch, cfg: str) -> None:
+    model = DetectionModel(read_architecture(find_architecture(cfg)))
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    loss = train_verb.loss_of(model, Hyperparameters(), 64)
+    for name in ("empty_cache", "reset_peak_memory_stats"):
+        monkeypatch.setattr(torch.cuda, name, lambda *_: None)
+    monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
+    asked: list[tuple[int, float]] = []
+
+    def peak(device: torch.device) -> int:
+        gradients = [value.grad for value in model.parameters() if value.grad is not None]
+        asked.append((len(gradients), float(sum(each.abs().sum() for each in gradients))))
+        return 12
+
+    monkeypatch.setattr(torch.cuda, "max_memory_allocated", peak)
+    assert MeasuredStep(model, loss, 64, CPU, torch.float32).bytes(2) == 12 - 5
+    ((count, gradient),) = asked
+    assert count == len(list(model.parameters())) and gradient > 0
+    assert all(value.grad is None for value in model.parameters()) and model.training
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
 @pytest.mark.parametrize(("optimizer", "states"), [("SGD", 1), ("Adam", 2), ("AdamW", 2), ("RMSProp", 2)])
@@ -141,25 +158,27 @@ def test_train_measures_the_largest_frame_it_will_make(
 ) -> None:
     asked: list[tuple[int, int, int]] = []
 
-    def fitting(model: nn.Module, imgsz: int, device: torch.device, precision: torch.dtype, **more: int) -> int:
+    def fitting(step_bytes: Callable[[int], int], imgsz: int, device: torch.device, **more: int) -> int:
         asked.append((imgsz, more["kept"], more["multiple_of"]))
         return 7
 
     monkeypatch.setattr(train_verb, "fitting_batch_size", fitting)
     model = DetectionModel(read_architecture(find_architecture("yolov5n.yaml")))
     config = TrainConfig(imgsz=96, batch_size=-1, multi_scale=multi_scale, optimizer="AdamW")
-    fitted = train_verb.fitting_config(config, model, ProcessRanks(CPU))
+    fitted = train_verb.fitting_config(config, Hyperparameters(), model, ProcessRanks(CPU))
     assert (fitted.imgsz, fitted.batch_size) == (96, 7)
     assert asked == [(longest, kept_bytes(model, "AdamW"), 1)]
 
 
-def test_less_than_the_multiple_is_refused(gpu_of: Callable[[int, StepBytes], None]) -> None:
-    gpu_of(GIB, lambda model, imgsz, count, precision: count * GIB // 4)
-    assert fitting(1280) == 3
+def test_less_than_the_multiple_is_refused(gpu_of: Callable[[int], None]) -> None:
+    def step_bytes(count: int) -> int:
+        return count * GIB // 4
+
+    gpu_of(GIB)
+    assert fitting_batch_size(step_bytes, 1280, GPU) == 3
     with pytest.raises(UserError, match=r"^--batch-size -1: 1\.0 GiB of free memory are too little at --imgsz 1280$"):
-        fitting(1280, multiple_of=4)
+        fitting_batch_size(step_bytes, 1280, GPU, multiple_of=4)
 
 
-def test_the_cpu_takes_16_without_measuring(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delattr(batch_size, "measured_bytes")
-    assert fitting_batch_size(nn.Identity(), 640, CPU, torch.float32) == 16  # type: ignore[arg-type]
+def test_the_cpu_takes_16_without_measuring() -> None:
+    assert fitting_batch_size(lambda count: 1 // 0, 640, CPU) == 16

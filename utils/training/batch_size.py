@@ -5,11 +5,16 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
+from pathlib import Path
 
 import torch
 
 from models.yolo import DetectionModel
+from utils.geometry.records import Batch
+from utils.loss.anchor_free_loss import AnchorFreeLoss
+from utils.loss.detection_loss import DetectionLoss
 from utils.runtime.device import autocast, placed
 from utils.user_error import UserError
 
@@ -17,25 +22,19 @@ LOGGER = logging.getLogger(__name__)
 DEFAULT = 16  # without a GPU, whose memory is the measure
 MEMORY_SHARE = 0.8  # of the memory that is free
 TRIED = (1, 2, 4, 8, 16)
+OBJECTS, OBJECT_SIDE = 32, 1 / 8  # of an image, as in a mosaic of busy ones; the side as a share of the image's
 OPTIMIZER_STATES = {"SGD": 1, "Adam": 2, "AdamW": 2, "RMSProp": 2}  # tensors that each keeps for a parameter
 
 
 def fitting_batch_size(
-    model: DetectionModel,
-    imgsz: int,
-    device: torch.device,
-    precision: torch.dtype,
-    *,
-    multiple_of: int = 1,
-    kept: int = 0,
+    step_bytes: Callable[[int], int], imgsz: int, device: torch.device, *, multiple_of: int = 1, kept: int = 0
 ) -> int:
     """Images of ``imgsz`` pixels per batch that fill ``MEMORY_SHARE`` of a GPU's free memory; 16 on the CPU.
 
     Args:
-        model: to train, not yet on the device.
+        step_bytes: the memory of a training step with so many images, see `MeasuredStep`.
         imgsz: the longest side that a batch may have.
         device: to train on.
-        precision: of the arithmetic.
         multiple_of: what the batch size has to be divisible by.
         kept: bytes that stay on the device beside the steps, see `kept_bytes`.
 
@@ -46,9 +45,7 @@ def fitting_batch_size(
         LOGGER.info("--batch-size -1: measures the memory of a GPU; on the CPU it is %d", DEFAULT)
         return DEFAULT
     free, _ = torch.cuda.mem_get_info(device)
-    copy = placed(model, device)
-    measured = measured_bytes(lambda count: _step_bytes(copy, imgsz, count, precision))
-    size = largest_batch(measured, int(free * MEMORY_SHARE) - kept) // multiple_of * multiple_of
+    size = largest_batch(measured_bytes(step_bytes), int(free * MEMORY_SHARE) - kept) // multiple_of * multiple_of
     if size < 1:
         raise UserError(f"--batch-size -1: {free / 2**30:.1f} GiB of free memory are too little at --imgsz {imgsz}")
     LOGGER.info("--batch-size -1: %d images take %.0f %% of the free memory", size, 100 * MEMORY_SHARE)
@@ -96,22 +93,49 @@ def least_squares_line(x: Sequence[int], y: Sequence[int]) -> tuple[Fraction, Fr
     return slope, (sum_y - slope * sum_x) / n
 
 
-def _step_bytes(model: DetectionModel, imgsz: int, count: int, precision: torch.dtype) -> int:
-    """Peak bytes on a GPU of one forward and backward pass over black images."""
-    device = next(model.parameters()).device
-    torch.cuda.empty_cache()
-    torch.cuda.reset_peak_memory_stats(device)
-    before = torch.cuda.memory_allocated(device)
-    was_training, state = model.training, {name: value.clone() for name, value in model.named_buffers()}
-    model.train()
-    try:
-        images = torch.zeros(count, 3, imgsz, imgsz, device=device).to(memory_format=torch.channels_last)
-        with autocast(device, precision):
-            levels = model(images).levels
-        torch.stack([level.float().mean() for level in levels]).sum().backward()  # type: ignore[no-untyped-call]
-        return int(torch.cuda.max_memory_allocated(device)) - before
-    finally:
-        model.zero_grad()
-        model.train(was_training)
-        for name, value in model.named_buffers():  # the batch norms have seen black images
-            value.copy_(state[name])
+@dataclass(frozen=True, slots=True)
+class MeasuredStep:
+    """A training step whose memory can be measured on a GPU."""
+
+    model: DetectionModel  # to train, not yet on the device
+    loss: DetectionLoss | AnchorFreeLoss
+    imgsz: int  # the longest side that a batch may have, pixels
+    device: torch.device
+    precision: torch.dtype
+
+    def bytes(self, count: int) -> int:
+        """Peak bytes of a forward pass over ``count`` black images, their loss and the backward pass."""
+        model = placed(self.model, self.device)
+        torch.cuda.empty_cache()
+        torch.cuda.reset_peak_memory_stats(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        was_training, state = model.training, {name: value.clone() for name, value in model.named_buffers()}
+        model.train()
+        try:
+            batch = black_images(count, self.imgsz).on(self.device)
+            with autocast(self.device, self.precision):
+                maps = model(batch.images)
+            self.loss(maps, batch).total.backward()  # type: ignore[no-untyped-call]
+            return int(torch.cuda.max_memory_allocated(self.device)) - before
+        finally:
+            model.zero_grad()
+            model.train(was_training)
+            for name, value in model.named_buffers():  # the batch norms have seen black images
+                value.copy_(state[name])
+
+
+def black_images(count: int, imgsz: int) -> Batch:
+    """So many images of ``imgsz`` pixels, each with ``OBJECTS`` of a side of ``OBJECT_SIDE``, spread evenly."""
+    columns, side = round(1 / OBJECT_SIDE), imgsz * OBJECT_SIDE
+    place = torch.arange(OBJECTS)
+    corner = torch.stack((place % columns, place // columns), dim=1) * side
+    boxes = torch.cat((corner, corner + side), dim=1)
+    return Batch(
+        images=torch.zeros(count, 3, imgsz, imgsz, dtype=torch.uint8),
+        boxes=boxes.repeat(count, 1),
+        classes=torch.zeros(count * OBJECTS, dtype=torch.int64),
+        image_index=torch.arange(count).repeat_interleave(OBJECTS),
+        letterboxes=(None,) * count,
+        paths=(Path(),) * count,
+        indices=(0,) * count,
+    )

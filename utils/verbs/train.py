@@ -61,7 +61,7 @@ from utils.runtime.console_log import counted
 from utils.runtime.device import placed, resolve_precision
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.reused_memory import give_back_freed_memory
-from utils.training.batch_size import fitting_batch_size, kept_bytes
+from utils.training.batch_size import MeasuredStep, fitting_batch_size, kept_bytes
 from utils.training.checkpoint import as_expected, plain_config, same_in_every_process
 from utils.training.learning_rate import LearningRateSchedule
 from utils.training.one_epoch import EpochOutcome, Learner, gradient_scaler, shared_network
@@ -206,7 +206,7 @@ def begun(config: TrainConfig, ranks: ProcessRanks) -> DetectionTask:
     model = start.model
     if config.label_smoothing:
         hyp = replace(hyp, label_smoothing=config.label_smoothing)
-    config = fitting_config(config, model, ranks)
+    config = fitting_config(config, hyp, model, ranks)
     images = open_images(dataset, config, hyp, model.stride, ranks)
     if config.fitness != YOLOV5_MIX:
         refuse_uncounted(config.fitness, images.evaluation.dataset.index.object_sizes())
@@ -254,17 +254,20 @@ DETECTION = TaskKind(
 )
 
 
-def fitting_config(config: TrainConfig, model: DetectionModel, ranks: ProcessRanks) -> TrainConfig:
+def fitting_config(
+    config: TrainConfig, hyp: Hyperparameters, model: DetectionModel, ranks: ProcessRanks
+) -> TrainConfig:
     """The settings with an image size that suits the model's strides and a batch that suits the device."""
     imgsz, _ = fitting_frame(FrameSize(config.imgsz, config.imgsz), model.stride)
     config = replace(config, imgsz=imgsz)
     if config.batch_size == -1:
+        longest = MultiScale(imgsz, model.stride, config.seed).longest if config.multi_scale else imgsz
         precision = resolve_precision(config.precision, ranks.device)
+        step = MeasuredStep(model, loss_of(model, hyp, imgsz), longest, ranks.device, precision)
         size = fitting_batch_size(
-            model,
-            MultiScale(imgsz, model.stride, config.seed).longest if config.multi_scale else imgsz,
+            step.bytes,
+            longest,
             ranks.device,
-            precision,
             multiple_of=QUAD if config.quad else 1,
             kept=kept_bytes(model, config.optimizer),
         )
@@ -283,6 +286,12 @@ def detection_task(
     precision = resolve_precision(config.precision, ranks.device)
     schedule = LearningRateSchedule(hyp, max(config.epochs, 1), len(images.training), config.batch_size, config.cos_lr)
     loss = loss_of(model, hyp, config.imgsz)
+    if isinstance(loss, AnchorFreeLoss):
+        LOGGER.info(
+            "a head without anchors: gains are free_box %g, free_cls %g, free_dfl %g; box, cls, obj, cls_pw, obj_pw, "
+            "anchor_t, fl_gamma and label_smoothing have no effect",
+            *(hyp.free_box, hyp.free_cls, hyp.free_dfl),
+        )
     learner = Learner(
         model=model,
         average=WeightAverage(model),
@@ -322,11 +331,6 @@ def warn_of_shared_images(train: Sequence[Path], val: Sequence[Path], data: str)
 def loss_of(model: DetectionModel, hyp: Hyperparameters, imgsz: int) -> DetectionLoss | AnchorFreeLoss:
     """The loss that the model's head is trained with."""
     if isinstance(model.head, AnchorFreeDetect):
-        LOGGER.info(
-            "a head without anchors: gains are free_box %g, free_cls %g, free_dfl %g; box, cls, obj, cls_pw, obj_pw, "
-            "anchor_t, fl_gamma and label_smoothing have no effect",
-            *(hyp.free_box, hyp.free_cls, hyp.free_dfl),
-        )
         return AnchorFreeLoss(model.head, AnchorFreeGains.from_hyperparameters(hyp))
     gains = LossGains.from_hyperparameters(hyp).scaled(
         levels=len(model.strides), class_count=model.class_count, imgsz=imgsz
