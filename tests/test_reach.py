@@ -9,8 +9,8 @@ import pytest
 
 from tests.shared_data import REPOSITORY
 
-CEILINGS = {"train": 16_700, "val": 13_800, "detect": 9_800, "classify.predict": 8_500}  # lines, imports included
-MOST_MODULES = 220
+CEILINGS = {"train": 17_200, "val": 14_100, "detect": 10_400, "classify.predict": 8_500}  # lines, imports included
+MOST_MODULES = 228
 FOLDERS = ("benchmarks", "classify", "models", "utils")
 
 

@@ -54,7 +54,7 @@ def test_refused_without_the_package_or_with_an_old_one(monkeypatch: pytest.Monk
 
 def test_int8_engines_are_refused(tmp_path: Path) -> None:
     settings = ExportSettings(FRAME, precision="int8")
-    with pytest.raises(UsageError, match="--int8 with --include engine: --int8 is for onnx and openvino"):
+    with pytest.raises(UsageError, match="--int8 with --include engine: --int8 is for onnx, openvino"):
         export_model(tmp_path / "a.pt", ["engine"], settings, CPU)
 
 
