@@ -244,7 +244,7 @@ class AnchorFreeDetect(DetectionHead):
         for logits, stride in zip(maps.levels, self.strides, strict=True):
             own = logits[..., 4 * self.BINS :].float().sigmoid()
             centres = _cells(own) + 0.5
-            distances = self.distances(logits)
+            distances = self.distances(logits.squeeze(1)).unsqueeze(1)  # CoreML has tensors of five dimensions at most
             corners = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
             boxes.append((corners * stride).flatten(1, 3))
             probs.append(own.flatten(1, 3))

@@ -22,7 +22,9 @@ NEEDS = re.compile(r"\s*<!-- needs: (.+?) -->\s*")
 FENCE = re.compile(r"```(\w*)")
 SHELL = ("sh", "bash", "shell", "console")
 INLINE = re.compile(r"`((?:python3?|torchrun|make) [^`]+|[A-Z_]+=\S+ make [^`]+)`")
-KNOWN_NEEDS = frozenset({"GPU", "internet", "COCO", "camera", "screen", "standard input", "ncnn", "LiteRT", "trackers"})
+KNOWN_NEEDS = frozenset(
+    {"GPU", "internet", "COCO", "camera", "screen", "standard input", "ncnn", "LiteRT", "CoreML", "trackers"}
+)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,7 +41,7 @@ needs_openvino = pytest.mark.skipif(
 FRAME = FrameSize(64, 96)
 
 
-@pytest.mark.parametrize("name", ["coreml", "saved_model", "pb", "edgetpu", "tfjs", "paddle"])
+@pytest.mark.parametrize("name", ["saved_model", "pb", "edgetpu", "tfjs", "paddle"])
 def test_formats_of_others_are_refused_with_the_way_through_onnx(name: str) -> None:
     with pytest.raises(UsageError, match=f"--include {name}: .*export onnx and convert"):
         check_formats(["onnx", name])

@@ -21,7 +21,7 @@ class ExportConfig:
 
     weights: str = flag("yolov5s.pt", "model file (.pt)", group="Model")
     include: tuple[str, ...] = flag(
-        ("torchscript",), "formats: torchscript onnx openvino engine ncnn tflite", group="Output"
+        ("torchscript",), "formats: torchscript onnx openvino engine ncnn tflite coreml", group="Output"
     )
     imgsz: tuple[int, ...] = flag(
         (640, 640),
@@ -39,9 +39,9 @@ class ExportConfig:
     opset: int | None = flag(
         None, "ONNX operator set; by default 17, or 18 if a graph needs it", group="Output", at_least=11, at_most=23
     )
-    half: bool = flag(False, "weights in FP16 (onnx, openvino, engine, ncnn, tflite): *_fp16", group="Output")
+    half: bool = flag(False, "weights in FP16 (onnx, openvino, engine, ncnn, tflite, coreml): *_fp16", group="Output")
     int8: bool = flag(
-        False, "quantize to INT8 with the images of --data (onnx, openvino, tflite): *_int8", group="Output"
+        False, "quantize to INT8 with the images of --data (onnx, openvino, tflite, coreml): *_int8", group="Output"
     )
     data: str = flag("", "dataset YAML whose images the check uses; '' uses noise", group="Check")
     workspace: int = flag(4, "memory for building an engine, GiB", group="TensorRT", at_least=1, at_most=1024)

@@ -19,14 +19,16 @@ import torch
 import yaml
 
 from models.yolo import DetectionModel
+from utils.exporting.coreml import opened_for_comparison, quantize_coreml, write_coreml
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import INPUT_NAME, ExportableModel, GraphOutput, file_metadata
 from utils.exporting.litert import halve_litert, quantize_litert, write_litert
 from utils.exporting.ncnn import write_ncnn
 from utils.exporting.onnx import halve_onnx, write_onnx
 from utils.exporting.quantization import quantize_onnx, quantize_openvino
-from utils.inference.graph_runtimes import OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
+from utils.inference.graph_runtimes import COREML_SUFFIX, OPENVINO_SUFFIX, TORCHSCRIPT_METADATA
 from utils.inference.ncnn_runtime import NCNN_GRAPH, NCNN_SUFFIX, NCNN_WEIGHTS
+from utils.inference.runtime_graph import RuntimeGraph
 from utils.inference.tensorrt_runtime import engine_name, tensorrt_module
 from utils.runtime.console_log import say_next
 from utils.user_error import UsageError, UserError
@@ -34,8 +36,10 @@ from utils.user_error import UsageError, UserError
 LOGGER = logging.getLogger(__name__)
 
 FEWEST_MOST_IMAGES = 8  # a free batch goes up to this, or to one more than --batch-size
-OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")  # the last is of OpenVINO's older converters
-NCNN_FILES = (".param", ".bin", ".yaml", ".py")  # the last is written by YOLOv5's successors
+# Ends of the names in a folder. The last of OpenVINO's is of its older converters, of ncnn's of YOLOv5's successors.
+OPENVINO_FILES = (".xml", ".bin", ".yaml", ".mapping")
+NCNN_FILES = (".param", ".bin", ".yaml", ".py")
+COREML_FILES = ("Manifest.json", "Data")
 
 
 def write_torchscript(model: ExportableModel, path: Path, settings: ExportSettings) -> None:
@@ -161,6 +165,7 @@ class ExportFormat:
     needs: tuple[str, ...] = ()  # packages that are no part of the requirements, as pip calls them
     files: tuple[str, ...] = ()  # endings of what is in it, where it is a folder
     separator: str = "_"  # in the file's name, before its precision
+    open_elsewhere: Callable[[Path], RuntimeGraph] | None = None  # where its runtime is not: for the check alone
 
     @property
     def can_halve(self) -> bool:
@@ -182,6 +187,15 @@ FORMATS = {
         files=NCNN_FILES,
     ),
     "tflite": ExportFormat(".tflite", write_litert, halve_litert, quantize_litert, can_be_free=False, separator="-"),
+    "coreml": ExportFormat(
+        COREML_SUFFIX,
+        write_coreml,
+        quantize=quantize_coreml,
+        writes_half=True,
+        can_be_free=False,
+        files=COREML_FILES,
+        open_elsewhere=opened_for_comparison,
+    ),
 }
 ALSO_CALLED = {"litert": "tflite"}
 
@@ -195,12 +209,12 @@ OPENED = {
     'model = tensorrt.Runtime(tensorrt.Logger()).deserialize_cuda_engine(open({!r}, "rb").read())',
     "ncnn": f"import ncnn; model = ncnn.Net(); model.load_param({{0!r}} + '/{NCNN_GRAPH}'); "
     f"model.load_model({{0!r}} + '/{NCNN_WEIGHTS}')",
+    "coreml": "import coremltools; model = coremltools.models.MLModel({!r})",
     "tflite": "from ai_edge_litert.interpreter import Interpreter; model = Interpreter({!r})",
 }
 
 # Formats of YOLOv5 that are not written here, and the program that makes each from ONNX.
 THROUGH_ONNX = {
-    "coreml": "coremltools",
     "saved_model": "onnx2tf",
     "pb": "onnx2tf",
     "edgetpu": "onnx2tf, then edgetpu_compiler",
@@ -309,6 +323,6 @@ def _check_place(final: Path) -> None:
     if endings and final.exists():
         if not final.is_dir():
             raise UserError(f"{final}: is a file; the export would be a folder of that name")
-        foreign = [path.name for path in sorted(final.iterdir()) if path.suffix not in endings]
+        foreign = [path.name for path in sorted(final.iterdir()) if not path.name.endswith(endings)]
         if foreign:
             raise UserError(f"{final}: holds {foreign[0]}, which no export has written; move it away first")

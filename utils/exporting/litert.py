@@ -18,8 +18,9 @@ from utils.exporting.decoding_nodes import head_of_litert
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, GraphOutput, file_metadata
 from utils.geometry.letterbox import FrameSize
-from utils.inference.litert_runtime import METADATA_NAME, litert_metadata, unheard
+from utils.inference.litert_runtime import METADATA_NAME, litert_metadata
 from utils.inference.runtime_graph import first_line
+from utils.runtime.console_log import unheard
 from utils.user_error import UserError
 
 SIGNATURE = "serving_default"  # the name under which a program calls the graph

@@ -30,6 +30,7 @@ LOGGER = logging.getLogger(__name__)
 ON_CUDA = "CUDAExecutionProvider"
 OPENVINO_SUFFIX = "_openvino_model"
 READABLE = f".pt, .torchscript, .onnx, .engine, .tflite, *{OPENVINO_SUFFIX}, *{NCNN_SUFFIX}"  # .pt not by this module
+COREML_SUFFIX = ".mlpackage"
 TORCHSCRIPT_METADATA = "config.txt"
 SUPPRESSED_OUTPUTS = {"boxes", "scores", "classes", "counts"}  # of a graph with suppression in it
 
@@ -44,6 +45,8 @@ def open_graph(
     Raises:
         UserError: an ending that no runtime here reads, or a damaged file.
     """
+    if weights.suffix == COREML_SUFFIX:
+        raise UserError(f"{weights}: runs on Apple's devices only; take the .pt file, or an export that runs here")
     opener = open_onnx_in_opencv if dnn else _opener(weights, precision)
     if opener is None:
         raise UserError(f"{weights}: not a model file that can be run here; known endings are {READABLE}")

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import ast
 import logging
-import os
-import tempfile
-import warnings
 import zipfile
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +17,7 @@ import numpy as np
 import torch
 
 from utils.inference.runtime_graph import RuntimeGraph, Tensors, described_graph, first_line
+from utils.runtime.console_log import unheard
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -99,17 +96,3 @@ def litert_metadata(path: Path) -> Mapping[str, Any]:
     if not isinstance(content, dict):
         raise UserError(f"{path}: its metadata are not the Python literal of a mapping")
     return content
-
-
-@contextmanager
-def unheard() -> Iterator[None]:
-    """Keep off the console what LiteRT's libraries say there, most of it past Python: greetings at every start."""
-    with tempfile.TemporaryFile() as nowhere, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        kept = os.dup(2)
-        os.dup2(nowhere.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(kept, 2)
-            os.close(kept)

@@ -9,9 +9,12 @@ import logging
 import os
 import signal
 import sys
+import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from types import TracebackType
 from typing import TextIO, TypeVar
 
@@ -182,3 +185,17 @@ def progress_line(done: int, total: int | None, unit: str, seconds: float, befor
 def counted(number: int, noun: str) -> str:
     """``1 row``, ``2 rows``; ``2 batches``, ``2 epochs``."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}{'es' if noun.endswith(('s', 'tch')) else 's'}"
+
+
+@contextmanager
+def unheard() -> Iterator[None]:
+    """Keep off the console what a library says there, past Python too: greetings and advice at every start."""
+    with tempfile.TemporaryFile() as nowhere, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        kept = os.dup(2)
+        os.dup2(nowhere.fileno(), 2)
+        try:
+            yield
+        finally:
+            os.dup2(kept, 2)
+            os.close(kept)

@@ -47,8 +47,8 @@ from utils.exporting.verification import (
 )
 from utils.geometry.letterbox import FrameSize
 from utils.inference.detector import OpenedDetector, fitting_frame
-from utils.inference.model_files import load_backend
-from utils.inference.torch_backend import TorchBackend
+from utils.inference.model_files import GraphBackend, load_backend
+from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.runtime.device import select_device
 from utils.user_error import UsageError, UserError
 
@@ -66,7 +66,7 @@ class ExportedFile:
     megabytes: float
     difference: Difference
     model_ms: float  # per batch, PyTorch with folded layers
-    runtime_ms: float  # per batch, the file in its runtime
+    runtime_ms: float | None  # per batch, the file in its runtime; None where that is not
     accuracy: tuple[Accuracy, Accuracy] | None = None  # of the model and of the file, where bits were given up
 
 
@@ -161,7 +161,8 @@ def format_table(files: Sequence[ExportedFile]) -> str:
             accuracy = f"{before.ap:>11.4f}{after.ap:>8.4f}{before.ap_small:>13.4f}{after.ap_small:>8.4f}"
         lines.append(
             f"{file.format:<12}{file.megabytes:>8.1f}{file.difference.pixels:>11.1e}"
-            f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}{file.runtime_ms:>9.1f}{accuracy}  {file.path}"
+            f"{file.difference.probability:>11.1e}{file.model_ms:>12.1f}"
+            f"{'-' if file.runtime_ms is None else format(file.runtime_ms, '.1f'):>9}{accuracy}  {file.path}"
         )
     return "\n".join(lines)
 
@@ -223,11 +224,11 @@ def _verified(
     """The facts of a fresh file that answers as the model does."""
     device = reference.device
     inputs = verification_inputs(settings, reference.stride, images, device)
-    backend = load_backend(fresh, device)
+    backend = _opened(fresh, name, device)
     if backend.names != reference.names or backend.stride != reference.stride:
         raise UserError("its names or stride are not those of the model")
     difference = compare(backend, reference, inputs)
-    is_half = settings.precision == "fp16" and FORMATS[name].writes_half
+    is_half = settings.precision != "fp32" and FORMATS[name].writes_half
     _check(difference, HALF_TOLERANCE if is_half else TOLERANCE)
     if settings.suppression is not None:
         raw, fresh = fresh, fresh.with_stem(f"{fresh.stem}-suppressed")
@@ -241,8 +242,21 @@ def _verified(
         megabytes=size_in_megabytes(fresh),
         difference=difference,
         model_ms=fastest_milliseconds(reference, inputs[0]),
-        runtime_ms=fastest_milliseconds(backend, inputs[0]),
+        runtime_ms=_milliseconds(backend, name, inputs[0]),
     )
+
+
+def _opened(path: Path, name: str, device: torch.device) -> DetectionBackend:
+    """A file of the format ``name``, ready to be compared."""
+    elsewhere = FORMATS[name].open_elsewhere
+    if elsewhere is None:
+        return load_backend(path, device)
+    graph = elsewhere(path)
+    return GraphBackend(path, graph, graph.names)
+
+
+def _milliseconds(backend: DetectionBackend, name: str, images: torch.Tensor) -> float | None:
+    return fastest_milliseconds(backend, images) if FORMATS[name].open_elsewhere is None else None
 
 
 def _halved(
@@ -274,7 +288,7 @@ def _quantized(
     assert quantize is not None  # export_model has refused the others
     target = _second_place(exported.path)
     quantize(exported.path, target, data.batches(settings))
-    backend = load_backend(target, reference.device)
+    backend = _opened(target, exported.format, reference.device)
     before, after = (data.accuracy(OpenedDetector(one, reference.device), settings) for one in (reference, backend))
     if before.ap < 0:
         raise UserError("INT8 is held to its AP, and the val part has no object to measure it on")
@@ -286,7 +300,7 @@ def _quantized(
         path=target,
         megabytes=size_in_megabytes(target),
         difference=compare(backend, reference, inputs),
-        runtime_ms=fastest_milliseconds(backend, inputs[0]),
+        runtime_ms=_milliseconds(backend, exported.format, inputs[0]),
         accuracy=(before, after),
     )
 
