@@ -164,14 +164,14 @@ def join_branches(head: AnchorFreeDetect) -> None:
 
     The first convolutions have the same input and become one, further ones a convolution of two groups, the last ones
     one whose kernel is zero from one branch's channels to the other's answers. Half as many convolutions run, and the
-    answers need not be put together, which takes as long as a convolution where maps are large.
+    answers need not be put together, which takes as long as a convolution where maps are large. The branches stay for
+    formats that want them apart.
     """
     pairs = [(_convolutions(boxes), _convolutions(classes)) for boxes, classes in zip(head.cv2, head.cv3, strict=True)]
     if any(boxes[-1].in_channels != classes[-1].in_channels for boxes, classes in pairs):
         return
     act = next(layer.act for layer in head.modules() if isinstance(layer, FusedConv))
     head.joined = nn.ModuleList(_joined_branch(boxes, classes, act) for boxes, classes in pairs)
-    head.cv2, head.cv3 = nn.ModuleList(), nn.ModuleList()
 
 
 def _convolutions(branch: nn.Module) -> list[nn.Conv2d]:
