@@ -150,11 +150,11 @@ def _epochs(dataset: DetectionDataset, hyp: Hyperparameters, workers: int, shape
 
 
 @pytest.mark.parametrize("workers", [0, pytest.param(2, marks=pytest.mark.slow)])  # that live through all epochs
-@pytest.mark.parametrize("quad", [False, True])
+@pytest.mark.parametrize("shape", [TrainingShape(), TrainingShape(quad=True), TrainingShape(rect=True)])
 def test_from_an_epoch_on_mosaics_are_closed_and_no_epoch_before_it_changes(
-    tmp_path: Path, quad: bool, workers: int
+    tmp_path: Path, shape: TrainingShape, workers: int
 ) -> None:
-    dataset, shape = small_dataset(tmp_path, count=7, outlines=True), TrainingShape(quad=quad)
+    dataset = small_dataset(tmp_path, count=7, outlines=True)
     with_mosaics = _epochs(dataset, CLOSING, 0, shape)
     without = _epochs(dataset, replace(CLOSING, mosaic=0.0, mixup=0.0, copy_paste=0.0, paste_small=0.0), 0, shape)
     made = _epochs(dataset, CLOSING, workers, replace(shape, closed_from=1))

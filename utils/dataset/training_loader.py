@@ -61,7 +61,7 @@ def training_loader(
         batches = evaluation_batches(sizes, settings.batch_size * settings.world)
         frames = rectangular_frames(sizes, batches, image_size, shape.stride, pad=0.0)
         sampler = RectangularSampler(batches, seed, rank=settings.rank, world=settings.world)
-        samples = AugmentedImages(dataset, image_size, hyp, seed, frames)
+        samples = AugmentedImages(dataset, image_size, hyp, seed, frames, closed_from=shape.closed_from)
     else:
         sampler = TrainingSampler(len(dataset), settings.batch_size, seed, rank=settings.rank, world=settings.world)
         samples = AugmentedImages(dataset, image_size, hyp, seed, closed_from=shape.closed_from)
