@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -135,6 +136,16 @@ def test_time_is_the_source_s_whatever_frames_are_left_out(stride: int) -> None:
     (crossing,) = crossings  # 49 in step 4, 55 in step 5
     assert (crossing.direction, crossing.moment) == ("in", Moment(5 * stride, 5 * stride / 10.0))
     assert len(tracked.trails[0].points) == 9
+
+
+@needs_trackers
+def test_frames_of_an_irregular_rate_keep_their_times() -> None:
+    tracking = Tracking(SHOWN, [CountLine.parse("0,50,200,50", "line 1")])
+    crossings: list[Crossing] = []
+    for index, seconds in enumerate((0.0, 0.1, 0.2, 0.3, 0.4, 2.5, 2.6)):  # ten in a second by the header
+        shown = replace(frame("v.mp4", index), shown_at=seconds)
+        crossings += tracking.follow(shown, at((0, 0.9, 100, 42 + 4 * seconds))).crossings
+    assert [one.moment for one in crossings] == [Moment(5, 2.5)]
 
 
 @needs_trackers

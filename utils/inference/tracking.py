@@ -148,6 +148,8 @@ class _Video:
             return Moment(self._number + 1, None)
         if frame.seconds is not None and self._start is not None:
             return Moment(frame.index, frame.seconds - self._start)
+        if frame.shown_at is not None:
+            return Moment(frame.index, frame.shown_at)
         return Moment(frame.index, frame.index / self._rate if self._rate else None)
 
     def _count(self, tracked: Detections, moment: Moment) -> list[Crossing]:
