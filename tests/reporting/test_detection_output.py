@@ -121,6 +121,14 @@ def test_a_video_whose_size_changes_goes_on_in_a_further_file(tmp_path: Path) ->
     assert frames_of(tmp_path / "v_part2.mp4") == (2, (64, 96))
 
 
+def test_a_video_that_is_listed_twice_is_written_twice(tmp_path: Path) -> None:
+    assert written(tmp_path, [(video_frame("v.mp4", index), NONE) for index in (0, 1, 2) * 2]) == [
+        "v.mp4",
+        "v_part2.mp4",
+    ]
+    assert frames_of(tmp_path / "v.mp4") == frames_of(tmp_path / "v_part2.mp4") == (3, (48, 64))
+
+
 def test_two_sources_of_one_name_have_two_files(tmp_path: Path) -> None:
     files = written(tmp_path, [(image("x/a.png"), ONE), (image("y/a.png"), ONE)], save_txt=True)
     assert len(files) == 4 and sum(name.startswith("labels/") for name in files) == 2

@@ -131,12 +131,12 @@ class DetectionOutput:
             self._video(frame).write(image, frame)
 
     def _video(self, frame: Frame) -> VideoOutput:
-        """The open video that takes the frame; a source whose size changes goes on in a further file."""
+        """The open video that takes the frame; a source of a new size, or begun anew, goes on in a further file."""
         last, self._last_video = self._last_video, frame.path
         if frame.seconds is None and last is not None and last != frame.path and last in self._videos:
             self._videos.pop(last).close()  # files come one after the other
         current = self._videos.get(frame.path)
-        if current is not None and current.size == frame.image.shape[:2]:
+        if current is not None and current.goes_on_with(frame):
             return current
         if current is not None:
             self._videos.pop(frame.path).close()

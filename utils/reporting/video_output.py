@@ -42,7 +42,7 @@ class VideoOutput:
     def __init__(self, path: Path, frame: Frame, vid_stride: int) -> None:
         """For frames like ``frame``, which is the first. UserError: it cannot be written."""
         assert frame.video is not None
-        self.size = frame.image.shape[:2]
+        self._size = frame.image.shape[:2]
         self._path, self._unfinished = path, path.with_name(f"{path.name}.part")
         source = _opened(frame.path) if frame.seconds is None else None
         self._times = FrameTimes.of(frame.video, source)
@@ -51,12 +51,13 @@ class VideoOutput:
         self._tick = Fraction(1, rate.numerator * math.ceil(LEAST_TICKS / rate.numerator))
         self._start = self._last = self._times.of_frame(frame)  # seconds of the source's clock
         self._last_tick = -1
+        self._last_index = -1
         self._more_to_come = False  # frames of the source after the last one, by its header
         self._failed = False
         self._file = av.open(str(self._unfinished.absolute()), "w", "mp4", {"movflags": "faststart"})
         self._video = self._file.add_stream("h264", rate, ENCODER)
         # In 4:2:0 sides are even: an odd image gets its last row or column twice.
-        self._video.height, self._video.width = (side + side % 2 for side in self.size)
+        self._video.height, self._video.width = (side + side % 2 for side in self._size)
         self._video.pix_fmt = "yuv420p"
         context = self._video.codec_context
         context.time_base = self._tick
@@ -66,15 +67,23 @@ class VideoOutput:
         with self._whole_or_gone():
             self._file.start_encoding()
 
+    def goes_on_with(self, frame: Frame) -> bool:
+        """Whether a frame of the same source belongs into this file: a list may name a video twice."""
+        return self._size == frame.image.shape[:2] and frame.index > self._last_index
+
     def write(self, image: np.ndarray, frame: Frame) -> None:
         """Append an image (H, W, 3) uint8 RGB, drawn on ``frame``. UserError: it cannot be written."""
         assert frame.video is not None
         seconds = self._times.of_frame(frame)
         if frame.seconds is not None:
             self._start += max(seconds - self._last - LONGEST_GAP, Fraction(0))
-        self._last, self._more_to_come = seconds, frame.index + self._stride < frame.video.frames
+        self._last, self._last_index, self._more_to_come = (
+            seconds,
+            frame.index,
+            frame.index + self._stride < frame.video.frames,
+        )
         self._last_tick = max(round((seconds - self._start) / self._tick), self._last_tick + 1)
-        bottom, right = (side % 2 for side in self.size)
+        bottom, right = (side % 2 for side in self._size)
         even = np.pad(image, ((0, bottom), (0, right), (0, 0)), "edge") if bottom or right else image
         shown = av.VideoFrame.from_ndarray(even, "rgb24").reformat(
             format="yuv420p", dst_colorspace=Colorspace.ITU709, dst_color_range=ColorRange.MPEG
