@@ -316,6 +316,8 @@ def test_a_logger_that_is_not_installed_is_refused(monkeypatch: pytest.MonkeyPat
         refuse_missing_loggers(("mlflow",))
     with pytest.raises(UsageError, match="--loggers comet: is not installed; pip install comet_ml"):
         refuse_missing_loggers(("none", "comet"))
+    with pytest.raises(UsageError, match="--loggers wandb: is not installed"):
+        open_loggers(("wandb",))  # of a run that was begun on another machine
     refuse_missing_loggers(("none",))
     assert open_loggers(None) == []
 

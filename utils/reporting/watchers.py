@@ -57,7 +57,12 @@ class Watcher(Protocol):
 
 
 def open_loggers(names: Sequence[str] | None) -> list[Watcher]:
-    """The loggers named by ``--loggers``; without names TensorBoard, if it is installed."""
+    """The loggers named by ``--loggers``; without names TensorBoard, if it is installed.
+
+    Raises:
+        UsageError: the library of a named logger is not installed, where a run is resumed that was begun elsewhere.
+    """
+    refuse_missing_loggers(names)
     if names is None:
         names = ("tensorboard",) if installed("tensorboard") else ()
     return [SERVICES[name].logger() for name in names if name != "none"]
