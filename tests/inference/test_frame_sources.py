@@ -209,3 +209,10 @@ def test_nothing_there(tmp_path: Path) -> None:
     ):
         with pytest.raises(UserError, match=reason):
             open_source(str(source))
+
+
+def test_a_video_whose_name_is_no_text_is_skipped(tmp_path: Path) -> None:
+    path = write_video(tmp_path / "plain.avi", [10]).rename(tmp_path / os.fsdecode(b"caf\xe9.avi"))
+    source = FileSource((path,))
+    assert source.expected_frames() == 0 and list(source) == []
+    assert source.skipped == [f"{path}: not a readable video, as its name is not UTF-8"]

@@ -211,18 +211,27 @@ def is_video(path: Path) -> bool:
 
 def video_length(path: Path) -> int:
     """Number of frames by the header, 0 if it does not say or is not readable."""
-    capture = cv2.VideoCapture(str(path))
+    capture = _capture(path)
     facts = VideoFacts.of(capture)
     capture.release()
     return facts.frames
 
 
+def _capture(path: Path) -> cv2.VideoCapture:
+    """The video; not opened if it cannot be, as by a name that is no text, on which OpenCV ends the process."""
+    return cv2.VideoCapture(str(path)) if _is_text(path) else cv2.VideoCapture()
+
+
+def _is_text(path: Path) -> bool:
+    return not any("\ud800" <= character <= "\udfff" for character in str(path))
+
+
 def read_video(path: Path, vid_stride: int, skip: Callable[[str], None]) -> Iterator[Frame]:
     """Every ``vid_stride``-th frame of the video; ``skip`` gets one line for each that cannot be read."""
-    capture = cv2.VideoCapture(str(path))
+    capture = _capture(path)
     try:
         if not capture.isOpened():
-            skip(f"{path}: not a readable video")
+            skip(f"{path}: not a readable video{'' if _is_text(path) else ', as its name is not UTF-8'}")
             return
         facts = VideoFacts.of(capture)
         given, index = 0, -1
