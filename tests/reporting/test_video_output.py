@@ -9,10 +9,11 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
+import av
 import numpy as np
 import pytest
 
-from tests.video_files import AUDIO_RATE, first_image, regular, seen, write_video
+from tests.video_files import AUDIO_RATE, add_sine, first_image, regular, seen, write_video
 from utils.inference.file_source import read_video
 from utils.inference.frames import Frame, VideoFacts
 from utils.reporting.video_output import VideoOutput
@@ -83,6 +84,26 @@ def test_audio_of_frames_that_a_run_did_not_come_to_is_left_out(tmp_path: Path) 
     found = seen(copied(source, tmp_path, most=25))
     assert found.seconds == 1.0
     assert len(found.sound) / AUDIO_RATE == pytest.approx(1.0, abs=2 * 1024 / AUDIO_RATE)
+
+
+def test_audio_that_goes_on_after_the_last_image_stays(tmp_path: Path) -> None:
+    source = tmp_path / "v.mkv"  # whose header knows a length only, which is the audio's
+    with av.open(str(source), "w") as file:
+        video = file.add_stream("ffv1", 25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv444p"
+        add_sine(file, "pcm_s16le", 2.0)
+        for _ in range(25):
+            file.mux(video.encode(av.VideoFrame(64, 48, "yuv444p")))
+        file.mux(video.encode(None))
+    frames = list(read_video(source, 1, str))
+    assert frames[0].video is not None and frames[0].video.frames > len(frames) == 25
+    for most, seconds in ((25, 2.0), (20, 0.8)):
+        output = VideoOutput(tmp_path / "copy.mp4", frames[0], 1)
+        for frame in frames[:most]:
+            output.write(frame.image, frame)
+        output.close()
+        heard = len(seen(tmp_path / "copy.mp4").sound) / AUDIO_RATE
+        assert heard == pytest.approx(seconds, abs=2 * 1024 / AUDIO_RATE)
 
 
 def test_what_follows_a_change_of_size_begins_with_its_own_audio(tmp_path: Path) -> None:

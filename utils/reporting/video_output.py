@@ -43,6 +43,7 @@ class VideoOutput:
         """For frames like ``frame``, which is the first. UserError: it cannot be written."""
         assert frame.video is not None
         self._size = frame.image.shape[:2]
+        self._shown = frame.path
         self._path, self._unfinished = path, path.with_name(f"{path.name}.part")
         source = _opened(frame.path) if frame.seconds is None else None
         self._times = FrameTimes.of(frame.video, source)
@@ -101,7 +102,9 @@ class VideoOutput:
             self._append(self._video.encode(None))
             # What is heard after the last image stays, unless a run ended before its video did.
             end = self._last - self._start + self._stride / self._times.rate
-            self._audio.copy(end if self._more_to_come else None)
+            next_image = self._last + (self._stride - Fraction(1, 2)) / self._times.rate  # or a little later
+            ends_early = self._more_to_come and _goes_on_after(self._shown, next_image)
+            self._audio.copy(end if ends_early else None)
             self._file.close()
             self._unfinished.replace(self._path)
         self._audio.close()
@@ -204,6 +207,19 @@ def _opened(path: Path) -> InputContainer | None:
         return av.open(str(path.absolute()))
     except (av.FFmpegError, OSError):
         return None
+
+
+def _goes_on_after(path: Path, seconds: Fraction) -> bool:
+    """Whether a video shows an image later than so many seconds: by some headers it is as long as its audio."""
+    source = _opened(path)
+    if source is None or not source.streams.video:
+        return True
+    video, first = source.streams.video[0], _first_time(source)
+    with source, contextlib.suppress(av.FFmpegError):
+        source.seek(round((first + seconds) / (video.time_base or 1)), stream=video)
+        times = (packet.pts * packet.time_base for packet in source.demux(video) if packet.pts is not None)
+        return any(time - first > seconds for time in times)
+    return True
 
 
 def _first_time(source: InputContainer) -> Fraction:
