@@ -94,14 +94,21 @@ class StudyFolder:
 
     @contextmanager
     def claimed(self, run: StudyRun) -> Iterator[bool]:
-        """Whether the run is this process's to do: neither finished nor in the hands of another process."""
+        """Whether the run is this process's to do: neither finished nor in the hands of another process.
+
+        Raises:
+            UserError: a run from other weights of the same file name is finished, whose figures would be taken for it.
+        """
         with (self.results_folder / f".{run.name}.lock").open("a") as lock:
             try:
                 fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
             except BlockingIOError:
                 yield False
                 return
-            yield not self._file(run).is_file()
+            finished = self._file(run)
+            if finished.is_file() and (other := _read(finished).run) != run:
+                raise UserError(f"{finished}: is a run from {other.start}, not {run.start}; give one another name")
+            yield not finished.is_file()
 
     @contextmanager
     def alone(self) -> Iterator[None]:

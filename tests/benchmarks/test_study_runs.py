@@ -80,6 +80,14 @@ def test_a_finished_run_is_found_again_and_not_done_twice(tmp_path: Path) -> Non
         assert mine
 
 
+def test_weights_of_the_same_file_name_are_not_taken_for_each_other(tmp_path: Path) -> None:
+    folder = StudyFolder(tmp_path)
+    folder.keep(result(StudyRun("cells-160", "exp/best.pt", "small", 0)))
+    other = StudyRun("cells-160", "exp2/best.pt", "small", 0)
+    with pytest.raises(UserError, match=r"exp/best\.pt, not exp2/best\.pt"), folder.claimed(other):
+        pass
+
+
 def test_a_run_in_another_process_is_left_to_it_and_taken_over_when_it_dies(tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from benchmarks.study_runs import StudyFolder, StudyRun\n"
