@@ -78,7 +78,7 @@ MODULES: dict[str, tuple[str, ...]] = {
         *("--project", "FOLDER/classification-study"),
     ),
     "benchmarks.small_object_study": (
-        *("--data", f"{DATA}@64", "--models", "yolov5n", "yolov5n-spd", "--seeds", "0", "--epochs", "1"),
+        *("--data", f"{DATA}@64", "--models", "yolov5n", "yolov5n-spd", "--seeds", "0", "--steps", "1"),
         *("--cpu-budget", "1h", "--out", "FOLDER/study"),
     ),
 }
