@@ -103,7 +103,9 @@ FRAME_OF_ALL = FRAME._replace(height=64, width=128)
 @needs_ncnn
 @pytest.mark.slow
 @pytest.mark.kernels
-@pytest.mark.parametrize(("name", "stages"), [("yolov5n", 7), ("yolov5n-u", 7), ("yolov5n-p234", 6)])
+@pytest.mark.parametrize(
+    ("name", "stages"), [("yolov5n", 7), ("yolov5n-u", 7), ("yolov5n-p234", 6), ("yolov5n-small", 4)]
+)
 def test_space_to_depth_leaves_as_strided_convolutions(name: str, stages: int, tmp_path: Path) -> None:
     """Layer by layer the plain model's graph, both heads and other levels; nothing takes maps apart in either."""
     counts = []

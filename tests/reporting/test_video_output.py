@@ -95,7 +95,7 @@ def test_audio_that_goes_on_after_the_last_image_stays(tmp_path: Path) -> None:
         for _ in range(25):
             file.mux(video.encode(av.VideoFrame(64, 48, "yuv444p")))
         file.mux(video.encode(None))
-    frames = list(read_video(source, 1, str))
+    frames = list(read_video(source, 1, lambda text: None))
     assert frames[0].video is not None and frames[0].video.frames > len(frames) == 25
     for most, seconds in ((25, 2.0), (20, 0.8)):
         output = VideoOutput(tmp_path / "copy.mp4", frames[0], 1)
