@@ -216,6 +216,11 @@ def study_of(flags: argparse.Namespace) -> Study:
     wrong = next((text for text in flags.root if "=" not in text), None)
     if wrong is not None:
         raise UsageError(f"--root {wrong}: write NAME=FOLDER")
+    data = tuple(map(StudyData.parse, flags.data))
+    names = [one.name for one in data]
+    doubled = next((one for place, one in enumerate(data) if one.name in names[:place]), None)
+    if doubled is not None:
+        raise UsageError(f"--data {doubled.yaml}: {doubled.name} is there already; name the file otherwise")
     recipe = TrainConfig(
         weights="",
         hyp=flags.hyp,
@@ -236,7 +241,7 @@ def study_of(flags: argparse.Namespace) -> Study:
         Variant.parse(text)
     return Study(
         folder=StudyFolder(flags.out),
-        data=tuple(map(StudyData.parse, flags.data)),
+        data=data,
         starts=tuple(flags.starts),
         models=tuple(name.removesuffix(".yaml") for name in flags.models),
         seeds=tuple(flags.seeds),

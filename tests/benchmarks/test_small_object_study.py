@@ -172,6 +172,12 @@ def test_a_root_without_a_name_is_a_line(tmp_path: Path) -> None:
         study_of(flags_of(["--root", "/data", "--out", str(tmp_path)]))
 
 
+def test_data_sets_of_one_name_are_a_line(tmp_path: Path) -> None:
+    """The images of the first would be taken for the second's."""
+    with pytest.raises(UsageError, match=r"--data b/my\.yaml: my-64 is there already"):
+        study_of(flags_of(["--data", "a/my.yaml@64", "b/my.yaml@64", "--out", str(tmp_path)]))
+
+
 def test_the_table_goes_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n")
