@@ -239,6 +239,9 @@ def study_of(flags: argparse.Namespace) -> Study:
     )
     for text in flags.models:
         Variant.parse(text)
+    for name in ("steps", "batch_size"):
+        if getattr(flags, name) < 1:
+            raise UsageError(f"--{name.replace('_', '-')} {getattr(flags, name)}: must be 1 or more")
     return Study(
         folder=StudyFolder(flags.out),
         data=data,

@@ -178,6 +178,12 @@ def test_data_sets_of_one_name_are_a_line(tmp_path: Path) -> None:
         study_of(flags_of(["--data", "a/my.yaml@64", "b/my.yaml@64", "--out", str(tmp_path)]))
 
 
+@pytest.mark.parametrize("flag", ["--steps", "--batch-size"])
+def test_a_number_of_steps_or_images_that_cannot_be_is_a_line(flag: str, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match=f"{flag} -1: must be 1 or more"):
+        study_of(flags_of([flag, "-1", "--out", str(tmp_path)]))
+
+
 def test_the_table_goes_between_the_marks_of_a_page(tmp_path: Path) -> None:
     page = tmp_path / "page.md"
     page.write_text(f"# Title\n\n{BEGIN}\n\nold\n\n{END}\n\nafter\n")
