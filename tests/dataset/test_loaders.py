@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -230,31 +229,17 @@ def test_an_image_that_changed_size_is_named(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_a_killed_worker_is_told_where_a_batch_is_awaited_and_nowhere_else(tmp_path: Path) -> None:
-    batches, worker = _batches_of_a_worker(tmp_path)
-    os.kill(worker, signal.SIGKILL)
+    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
+    before = set(children.read_text(encoding="utf-8").split())  # of other tests, such as multiprocessing's tracker
+    dataset = small_dataset(tmp_path, 4)
+    batches = iter(training_loader(dataset, 64, Hyperparameters(), 0, LoaderSettings(1, workers=1)))
+    next(batches)
+    (worker,) = set(children.read_text(encoding="utf-8").split()) - before
+    os.kill(int(worker), signal.SIGKILL)
     for _ in range(50):  # in the middle of other work, such as the write of a checkpoint
         time.sleep(0.01)
     with pytest.raises(RuntimeError, match=rf"DataLoader worker \(pid\(s\) {worker}\)"):
         list(batches)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_worker_goes_on_while_its_run_is_asked_to_stop(tmp_path: Path, number: signal.Signals) -> None:
-    batches, worker = _batches_of_a_worker(tmp_path)
-    os.kill(worker, number)  # as of a signal to the whole process group
-    assert len(list(batches)) == 5
-
-
-def _batches_of_a_worker(folder: Path) -> tuple[Iterator[Batch], int]:
-    """Batches of one image, of which 5 are left, and the process that makes them."""
-    children = Path(f"/proc/{os.getpid()}/task/{os.getpid()}/children")
-    before = set(children.read_text(encoding="utf-8").split())  # of other tests, such as multiprocessing's tracker
-    dataset = small_dataset(folder, 6)
-    batches = iter(training_loader(dataset, 64, Hyperparameters(), 0, LoaderSettings(1, workers=1)))
-    next(batches)
-    (worker,) = set(children.read_text(encoding="utf-8").split()) - before
-    return batches, int(worker)
 
 
 def test_a_batch_that_nobody_waits_for_is_not_finished(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -199,7 +199,7 @@ class TrainingLoader(BatchLoader[DatasetType, BatchType]):
             num_workers=self.workers,
             collate_fn=plan.collate,
             pin_memory=settings.pin_memory,
-            worker_init_fn=_begin_worker,
+            worker_init_fn=_limit_threads,
             persistent_workers=self.workers > 0,
         )
 
@@ -245,13 +245,7 @@ def _started(loader: DataLoader[Any]) -> Iterator[Any]:
         signal.signal(signal.SIGCHLD, before)
 
 
-def _begin_worker(_: int) -> None:
-    """One thread per worker process: the processes are the parallelism.
-
-    A signal to the whole process group, as of Ctrl-C or a batch system, asks the run to stop, which the run does at the
-    end of a step: until then it needs its workers. They end with it, even if it is killed.
-    """
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, signal.SIG_IGN)
+def _limit_threads(_: int) -> None:
+    """One thread per worker process: the processes are the parallelism."""
     cv2.setNumThreads(0)
     torch.set_num_threads(1)
