@@ -60,7 +60,7 @@ def test_free_sizes(weights: Path, tmp_path: Path) -> None:
     [
         (("--nms",), 2, "--nms: classifiers are exported in fp32"),
         (("--img", 32, 64), 2, "--imgsz 32 64: a classifier takes squares"),
-        (("--include", "coreml"), 2, "--include coreml: not written here"),
+        (("--include", "paddle"), 2, "--include paddle: not written here"),
     ],
 )
 def test_what_is_refused(flags: tuple[object, ...], code: int, message: str, weights: Path, tmp_path: Path) -> None:

@@ -70,7 +70,10 @@ def open_loggers(names: Sequence[str] | None) -> list[Watcher]:
 
 def installed(name: str) -> bool:
     """Whether the library of a logger is there."""
-    return importlib.util.find_spec(SERVICES[name].module) is not None
+    try:
+        return importlib.util.find_spec(SERVICES[name].module) is not None
+    except ValueError:  # it is loaded, and not from a file
+        return True
 
 
 def refuse_missing_loggers(names: Sequence[str] | None) -> None:
