@@ -58,13 +58,18 @@ CHOSEN = "PyTorch, BN folded, chosen per layer"
 EAGER = "PyTorch eager, default memory order"  # as a model runs that is loaded and called, and nothing else
 UNFUSED = "PyTorch, unfused"  # channels last, as all forms of ours
 OPENVINO = "OpenVINO"
-TITLES = {"torchscript": "TorchScript", "onnx": "ONNX Runtime", "openvino": OPENVINO, "engine": "TensorRT"} | {
+TITLES = {
+    "torchscript": "TorchScript",
+    "onnx": "ONNX Runtime",
+    "openvino": OPENVINO,
+    "engine": "TensorRT",
+    "ncnn": "ncnn",
     "tflite": "LiteRT",
     "coreml": "CoreML",
 }
 PRECISIONS: dict[ExportPrecision, str] = {"fp32": "", "fp16": ", FP16 weights", "int8": ", INT8"}
 EXPORTED: dict[str, tuple[str, ExportPrecision]] = {
-    TITLES.get(kind, kind) + ending: (kind, precision)
+    TITLES[kind] + ending: (kind, precision)
     for kind, chosen in FORMATS.items()
     for precision, ending in PRECISIONS.items()
     if precision == "fp32" or (chosen.can_halve if precision == "fp16" else chosen.quantize is not None)

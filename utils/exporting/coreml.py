@@ -16,7 +16,7 @@ from utils.exporting.graph_output import OUTPUT_NAME, GraphOutput, file_metadata
 from utils.exporting.mil_program import mil_program
 from utils.inference.runtime_graph import RuntimeGraph, described_graph, first_line
 from utils.runtime.console_log import unheard
-from utils.user_error import UsageError, UserError
+from utils.user_error import UserError
 
 IMAGE_NAME = "image"  # YOLOv5's
 WHITE = 255  # an image's value that becomes 1
@@ -29,12 +29,9 @@ def write_coreml(model: DetectionModel, path: Path, settings: ExportSettings) ->
     stays float32.
 
     Raises:
-        UsageError: more than one image at once.
-        UserError: coremltools is not installed, or does not know an operation of the model.
+        UserError: coremltools does not know an operation of the model.
     """
     coremltools = _coremltools()
-    if settings.batch_size != 1:
-        raise UsageError(f"--batch-size {settings.batch_size}: a CoreML file takes one image")
     graph = GraphOutput(copy.deepcopy(model).cpu()).eval()
     precision: Any = coremltools.precision.FLOAT32
     if settings.precision != "fp32":
@@ -59,11 +56,8 @@ def write_coreml(model: DetectionModel, path: Path, settings: ExportSettings) ->
 
 
 def _coremltools() -> Any:
-    try:
-        with unheard():
-            import coremltools
-    except ImportError:
-        raise UserError("it needs coremltools (pip install coremltools)") from None
+    with unheard():
+        import coremltools
     return coremltools
 
 

@@ -45,10 +45,10 @@ def write_litert(model: DetectionModel, path: Path, settings: ExportSettings) ->
     """Write ``model`` (in evaluation mode) to ``path``, of fixed size, weights in fp32.
 
     Raises:
-        UserError: the converter is not installed, or does not know an operation of the model.
+        UserError: the converter does not know an operation of the model.
     """
     with unheard():
-        litert_torch = _package("litert_torch")
+        import litert_torch
     litert_torch.config.show_progress = False
     batch_size, _, height, width = settings.input_shape
     images = torch.zeros(batch_size, height, width, 3)
@@ -63,23 +63,6 @@ def write_litert(model: DetectionModel, path: Path, settings: ExportSettings) ->
     _append_metadata(path, file_metadata(model, settings))
 
 
-def _package(name: str) -> Any:
-    """One of the packages that write LiteRT files.
-
-    Raises:
-        UserError: it, or what it needs, is not installed.
-    """
-    try:
-        if name == "litert_torch":
-            import litert_torch
-
-            return litert_torch
-        from ai_edge_quantizer import quantizer
-    except ImportError as error:
-        raise UserError(f"it needs LiteRT's converter (pip install litert-torch); no module {error.name}") from None
-    return quantizer
-
-
 def _append_metadata(path: Path, metadata: Mapping[str, object]) -> None:
     with zipfile.ZipFile(path, "a") as archive:
         archive.writestr(zipfile.ZipInfo(METADATA_NAME), repr(dict(metadata)))
@@ -87,8 +70,7 @@ def _append_metadata(path: Path, metadata: Mapping[str, object]) -> None:
 
 def halve_litert(source: Path, target: Path) -> None:
     """Write the FP16 form of a LiteRT file: the weights of its convolutions are halved, all else stays float32."""
-    quantizer = _package("ai_edge_quantizer")
-    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer import qtyping, quantizer
 
     half = qtyping.TensorQuantizationConfig(num_bits=16, dtype=qtyping.TensorDataType.FLOAT)
     work = quantizer.Quantizer(str(source))
@@ -107,9 +89,8 @@ def halve_litert(source: Path, target: Path) -> None:
 
 def quantize_litert(source: Path, target: Path, batches: Iterator[np.ndarray]) -> None:
     """Write the INT8 form of a LiteRT file; input, output, the head's convolutions and its decoding stay in float32."""
-    quantizer = _package("ai_edge_quantizer")
     from ai_edge_litert import schema_py_generated as schema
-    from ai_edge_quantizer import qtyping
+    from ai_edge_quantizer import qtyping, quantizer
 
     work = quantizer.Quantizer(str(source))
     everything = qtyping.TFLOperationName.ALL_SUPPORTED
