@@ -41,8 +41,12 @@ LOSSES = {"train_box": 0.5, "train_obj": 0.25, "train_cls": 0.125}
 RATES = {"lr0": 0.1, "lr1": 0.01, "lr2": 0.01}
 
 
-def watched(folder: Path, epochs_done: int = 0) -> WatchedRun:
-    return WatchedRun(folder, {"project": "runs/train", "epochs": 3, "lr0": None}, {"lr0": 0.01}, epochs_done)
+SETTINGS_OF_RUN = {"project": "runs/train", "epochs": 3, "lr0": None}
+
+
+def watched(folder: Path, epochs_done: int | None = None) -> WatchedRun:
+    """A new run; or one that is resumed after so many epochs."""
+    return WatchedRun(folder, SETTINGS_OF_RUN, {"lr0": 0.01}, epochs_done is not None, epochs_done or 0)
 
 
 def follow(name: str, run: WatchedRun, records: Sequence[FinishedEpoch], *, finished: bool | None = True) -> None:
@@ -195,7 +199,7 @@ def test_wandb_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.MonkeyPa
     wandb = MagicMock(Error=Refused)
     wandb.init.return_value.id = "r7"
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    for epochs_done, finished in ((0, False), (5, True), (0, True)):
+    for epochs_done, finished in ((None, False), (0, True), (None, True)):  # the second was killed in its first epoch
         follow("wandb", watched(tmp_path, epochs_done), (EVALUATED, TRAINED), finished=finished)
     opened = [call.kwargs for call in wandb.init.call_args_list]
     assert [one["id"] for one in opened] == [None, "r7", None] and opened[0]["resume"] == "allow"
@@ -215,7 +219,7 @@ def test_comet_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.MonkeyPa
     comet.exceptions.CometException = Refused
     comet.start.return_value.get_key.return_value = "k7"
     monkeypatch.setitem(sys.modules, "comet_ml", comet)
-    for epochs_done in (0, 5):
+    for epochs_done in (None, 5):
         follow("comet", watched(tmp_path, epochs_done), (EVALUATED, TRAINED))
     assert [call.kwargs["experiment_key"] for call in comet.start.call_args_list] == [None, "k7"]
     experiment = comet.start.return_value
@@ -236,7 +240,7 @@ def test_clearml_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.Monkey
     for name in ("backend_api", "backend_api.session"):
         put_module(monkeypatch, f"clearml.{name}")
     put_module(monkeypatch, "clearml.backend_api.session.session", LoginError=Refused)
-    for epochs_done, finished in ((0, False), (5, True)):
+    for epochs_done, finished in ((None, False), (5, True)):
         follow("clearml", watched(tmp_path, epochs_done), (EVALUATED, TRAINED), finished=finished)
     assert [call.kwargs["continue_last_task"] for call in task_type.init.call_args_list] == [False, "t7"]
     task = task_type.init.return_value
@@ -300,8 +304,8 @@ def test_mlflow_goes_on_in_the_same_run(tmp_path: Path, monkeypatch: pytest.Monk
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"file:{tmp_path}/mlruns")
     folder = tmp_path / "it's a run"
     folder.mkdir()
-    for epochs_done, finished in ((0, None), (1, False), (2, True)):  # killed, stopped, finished
-        follow("mlflow", watched(folder, epochs_done), (record(epochs_done, 0.25),), finished=finished)
+    for epochs_done, finished in ((None, None), (1, False), (2, True)):  # killed, stopped, finished
+        follow("mlflow", watched(folder, epochs_done), (record(epochs_done or 0, 0.25),), finished=finished)
     client = tracking.MlflowClient()
     experiment = client.get_experiment_by_name("train")
     (run,) = client.search_runs([experiment.experiment_id])

@@ -20,7 +20,8 @@ class WatchedRun:
     folder: Path
     settings: Mapping[str, object]  # plain values, those of opt.yaml
     hyperparameters: Mapping[str, object]  # those of hyp.yaml
-    epochs_done: int = 0  # finished epochs of a resumed run
+    resumed: bool = False
+    epochs_done: int = 0  # finished epochs of a resumed run; none if it was killed in its first
 
     @property
     def project(self) -> str:
@@ -102,7 +103,7 @@ def best_figures(record: FinishedEpoch) -> dict[str, float]:
 def known_id(run: WatchedRun, service: str) -> str | None:
     """By what a service knows a run that is resumed."""
     file = run.folder / f"{service}.id"
-    return file.read_text(encoding="utf-8").strip() if run.epochs_done and file.is_file() else None
+    return file.read_text(encoding="utf-8").strip() if run.resumed and file.is_file() else None
 
 
 def keep_id(run: WatchedRun, service: str, number: str) -> None:
@@ -149,7 +150,7 @@ class MlflowLogger(Watcher):
             number = experiment.experiment_id if experiment else self._client.create_experiment(run.project)
             tag = str(run.folder.resolve())
             ours = [one for one in self._client.search_runs([number]) if one.data.tags.get("folder") == tag]
-            if run.epochs_done and ours and ours[0].info.status != "FINISHED":
+            if run.resumed and ours and ours[0].info.status != "FINISHED":
                 self._run = str(ours[0].info.run_id)
                 self._client.update_run(self._run, "RUNNING")
                 return

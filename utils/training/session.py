@@ -65,6 +65,7 @@ class TrainingRun(Generic[BatchType]):
     state: RunState
     task: Task[BatchType]
     watchers: Sequence[Watcher] = ()
+    resumed: bool = False
 
     @property
     def config(self) -> RunConfig:
@@ -182,7 +183,7 @@ def resumed_run(
     restore(task.learner, content)
     LOGGER.info("resuming %s with epoch %d of %d", checkpoint.parent.parent, len(records), settings.epochs)
     state = RunState(records, class_ap=tuple(content["class_ap"]), thresholds=content["thresholds"])
-    return TrainingRun(kind.script, checkpoint.parent.parent, state, task)
+    return TrainingRun(kind.script, checkpoint.parent.parent, state, task, resumed=True)
 
 
 def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
@@ -209,7 +210,11 @@ def run_to_the_end(run: TrainingRun[BatchType]) -> Path:
 def begin_watching(run: TrainingRun[BatchType], closing: ExitStack) -> None:
     """Loggers and other watchers meet the run, and its end when ``closing`` ends."""
     watched = WatchedRun(
-        run.folder, plain_config(run.config), plain_config(run.task.hyp), epochs_done=len(run.state.records)
+        folder=run.folder,
+        settings=plain_config(run.config),
+        hyperparameters=plain_config(run.task.hyp),
+        resumed=run.resumed,
+        epochs_done=len(run.state.records),
     )
     run.watchers = [*open_loggers(run.config.loggers), *run.watchers]
     for watcher in run.watchers:
