@@ -21,7 +21,8 @@ from utils.inference.counting import BoundaryCounts, CountLine, CountZone, Cross
 from utils.inference.frames import Frame, VideoFacts
 from utils.inference.tracking import TrackedFrame, Trail
 from utils.reporting.box_drawing import class_color, marked_detections
-from utils.reporting.detection_output import DetectionOutput, FoundInFrame
+from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame
+from utils.reporting.run_directory import set_aside_older
 from utils.reporting.tracking_files import count_lines, draw_tracks
 
 SIZE = FrameSize(height=48, width=64)
@@ -144,3 +145,10 @@ def test_the_last_lines_of_the_log() -> None:
 def test_flags_that_need_ids_follow(flags: dict[str, Any]) -> None:
     assert DetectConfig(**flags).follows
     assert not DetectConfig().follows
+
+
+def test_counts_of_an_earlier_run_are_set_aside(tmp_path: Path) -> None:
+    for name in ("counts.csv", "crossings.csv", "gate_counts.png", "gate.mp4"):
+        (tmp_path / name).touch()
+    set_aside_older(tmp_path, FILES_OF_ONE_RUN)
+    assert sorted(path.name for path in tmp_path.iterdir() if path.suffix != ".older") == ["gate.mp4"]

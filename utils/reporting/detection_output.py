@@ -31,7 +31,10 @@ if TYPE_CHECKING:
     from utils.reporting.video_output import VideoOutput
 
 # What tells of a run's detections, and would pass for a later run's that finds other ones or none.
-FILES_OF_ONE_RUN = ("labels", "predictions.csv", "predictions.json", "coco.json", "mot", "crossings.csv", "counts.csv")
+FILES_OF_ONE_RUN = (
+    *("labels", "predictions.csv", "predictions.json", "coco.json"),
+    *("mot", "crossings.csv", "counts.csv", "*_counts.png"),
+)
 CSV_COLUMNS = ("Image Name", "Prediction", "Confidence")  # YOLOv5's
 ID_COLUMNS = ("Frame", "Track ID")
 
