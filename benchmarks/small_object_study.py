@@ -5,10 +5,10 @@
     python -m benchmarks.small_object_study --data my.yaml@320 --starts yolov5n.pt --steps 3000 --cpu-budget 3h
 
 A data set is written NAME.yaml@SIDE: its images are made so small first that their longer side has SIDE pixels; of
-NAME.yaml@SIDE:COUNT the first COUNT training images are taken, and NAME.yaml@SIDE/2 cuts each image into 2 x 2 tiles
-first. A model is the name of a file in models/; wide-as-MODEL is a YOLOv5 with so many channels that it takes as many
-operations as MODEL; MODEL+nwd=0.5+close_mosaic=5 changes the recipe. Training is that of train.py, figures are those of
-val.py, of the last epoch's weights in fp32. Choose models and settings by --part val; --part test is for the report.
+NAME.yaml@SIDE:COUNT the first COUNT training images are taken. A model is the name of a file in models/; wide-as-MODEL
+is a YOLOv5 with so many channels that it takes as many operations as MODEL; MODEL+nwd=0.5+close_mosaic=5 changes the
+recipe. Training is that of train.py, figures are those of val.py, of the last epoch's weights in fp32. Choose models
+and settings by --part val; --part test is for the report.
 
 A finished run's figures are a file; a study that was killed, or whose budget is used up, goes on with the same command.
 Several processes may work on one study. Table and plot: study.md and study.png in --out.
@@ -54,8 +54,8 @@ from utils.user_error import UsageError
 from utils.verbs.evaluate import EvaluationSetup
 from utils.verbs.train import train_detector
 
-DATA = ("bccd.yaml@160", "coco128.yaml@192/2")
-MODELS = ("yolov5n", "yolov5n-u", "wide-as-yolov5n-u", "yolov5n-spd", "yolov5n-spd-lite", "yolov5n-p234")
+DATA = ("bccd.yaml@160", "tree-crowns.yaml@96")
+MODELS = ("yolov5n", "yolov5n-small", "yolov5n-u", "wide-as-yolov5n-u", "yolov5n-spd", "yolov5n-p234")
 LATENCY_ROUNDS = 30
 LATENCY_THREADS = 2
 

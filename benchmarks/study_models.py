@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -23,6 +24,7 @@ from utils.user_error import UsageError
 
 BASELINES = ("yolov5n", "yolov5s")
 WIDE_AS = "wide-as-"
+LARGE = 640  # pixels
 WIDTH_STEP = 1 / 128  # the least step of the width multiple that changes a layer: 8 of 1024 channels
 
 
@@ -67,6 +69,7 @@ class ModelCost:
     parameters: int
     gflops: float  # 2 x multiply-adds of one image
     milliseconds: float  # median of one image, CPU, fused, without NMS
+    large_milliseconds: float  # the same of an image of LARGE x LARGE pixels
 
 
 def write_wide_model(folder: Path, name: str) -> Path:
@@ -106,12 +109,21 @@ def model_costs(cfgs: Mapping[str, str], class_count: int, side: int, rounds: in
     Args:
         cfgs: architecture file by model name.
     """
-    images = torch.zeros(1, 3, side, side).contiguous(memory_format=torch.channels_last)
     models = {name: DetectionModel(load_architecture(cfg), class_count).eval() for name, cfg in cfgs.items()}
     quick = {name: fused(model).to(memory_format=torch.channels_last) for name, model in models.items()}
-    seconds = alternate_calls({name: partial(model.predict, images) for name, model in quick.items()}, rounds)
+    own, large = (
+        alternate_calls({name: partial(model.predict, images) for name, model in quick.items()}, count)
+        for images, count in ((_black(side), rounds), (_black(LARGE), math.ceil(rounds / 3)))
+    )
     counts = {name: summarize(model, side, side) for name, model in models.items()}
-    return {name: ModelCost(one.parameters, one.gflops, 1000 * seconds[name]) for name, one in counts.items()}
+    return {
+        name: ModelCost(one.parameters, one.gflops, 1000 * own[name], 1000 * large[name])
+        for name, one in counts.items()
+    }
+
+
+def _black(side: int) -> torch.Tensor:
+    return torch.zeros(1, 3, side, side).contiguous(memory_format=torch.channels_last)
 
 
 def costs_of_variants(

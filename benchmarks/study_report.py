@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from scipy.stats import t as student_t
 
-from benchmarks.study_models import WIDE_AS, ModelCost, baseline_of
+from benchmarks.study_models import LARGE, WIDE_AS, ModelCost, baseline_of
 from benchmarks.study_runs import RANDOM, RunResult
 from utils.runtime.atomic_files import write_text
 from utils.user_error import UserError
@@ -155,11 +155,12 @@ def put_into_page(page: Path, text: str) -> None:
 
 
 def _figures_table(summary: ArenaSummary) -> str:
-    head = ["model", "parameters", "GFLOPs", "ms", "training", *SHOWN, "seeds"]
+    head = ["model", "parameters", "GFLOPs", "ms", f"ms at {LARGE}", "training", *SHOWN, "seeds"]
     rows = []
     for model, figures in summary.figures.items():
         cost = summary.costs[model]
-        cells = [f"{cost.parameters / 1e6:.2f} M", f"{cost.gflops:.2f}", f"{cost.milliseconds:.1f}"]
+        cells = [f"{cost.parameters / 1e6:.2f} M", f"{cost.gflops:.2f}"]
+        cells += [f"{cost.milliseconds:.1f}", f"{cost.large_milliseconds:.1f}"]
         cells.append(f"{summary.minutes[model]:.1f} min")
         rows.append([f"`{model}`", *cells, *(_percent(figures.get(key)) for key in SHOWN), str(len(figures["AP"]))])
     return _table(head, rows)
