@@ -24,7 +24,7 @@ from models.common import (
     depthwise,
     plain_convolution,
 )
-from models.head import AnchorFreeDetect, Detect
+from models.head import AnchorFreeDetect, BranchForm, Detect
 from models.rare_layers import (
     SPP,
     BottleneckCSP,
@@ -329,11 +329,14 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
 
 
 def _anchor_free_detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
-    """Arguments ``nc`` and, if they are not YOLOv5u's, the channels inside the branches and their 3x3 convolutions."""
+    """Arguments ``nc`` and, if they are not YOLOv5u's, ``width, depth, split`` (see ``BranchForm``)."""
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
-    width, depth = context.width(arguments) if len(arguments) else None, arguments.integer("depth", 2)
+    width = context.width(arguments) if len(arguments) else None
+    form = BranchForm(width, arguments.integer("depth", 2), arguments.integer("split", 1))
     strides, classes = _level_strides(context), context.architecture.class_count
-    head = AnchorFreeDetect(classes, context.channels, strides, context.activation, width, depth)
+    if strides[0] % form.split:
+        raise arguments.wrong("split", form.split, f"a number that divides {strides[0]}, the finest map's stride,")
+    head = AnchorFreeDetect(classes, context.channels, strides, context.activation, form)
     return BuiltLayer(head, 0, Fraction(max(head.strides)))
 
 

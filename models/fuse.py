@@ -171,17 +171,21 @@ def join_branches(head: AnchorFreeDetect) -> None:
     if any(boxes[-1].in_channels != classes[-1].in_channels for boxes, classes in pairs):
         return
     act = next(layer.act for layer in head.modules() if isinstance(layer, FusedConv))
-    head.joined = nn.ModuleList(_joined_branch(boxes, classes, act) for boxes, classes in pairs)
+    head.joined = nn.ModuleList(
+        _joined_branch(boxes, classes, act, split**2)
+        for (boxes, classes), split in zip(pairs, head.splits, strict=True)
+    )
 
 
 def _convolutions(branch: nn.Module) -> list[nn.Conv2d]:
     return [layer for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def _joined_branch(boxes: list[nn.Conv2d], classes: list[nn.Conv2d], act: nn.Module) -> nn.Sequential:
+def _joined_branch(boxes: list[nn.Conv2d], classes: list[nn.Conv2d], act: nn.Module, cells: int) -> nn.Sequential:
+    """``cells``: for how many each place of the map answers."""
     steps = enumerate(zip(boxes[:-1], classes[:-1], strict=True))
     inner = [FusedConv(_joined(first, second, grouped=number > 0), act) for number, (first, second) in steps]
-    return nn.Sequential(*inner, _answering(boxes[-1], classes[-1]))
+    return nn.Sequential(*inner, _answering(boxes[-1], classes[-1], cells))
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d, *, grouped: bool) -> nn.Conv2d:
@@ -189,23 +193,22 @@ def _joined(first: nn.Conv2d, second: nn.Conv2d, *, grouped: bool) -> nn.Conv2d:
     inputs = first.in_channels * (2 if grouped else 1)
     kernel = Kernel(int(first.kernel_size[0]), groups=2 if grouped else 1)
     conv = plain_convolution(inputs, 2 * first.out_channels, kernel, bias=True).to(first.weight)
-    return _filled(conv, torch.cat((first.weight, second.weight)), first, second)
-
-
-def _answering(first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
-    """The answers of both 1x1 convolutions out of the channels of both."""
-    inputs = first.in_channels + second.in_channels
-    conv = plain_convolution(inputs, first.out_channels + second.out_channels, Kernel(1), bias=True).to(first.weight)
-    weight = torch.zeros_like(conv.weight)
-    weight[: first.out_channels, : first.in_channels] = first.weight
-    weight[first.out_channels :, first.in_channels :] = second.weight
-    return _filled(conv, weight, first, second)
-
-
-def _filled(conv: nn.Conv2d, weight: Tensor, first: nn.Conv2d, second: nn.Conv2d) -> nn.Conv2d:
     assert conv.bias is not None and first.bias is not None and second.bias is not None
-    conv.weight.copy_(weight)
+    conv.weight.copy_(torch.cat((first.weight, second.weight)))
     conv.bias.copy_(torch.cat((first.bias, second.bias)))
+    return conv
+
+
+def _answering(first: nn.Conv2d, second: nn.Conv2d, cells: int) -> nn.Conv2d:
+    """The answers of both 1x1 convolutions out of the channels of both, cell by cell."""
+    inputs, outputs = first.in_channels + second.in_channels, first.out_channels + second.out_channels
+    conv = plain_convolution(inputs, outputs, Kernel(1), bias=True).to(first.weight)
+    places = torch.arange(first.out_channels), torch.arange(first.out_channels, outputs)
+    order = torch.cat([each.view(cells, -1) for each in places], dim=1).flatten()
+    assert conv.bias is not None and first.bias is not None and second.bias is not None
+    both = torch.block_diag(first.weight.flatten(1), second.weight.flatten(1))  # type: ignore[no-untyped-call]
+    conv.weight.copy_(both[order][..., None, None])
+    conv.bias.copy_(torch.cat((first.bias, second.bias))[order])
     return conv
 
 

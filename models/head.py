@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -159,16 +159,31 @@ class Detect(DetectionHead):
         return (offsets + _cells(out)) * stride, sizes
 
 
+class BranchForm(NamedTuple):
+    """What the branches of an anchor-free head are made of; YOLOv5u's unless said otherwise."""
+
+    width: int | None = None  # channels inside; None: 64 of the boxes', and as many of the classes' as the finest map
+    depth: int = 2  # 3x3 convolutions
+    split: int = 1  # cells of the finest level along each side of a place of its map
+
+
+YOLOV5U = BranchForm()
+
+
 class AnchorFreeDetect(DetectionHead):
     """Two branches per level: each cell answers with the distances from its centre to four sides, and with C classes.
 
     A distance is the mean of a distribution over ``BINS`` whole numbers of cells (Li et al., "Generalized Focal Loss",
     NeurIPS 2020, eq. 5). There is no objectness and there are no anchors. Parameter names and widths are those of the
     published YOLOv5u weights: ``cv2`` the branch of boxes, ``cv3`` that of classes.
+
+    The finest level may be finer than its map: each place of the map then answers for ``split`` x ``split`` cells. That
+    is depth-to-space of the answers, for which nothing is moved: it is another way to count the same channels.
     """
 
     BINS = 16
     numbers: Tensor
+    places: Tensor
 
     def __init__(
         self,
@@ -176,28 +191,26 @@ class AnchorFreeDetect(DetectionHead):
         in_channels: Sequence[int],
         strides: Sequence[int],
         act: Activation = silu,
-        width: int | None = None,
-        depth: int = 2,
+        form: BranchForm = YOLOV5U,
     ) -> None:
-        """``in_channels`` and ``strides`` (pixels per cell) per level.
-
-        ``width``: channels inside both branches; None takes YOLOv5u's, 64 of the boxes' and at least as many of the
-        classes' as the finest level has. ``depth``: their 3x3 convolutions.
-        """
+        """``in_channels`` and ``strides`` (pixels per place of the map) per level, the finest first."""
         super().__init__()
         self.class_count = class_count
-        self.strides = tuple(strides)
-        # Not in the state: the published weights have neither.
+        self.form = form
+        self.splits = (form.split, *[1] * (len(strides) - 1))  # per level: cells along each side of a place of its map
+        self.strides = tuple(stride // split for stride, split in zip(strides, self.splits, strict=True))
+        # Not in the state: the published weights have none of them.
         self.register_buffer("anchors", torch.zeros(len(self.strides), 0, 2), persistent=False)
         self.register_buffer("numbers", torch.arange(float(self.BINS)), persistent=False)
+        self.register_buffer("places", _centres_inside(form.split), persistent=False)
         finest = in_channels[0]
-        self.cv2 = nn.ModuleList(
-            _branch((channels, width or max(16, finest // 4, 4 * self.BINS), 4 * self.BINS), depth, act)
-            for channels in in_channels
-        )
-        self.cv3 = nn.ModuleList(
-            _branch((channels, width or max(finest, min(class_count, 100)), class_count), depth, act)
-            for channels in in_channels
+        widths = form.width or max(16, finest // 4, 4 * self.BINS), form.width or max(finest, min(class_count, 100))
+        self.cv2, self.cv3 = (
+            nn.ModuleList(
+                _branch((channels, width, split**2 * answers), form.depth, act)
+                for channels, split in zip(in_channels, self.splits, strict=True)
+            )
+            for width, answers in zip(widths, (4 * self.BINS, class_count), strict=True)
         )
         self.joined: nn.ModuleList | None = None  # both branches as one, for inference (see models/fuse.py)
         self.initialise_biases()
@@ -212,13 +225,21 @@ class AnchorFreeDetect(DetectionHead):
                 branch[-1].bias.fill_(prior)
 
     def forward(self, maps: Sequence[Tensor]) -> HeadMaps:
-        """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, 1, H_l, W_l, 4 BINS + C)."""
+        """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, A, H_l, W_l, 4 BINS + C).
+
+        A is the number of cells that a place of the map answers for, row by row.
+        """
+        counts = [split**2 for split in self.splits]
         if self.joined is not None:
-            answers = [branch(x) for branch, x in zip(self.joined, maps, strict=True)]
+            joined = zip(self.joined, maps, counts, strict=True)
+            answers = [branch(x).unflatten(1, (count, -1)) for branch, x, count in joined]
         else:
-            branches = zip(self.cv2, self.cv3, maps, strict=True)
-            answers = [torch.cat((boxes(x), classes(x)), dim=1) for boxes, classes, x in branches]
-        return HeadMaps(tuple(each.unsqueeze(1).permute(0, 1, 3, 4, 2) for each in answers))
+            apart = zip(self.cv2, self.cv3, maps, counts, strict=True)
+            answers = [
+                torch.cat((boxes(x).unflatten(1, (count, -1)), classes(x).unflatten(1, (count, -1))), dim=2)
+                for boxes, classes, x, count in apart
+            ]
+        return HeadMaps(tuple(each.permute(0, 1, 3, 4, 2) for each in answers))
 
     def rows(self, maps: HeadMaps) -> Tensor:
         """See ``DetectionHead``; the objectness is 1, so that a score is the class's probability."""
@@ -241,14 +262,26 @@ class AnchorFreeDetect(DetectionHead):
     def _boxes_and_classes(self, maps: HeadMaps) -> tuple[Tensor, Tensor]:
         """Corners (B, K, 4) in network pixels and class probabilities (B, K, C), float32."""
         boxes, probs = [], []
-        for logits, stride in zip(maps.levels, self.strides, strict=True):
+        for logits, stride, split in zip(maps.levels, self.strides, self.splits, strict=True):
             own = logits[..., 4 * self.BINS :].float().sigmoid()
-            centres = _cells(own) + 0.5
-            distances = self.distances(logits.squeeze(1)).unsqueeze(1)  # CoreML has tensors of five dimensions at most
+            centres = self._centres(own, split).flatten(-3, -2)
+            distances = self.distances(logits.flatten(2, 3))  # CoreML has tensors of five dimensions at most
             corners = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
-            boxes.append((corners * stride).flatten(1, 3))
+            boxes.append((corners * stride).flatten(1, 2))
             probs.append(own.flatten(1, 3))
         return torch.cat(boxes, dim=1), torch.cat(probs, dim=1)
+
+    def _centres(self, sigmoids: Tensor, split: int) -> Tensor:
+        """Centres (H, W, 2), or (A, H, W, 2), of a level's cells in cells, for its sigmoids (B, A, H, W, C)."""
+        places = _cells(sigmoids)
+        return places + 0.5 if split == 1 else places * split + self.places.to(places)
+
+
+def _centres_inside(split: int) -> Tensor:
+    """Centres x, y (A, 1, 1, 2) of the ``split`` x ``split`` cells of one place of the map, row by row, in cells."""
+    steps = torch.arange(float(split)) + 0.5
+    down, across = torch.meshgrid(steps, steps, indexing="ij")
+    return torch.stack((across, down), dim=-1).view(-1, 1, 1, 2)
 
 
 def _branch(channels: tuple[int, int, int], depth: int, act: Activation) -> nn.Sequential:

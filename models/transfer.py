@@ -242,7 +242,10 @@ class _Transfer:
         rows = class_rows(self.source.names, self.model.names)
         self.is_exact = self.is_exact and rows is not None and _is_identity(rows)
         taken = False
-        for level, old in levels.items():
+        ours, theirs = self.model.head, self.source.head
+        assert isinstance(ours, AnchorFreeDetect) and isinstance(theirs, AnchorFreeDetect)
+        same_form = {level: old for level, old in levels.items() if _same_form(ours, level, theirs, old)}
+        for level, old in same_form.items():
             for branch in ("cv2", "cv3"):
                 prefix, before = (
                     f"model.{len(model.plan) - 1}.{branch}.{number}."
@@ -255,10 +258,11 @@ class _Transfer:
                     value, inner = self.state[before + name.removeprefix(prefix)], name.removeprefix(prefix)
                     if inner == "0.conv.weight" and incoming and not _is_identity(incoming[level]):
                         value = _with_channels(value, incoming[level])
-                    if branch == "cv3" and inner.startswith("2."):
+                    if branch == "cv3" and inner.startswith(f"{ours.form.depth}."):
                         if rows is None:
                             continue
-                        value = _with_classes(value, self.fresh[name], (rows[5:] - 5).clamp(min=-1), anchor_count=1)
+                        cells = ours.splits[level] ** 2
+                        value = _with_classes(value, self.fresh[name], (rows[5:] - 5).clamp(min=-1), cells)
                         taken = True
                     self.values[name] = value
         if len(self.source.names) != len(self.model.names):
@@ -326,6 +330,11 @@ class _Transfer:
             moved=tuple(f"{index} as {old}" for index, old in self.origins.items() if index != old),
             levels=tuple(self.levels),
         )
+
+
+def _same_form(head: AnchorFreeDetect, level: int, other: AnchorFreeDetect, old: int) -> bool:
+    """Whether the branches of two levels hold the same layers, whatever their widths."""
+    return head.form.depth == other.form.depth and head.splits[level] == other.splits[old]
 
 
 def class_rows(before: tuple[str, ...], after: tuple[str, ...]) -> Tensor | None:

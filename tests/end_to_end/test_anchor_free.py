@@ -14,7 +14,7 @@ from tests.end_to_end.scripts import command, run_script
 from tests.small_dataset import write_small_dataset
 
 pytestmark = pytest.mark.slow
-# Levels of stride 4 and 8, as the exporters' small detector has.
+# Levels of stride 2 and 8: each place of the map of stride 4 answers for 2 x 2 cells.
 ARCHITECTURE = """
 nc: 3
 depth_multiple: 1.0
@@ -28,7 +28,7 @@ head:
   - [-1, 1, nn.Upsample, [None, 2, nearest]]
   - [[-1, 2], 1, Concat, [1]]
   - [-1, 1, C3, [16, False]]
-  - [[6, 3], 1, AnchorFreeDetect, [nc]]
+  - [[6, 3], 1, AnchorFreeDetect, [nc, 32, 1, 2]]
 """
 
 
