@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from fractions import Fraction
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
 
 from models.alignment import (
@@ -22,10 +23,21 @@ from models.alignment import (
     to_strided,
     weight_name,
 )
+from models.common import C3, SPPF, Concat, Conv
+from models.rare_layers import SPP, BottleneckCSP, GhostConv
 from models.yolo import DetectionModel
 
 BACKBONE, TOP_DOWN, BOTTOM_UP = "backbone", "top-down", "bottom-up"
 DOWNSAMPLING = "downsampling"
+# Parameters that read a layer's input channels, by the layer's type.
+INPUT_WEIGHTS: dict[type[nn.Module], tuple[str, ...]] = {
+    Conv: ("conv.weight",),
+    C3: ("cv1.conv.weight", "cv2.conv.weight"),
+    BottleneckCSP: ("cv1.conv.weight", "cv2.weight"),
+    SPP: ("cv1.conv.weight",),
+    SPPF: ("cv1.conv.weight",),
+    GhostConv: ("cv1.conv.weight",),
+}
 
 
 class Role(NamedTuple):
@@ -54,10 +66,26 @@ def layers_by_role(model: DetectionModel) -> dict[Role, int]:
     return layers
 
 
-def tensors_from(old: nn.Module, new: nn.Module, state: Mapping[str, Tensor]) -> dict[str, Tensor] | None:
+def further_channels(model: DetectionModel, layer: int, source: DetectionModel, old: int) -> int:
+    """How many channels ``layer`` reads behind all that the layer ``old`` of another model reads; 0: not just these."""
+    ours, theirs = _widths_read(model, layer), _widths_read(source, old)
+    return sum(ours[len(theirs) :]) if ours[: len(theirs)] == theirs else 0
+
+
+def _widths_read(model: DetectionModel, layer: int) -> list[int]:
+    """Channels of each map that a layer reads, joined or alone."""
+    (before,) = model.plan[layer].sources
+    joins = before >= 0 and isinstance(model.model[before], Concat)
+    return [model.channels[each] for each in (model.plan[before].sources if joins else (before,)) if each >= 0]
+
+
+def tensors_from(
+    old: nn.Module, new: nn.Module, state: Mapping[str, Tensor], further: int = 0
+) -> dict[str, Tensor] | None:
     """Values for the tensors of ``new``, by their names in it, out of ``state``, those of ``old``; None: no fit.
 
-    Another form of the same strided convolution is rewritten.
+    Another form of the same strided convolution is rewritten. ``further``: channels that ``new`` reads behind those of
+    ``old``; they count for nothing until training has found what they are good for.
     """
     before, after = strided_form(old), strided_form(new)
     if not fits_inside(before, after) and signature(old) != signature(new):
@@ -69,6 +97,8 @@ def tensors_from(old: nn.Module, new: nn.Module, state: Mapping[str, Tensor]) ->
             return None
         if before is not None and after is not None and name == weight_name(new):
             value = from_strided(new, embedded(to_strided(old, value), before, after))
+        if further and name in INPUT_WEIGHTS.get(type(new), ()):
+            value = torch.cat((value, value.new_zeros(len(value), further, *value.shape[2:])), dim=1)
         if value.shape != fresh.shape:
             return None
         values[name] = value

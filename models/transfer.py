@@ -22,22 +22,12 @@ from models.alignment import (
     to_strided,
     weight_name,
 )
-from models.common import C3, SPD, SPPF, Concat, Conv
+from models.common import SPD, Concat
 from models.head import AnchorFreeDetect, Detect, DetectionHead
-from models.rare_layers import SPP, BottleneckCSP, GhostConv
-from models.roles import layers_by_role, nearest_levels, tensors_from
+from models.roles import INPUT_WEIGHTS, further_channels, layers_by_role, nearest_levels, tensors_from
 from models.weights import ModelWeights
 from models.yolo import DetectionModel
 
-# Parameters that read a layer's input channels, by the layer's type.
-INPUT_WEIGHTS: dict[type[nn.Module], tuple[str, ...]] = {
-    Conv: ("conv.weight",),
-    C3: ("cv1.conv.weight", "cv2.conv.weight"),
-    BottleneckCSP: ("cv1.conv.weight", "cv2.weight"),
-    SPP: ("cv1.conv.weight",),
-    SPPF: ("cv1.conv.weight",),
-    GhostConv: ("cv1.conv.weight",),
-}
 NAMED_LAYERS = 6  # how many layers a report names before it counts
 
 ChannelMap = Tensor  # (C_target,) int64: the source channel that a target channel carries, -1 for a new one
@@ -296,9 +286,12 @@ class _Transfer:
         """Proposes the values of one layer for another, if they fit."""
         old, new, prefix = self.source.model[source], self.model.model[target], f"model.{source}."
         state = {name.removeprefix(prefix): each for name, each in self.state.items() if name.startswith(prefix)}
-        values = tensors_from(old, new, state)
+        further = further_channels(self.model, target, self.source, source)
+        values = tensors_from(old, new, state, further)
         if values is None:
             return
+        if further:
+            self.notes.append(f"layer {target} reads {further} channels more, which count for nothing at first")
         self.values |= {f"model.{target}.{name}": each for name, each in values.items()}
         self.origins[target] = source
         if signature(old) != signature(new):
