@@ -90,6 +90,14 @@ def test_mot_rows(tmp_path: Path) -> None:
     ]
 
 
+def test_a_video_that_is_begun_anew_has_a_further_mot_file(tmp_path: Path) -> None:
+    found = [followed(number, path=path) for path in ("v.mp4", "w.mp4", "v.mp4") for number in (0, 1)]
+    assert written(tmp_path, *found, save_mot=True) == ["mot/v.txt", "mot/v_part2.txt", "mot/w.txt"]
+    first, second, _ = (np.loadtxt(path, delimiter=",") for path in sorted((tmp_path / "mot").iterdir()))
+    np.testing.assert_array_equal(first, second)
+    assert len({(frame, number) for frame, number, *_ in first.tolist()}) == len(first) == 4
+
+
 def test_crossings_and_their_sums(tmp_path: Path) -> None:
     first = Crossing("gate", "in", 7, 0, Moment(0, 0.0))
     more = (Crossing("gate", "out", 7, 0, Moment(4, 0.4)), Crossing("gate", "in", 1_234_567, 1, Moment(5, 0.5)))

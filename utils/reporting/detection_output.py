@@ -23,7 +23,7 @@ from utils.inference.frames import Frame
 from utils.inference.tracking import TrackedFrame
 from utils.reporting.box_drawing import DrawingStyle, draw_detections
 from utils.reporting.detection_files import CropFiles, coco_results, write_image, write_label_file
-from utils.reporting.output_names import OutputNames
+from utils.reporting.output_names import OutputNames, PartFiles
 from utils.reporting.tracking_files import CountFiles, MotFiles, draw_tracks
 from utils.user_error import UserError
 
@@ -72,7 +72,7 @@ class DetectionOutput:
         self._crops = CropFiles(folder / "crops")
         self._videos: dict[Path, VideoOutput] = {}
         self._last_video: Path | None = None
-        self._written_videos: set[Path] = set()
+        self._video_files = PartFiles(folder, ".mp4")
         self._csv = CsvTable(folder / "predictions.csv", with_ids=config.follows) if config.save_csv else None
         self._results = CocoResultsTable(folder / "predictions.json") if config.save_json else None
         self._dataset = CocoDataset(folder / "coco.json") if config.save_coco else None
@@ -147,16 +147,9 @@ class DetectionOutput:
             from utils.reporting.video_output import VideoOutput  # images need no PyAV
         except ModuleNotFoundError as error:
             raise UserError(f"{frame.path}: annotated video needs PyAV (pip install av), or --nosave") from error
-        video = VideoOutput(self._free_video_path(self.names.stem(frame.path)), frame, self.config.vid_stride)
+        video = VideoOutput(self._video_files.free(self.names.stem(frame.path)), frame, self.config.vid_stride)
         self._videos[frame.path] = video
         return video
-
-    def _free_video_path(self, stem: str) -> Path:
-        path, number = self.folder / f"{stem}.mp4", 2
-        while path in self._written_videos:
-            path, number = self.folder / f"{stem}_part{number}.mp4", number + 1
-        self._written_videos.add(path)
-        return path
 
 
 class JsonArray:

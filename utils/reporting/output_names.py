@@ -130,6 +130,23 @@ class FreeNames:
         return f"{name}{separator}{number}"
 
 
+class PartFiles:
+    """Files of one ending in a folder: those of a video that goes on in further ones are ``NAME_part2``, ..."""
+
+    def __init__(self, folder: Path, suffix: str) -> None:
+        self._folder = folder
+        self._suffix = suffix
+        self._taken: set[Path] = set()
+
+    def free(self, stem: str) -> Path:
+        """Where the next file of the video ``stem`` goes."""
+        path, number = self._folder / f"{stem}{self._suffix}", 2
+        while path in self._taken:
+            path, number = self._folder / f"{stem}_part{number}{self._suffix}", number + 1
+        self._taken.add(path)
+        return path
+
+
 class _Labels:
     """A label for each source: a plain one where no other source has it, otherwise the source's path."""
 

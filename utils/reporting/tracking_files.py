@@ -16,7 +16,7 @@ from PIL import Image, ImageDraw
 from utils.inference.counting import BoundaryCounts, CountLine, Crossing, Direction, Moment, Point
 from utils.inference.tracking import TrackedFrame
 from utils.reporting.box_drawing import DARK, WHITE, class_color, drawable, font_of, text_size
-from utils.reporting.output_names import OutputNames
+from utils.reporting.output_names import OutputNames, PartFiles
 from utils.runtime.atomic_files import atomic_file
 
 if TYPE_CHECKING:
@@ -82,12 +82,15 @@ def _draw_counts(pen: ImageDraw.ImageDraw, counts: BoundaryCounts, width: int, h
 class MotFiles:
     """``mot/NAME.txt`` of each video: rows ``frame,id,left,top,width,height,score,class,-1,-1``.
 
-    Frames, ids and classes count from 1, pixels from the image's corner.
+    Frames, ids and classes count from 1, pixels from the image's corner. A video that is begun anew, as a list may name
+    it twice, goes on in a further file, as its frames and ids repeat.
     """
 
     def __init__(self, folder: Path, names: OutputNames) -> None:
         self._folder = folder
         self._names = names
+        self._files = PartFiles(folder, ".txt")
+        self._open: dict[Path, tuple[Path, int]] = {}  # of each video its file and the last frame there
 
     def write(self, tracked: TrackedFrame) -> None:
         """Append a frame; a file for a video in which nothing is found, too."""
@@ -95,11 +98,18 @@ class MotFiles:
         found = tracked.detections
         assert found.ids is not None
         rows = zip(found.ids.tolist(), found.classes.tolist(), found.scores.tolist(), found.boxes.tolist(), strict=True)
-        path = self._folder / f"{self._names.stem(tracked.video, video=True)}.txt"
-        with path.open("a", encoding="utf-8") as file:
+        with self._file(tracked).open("a", encoding="utf-8") as file:
             for number, kind, score, (x1, y1, x2, y2) in rows:
                 box = f"{x1:.2f},{y1:.2f},{x2 - x1:.2f},{y2 - y1:.2f}"
                 file.write(f"{tracked.moment.number + 1},{number},{box},{score:.4f},{kind + 1},-1,-1\n")
+
+    def _file(self, tracked: TrackedFrame) -> Path:
+        number = tracked.moment.number
+        path, last = self._open.get(tracked.video, (None, -1))
+        if path is None or number <= last:
+            path = self._files.free(self._names.stem(tracked.video, video=True))
+        self._open[tracked.video] = path, number
+        return path
 
 
 class CountFiles:
