@@ -69,6 +69,18 @@ def write_video(
     return path
 
 
+def write_outlasted(path: Path, count: int, audio_seconds: float) -> Path:
+    """A Matroska video of 25 frames per second. Its header knows a length only, which is that of its audio."""
+    with av.open(str(path), "w") as file:
+        video = file.add_stream("ffv1", 25)
+        video.width, video.height, video.pix_fmt = 64, 48, "yuv444p"
+        add_sine(file, "pcm_s16le", audio_seconds)
+        for _ in range(count):
+            file.mux(video.encode(av.VideoFrame(64, 48, "yuv444p")))
+        file.mux(video.encode(None))
+    return path
+
+
 def add_sine(file: av.container.OutputContainer, codec: str, seconds: float) -> None:
     """A sound of 500 Hz at half of the loudest."""
     track = file.add_stream(codec, AUDIO_RATE, layout="mono")

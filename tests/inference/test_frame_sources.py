@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from tests.runtime.loopback import Served, loopback_server
+from tests.video_files import write_outlasted
 from utils.inference import file_source
-from utils.inference.file_source import FileSource, ListedAsTheyCome
+from utils.inference.file_source import MOST_LOST, FileSource, ListedAsTheyCome, video_length
 from utils.inference.frame_sources import open_source
 from utils.user_error import UserError
 
@@ -126,6 +127,16 @@ def test_video_cut_short_gives_the_frames_before(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     frames = list(opened(path))
     assert 10 < len(frames) < 90
+
+
+@pytest.mark.parametrize(("kept", "said"), [(1.0, False), (0.7, True)], ids=["whole", "cut short"])
+def test_a_header_that_counts_frames_for_all_of_the_audio(tmp_path: Path, kept: float, said: bool) -> None:
+    path = write_outlasted(tmp_path / "a.mkv", 10, audio_seconds=3.0)
+    assert video_length(path) > 10 + MOST_LOST
+    path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
+    source = opened(path)
+    assert len(list(source)) == 10
+    assert source.skipped == [f"{path}: no readable frame after number 9 of {video_length(path)}"] * said
 
 
 def test_video_without_frames(tmp_path: Path) -> None:

@@ -9,11 +9,10 @@ from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
 
-import av
 import numpy as np
 import pytest
 
-from tests.video_files import AUDIO_RATE, add_sine, first_image, regular, seen, write_video
+from tests.video_files import AUDIO_RATE, first_image, regular, seen, write_outlasted, write_video
 from utils.inference.file_source import read_video
 from utils.inference.frames import Frame, VideoFacts
 from utils.reporting.video_output import VideoOutput
@@ -87,14 +86,7 @@ def test_audio_of_frames_that_a_run_did_not_come_to_is_left_out(tmp_path: Path) 
 
 
 def test_audio_that_goes_on_after_the_last_image_stays(tmp_path: Path) -> None:
-    source = tmp_path / "v.mkv"  # whose header knows a length only, which is the audio's
-    with av.open(str(source), "w") as file:
-        video = file.add_stream("ffv1", 25)
-        video.width, video.height, video.pix_fmt = 64, 48, "yuv444p"
-        add_sine(file, "pcm_s16le", 2.0)
-        for _ in range(25):
-            file.mux(video.encode(av.VideoFrame(64, 48, "yuv444p")))
-        file.mux(video.encode(None))
+    source = write_outlasted(tmp_path / "v.mkv", 25, audio_seconds=2.0)
     frames = list(read_video(source, 1, lambda text: None))
     assert frames[0].video is not None and frames[0].video.frames > len(frames) == 25
     for most, seconds in ((25, 2.0), (20, 0.8)):

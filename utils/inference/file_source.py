@@ -11,6 +11,7 @@ import logging
 import os
 import select
 from collections.abc import Callable, Iterator, Mapping
+from fractions import Fraction
 from pathlib import Path
 
 import cv2
@@ -28,6 +29,7 @@ VIDEO_SUFFIXES = frozenset(
     {".asf", ".avi", ".gif", ".m4v", ".mkv", ".mov", ".mp4", ".mpeg", ".mpg", ".ts", ".webm", ".wmv"}
 )
 MOST_LOST = 30  # frames in a row that cannot be read, after which the rest of the file is given up
+CUT_SHORT = Fraction(1, 10)  # seconds, by which a file has to end early: lengths of packets are rounded
 READERS = 2, 4  # threads that decode images, at least and at most
 
 
@@ -255,7 +257,26 @@ def read_video(path: Path, vid_stride: int, skip: Callable[[str], None]) -> Iter
                 yield Frame(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), path, index, facts, shown_at=shown_at)
         if not given:
             skip(f"{path}: the video has no readable frame")
-        elif len(lost) > MOST_LOST:
+        elif len(lost) > MOST_LOST and not _ends_after(path, lost[0]):
             skip(f"{path}: no readable frame after number {lost[0] - 1} of {facts.frames}")
     finally:
         capture.release()
+
+
+def _ends_after(path: Path, frames: int) -> bool:
+    """Whether a whole file has only so many frames: some headers tell of a length alone, which may be the audio's."""
+    try:
+        import av  # most videos need no second reader
+    except ModuleNotFoundError:
+        return False
+    images, end = 0, Fraction(0)
+    try:
+        with av.open(str(path.absolute())) as file:
+            length = Fraction(file.duration or 0, av.time_base)
+            for packet in file.demux():
+                images += packet.stream.type == "video" and packet.size > 0
+                if packet.pts is not None:
+                    end = max(end, (packet.pts + (packet.duration or 0)) * packet.time_base)
+    except (av.FFmpegError, OSError):
+        return False
+    return images <= frames and end > length - CUT_SHORT
