@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
+from matplotlib.axes import Axes
 
 from tests.evaluation.small_cases import detections_of
 from utils.config.detect_flags import DetectConfig
@@ -20,6 +21,7 @@ from utils.geometry.letterbox import FrameSize
 from utils.inference.counting import BoundaryCounts, CountLine, CountZone, Crossing, Moment, Point
 from utils.inference.frames import Frame, VideoFacts
 from utils.inference.tracking import TrackedFrame, Trail
+from utils.reporting import tracking_files
 from utils.reporting.box_drawing import class_color, marked_detections
 from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame
 from utils.reporting.run_directory import set_aside_older
@@ -121,6 +123,27 @@ def test_crossings_and_their_sums(tmp_path: Path) -> None:
     plots = [np.asarray(cv2.imread(str(tmp_path / name))) for name in ("v_counts.png", "w_counts.png")]
     assert plots[0].shape == plots[1].shape == (720, 960, 3)
     assert (plots[0] != plots[1]).any()
+
+
+def test_a_plot_has_room_for_the_boundaries_crossed_most(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    assert 360 * tracking_files.MOST_PANELS < 2**16, "more pixels than an image of matplotlib may have"
+    monkeypatch.setattr(tracking_files, "MOST_PANELS", 3)
+    gates = [CountZone(f"gate {number}", ZONE.points, "") for number in range(9)]
+    titles: list[str] = []
+    monkeypatch.setattr(Axes, "set_title", lambda _, text, **style: titles.append(text))
+    crossings = tuple(Crossing(f"gate {number}", "in", 7, 0, Moment(0, 0.0)) for number in (6, 8))
+    found = followed(0, crossings)
+    assert found.tracked is not None
+    counts = tuple(BoundaryCounts(gate, Counter()) for gate in gates)
+    written(tmp_path, replace(found, tracked=replace(found.tracked, counts=counts)), count_zone="zones.json")
+    assert titles == ["gate 0", "gate 6", "gate 8"]
+    assert np.asarray(cv2.imread(str(tmp_path / "v_counts.png"))).shape == (3 * 360, 960, 3)
+    assert len((tmp_path / "counts.csv").read_text().splitlines()) == 10
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{tmp_path / 'v_counts.png'}: has the 3 lines and zones crossed most; counts.csv has all"
+    ]
 
 
 def test_without_a_rate_there_are_no_seconds(tmp_path: Path) -> None:

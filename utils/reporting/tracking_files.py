@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import logging
 from collections import Counter
 from collections.abc import Sequence
 from itertools import accumulate
@@ -22,11 +23,14 @@ from utils.runtime.atomic_files import atomic_file
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
+LOGGER = logging.getLogger(__name__)
+
 CROSSING_COLUMNS = ("video", "frame", "seconds", "boundary", "id", "class", "direction")
 COUNT_COLUMNS = ("video", "boundary", "class", "in", "out")
 DIRECTIONS: tuple[Direction, Direction] = ("in", "out")
 DASHES = {"in": "-", "out": "--"}
 ARROW = 0.04  # of the image's longest side, which way is in
+MOST_PANELS = 40  # of a plot, which is then 14 400 pixels high
 SUBPIXEL = 3  # bits behind the point that OpenCV draws with
 
 
@@ -163,19 +167,29 @@ class CountFiles:
         return rows
 
     def _plot(self, path: Path, crossings: Sequence[Crossing], end: Moment) -> None:
-        """A panel for each boundary: counts of each class and direction over time."""
+        """A panel for each boundary, of many those crossed most: counts of each class and direction over time."""
         from matplotlib.backends.backend_agg import FigureCanvasAgg
         from matplotlib.figure import Figure
 
-        figure = Figure(figsize=(8, 3 * len(self._boundaries)), layout="constrained")
+        shown = self._shown(path, crossings)
+        figure = Figure(figsize=(8, 3 * len(shown)), layout="constrained")
         FigureCanvasAgg(figure)
-        panels = figure.subplots(len(self._boundaries), squeeze=False, sharex=True)[:, 0]
-        for panel, boundary in zip(panels, self._boundaries, strict=True):
+        panels = figure.subplots(len(shown), squeeze=False, sharex=True)[:, 0]
+        for panel, boundary in zip(panels, shown, strict=True):
             _plot_counts(panel, [one for one in crossings if one.boundary == boundary], self._classes, end)
             panel.set_title(drawable(boundary), fontsize=10, parse_math=False)
         panels[-1].set_xlabel("frame" if end.seconds is None else "seconds")
         with atomic_file(path) as file:
             figure.savefig(file, dpi=120, format="png")
+
+    def _shown(self, path: Path, crossings: Sequence[Crossing]) -> list[str]:
+        """The boundaries that a plot has room for, in their order."""
+        often = Counter(one.boundary for one in crossings)
+        ranked = sorted(self._boundaries, key=lambda boundary: -often[boundary])
+        if len(ranked) > MOST_PANELS:
+            LOGGER.warning("%s: has the %d lines and zones crossed most; counts.csv has all", path, MOST_PANELS)
+        shown = set(ranked[:MOST_PANELS])
+        return [boundary for boundary in self._boundaries if boundary in shown]
 
 
 def _plot_counts(panel: Axes, crossings: Sequence[Crossing], classes: Sequence[str], end: Moment) -> None:
