@@ -18,6 +18,7 @@ TEST_PROCESSES ?= 2
 PYTEST := $(BIN)/pytest -n $(TEST_PROCESSES) --dist loadfile
 READY := $(VENV)/.installed-for-yolov5-spd
 BROWSER_RUNTIME := examples/browser/node_modules
+CPP_HEADERS := $(or $(wildcard /usr/include/onnxruntime),examples/cpp/headers)
 
 .PHONY: demo test test-isa check acceptance install
 
@@ -31,6 +32,10 @@ $(READY): requirements.txt requirements-dev.txt constraints.txt
 # Without npm or its registry the page's tests are skipped, with a reason.
 $(BROWSER_RUNTIME):
 	-npm install --prefix examples/browser --no-save --no-package-lock --ignore-scripts --loglevel error onnxruntime-web@1.30.0
+
+# Without them the tests of the C++ program for ONNX Runtime are skipped, with a reason.
+examples/cpp/headers:
+	-sh tests/examples/onnxruntime_headers.sh $@
 
 demo: $(READY)
 	$(BIN)/python -m utils.dataset.demo_scenes --root datasets/demo-scenes
@@ -50,7 +55,7 @@ check: $(READY)
 	$(BIN)/mypy
 	$(PYTEST) -m "not slow and not acceptance"
 
-test: $(READY) $(BROWSER_RUNTIME)
+test: $(READY) $(BROWSER_RUNTIME) $(CPP_HEADERS)
 	$(PYTEST) -m "not acceptance" --durations=15
 
 # What is set here decides at the start of a process only. Slow tests that compare nothing that a processor computes

@@ -1,4 +1,4 @@
-"""The page and the C++ program in ``examples`` find what this project's own pipeline finds."""
+"""The page and the C++ programs in ``examples`` find what this project's own pipeline finds."""
 
 from __future__ import annotations
 
@@ -28,18 +28,26 @@ from utils.exporting.export_settings import ExportSettings
 from utils.exporting.onnx import write_onnx
 
 PAGE = REPOSITORY / "examples" / "browser"
-CPP = REPOSITORY / "examples" / "cpp_openvino"
+CPP = REPOSITORY / "examples" / "cpp"
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 needs_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium (apt install chromium)")
 needs_onnxruntime_web = pytest.mark.skipif(
     not (PAGE / "node_modules" / "onnxruntime-web").is_dir(),
     reason="no onnxruntime-web (make examples/browser/node_modules)",
 )
+HEADERS = next(filter(Path.is_dir, (Path("/usr/include/onnxruntime"), CPP / "headers")), None)  # of ONNX Runtime
 needs_cpp = pytest.mark.skipif(
-    None in (shutil.which("g++"), shutil.which("make"), find_spec("openvino"))
-    or not Path("/usr/include/stb/stb_image.h").is_file(),
-    reason="no g++, make, OpenVINO or stb_image (apt install g++ make libstb-dev; pip install openvino)",
+    None in (shutil.which("g++"), shutil.which("make")) or not Path("/usr/include/stb/stb_image.h").is_file(),
+    reason="no g++, make or stb_image (apt install g++ make libstb-dev)",
 )
+needs_openvino = pytest.mark.skipif(find_spec("openvino") is None, reason="no OpenVINO (pip install openvino)")
+needs_headers = pytest.mark.skipif(
+    HEADERS is None, reason="no headers of ONNX Runtime (apt install libonnxruntime-dev, or make examples/cpp/headers)"
+)
+PROGRAMS = [
+    pytest.param("detect_openvino", marks=needs_openvino),
+    pytest.param("detect_onnxruntime", marks=needs_headers),
+]
 # What the page says is sent to its server.
 TELL = """<script>
 const objects = document.getElementById("objects");
@@ -129,7 +137,7 @@ def assert_found(lines: list[str], image: Path) -> None:
     np.testing.assert_allclose(found[:, 1:], expected.boxes, rtol=0, atol=1)
 
 
-@pytest.mark.parametrize("program", [PAGE / "detect.js", CPP / "detect.cpp"], ids=lambda path: path.name)
+@pytest.mark.parametrize("program", [PAGE / "detect.js", *sorted(CPP.glob("*.cpp"))], ids=lambda path: path.name)
 def test_a_program_is_short(program: Path) -> None:
     lines = program.read_text(encoding="utf-8").splitlines()
     assert len(lines) <= 80 and max(len(line) for line in lines) <= 120
@@ -151,30 +159,36 @@ def test_what_the_page_cannot_take_is_said(site: Path, tmp_path: Path) -> None:
 
 
 @pytest.fixture(scope="module")
-def built(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The C++ program."""
+def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A C++ program."""
     folder = tmp_path_factory.mktemp("built")
-    for name in ("detect.cpp", "Makefile"):
+    for name in (f"{request.param}.cpp", "Makefile"):
         shutil.copy(CPP / name, folder)
-    done = subprocess.run(["make", f"PYTHON={sys.executable}"], cwd=folder, capture_output=True, text=True)
+    command = ["make", request.param, f"PYTHON={sys.executable}", f"HEADERS={HEADERS}"]
+    done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    return folder / "detect"
+    return folder / request.param
 
 
 @pytest.mark.slow
 @needs_cpp
-def test_the_cpp_program_prints_the_boxes_of_detect(built: Path, files: Path) -> None:
-    openvino = pytest.importorskip("openvino")
-    openvino.save_model(openvino.Core().read_model(files / "best.onnx"), files / "best.xml", compress_to_fp16=False)
-    for model, image in (("best.onnx", "wide.png"), ("best.xml", "tall.png")):
-        command = list(map(str, (built, files / model, files / image, CONFIDENCE, IOU)))
-        done = subprocess.run(command, capture_output=True, text=True, check=True)
-        assert_found(done.stdout.splitlines(), files / image)
+@pytest.mark.parametrize("built", PROGRAMS, indirect=True)
+@pytest.mark.parametrize("image", ["wide.png", "tall.png"])
+def test_the_cpp_programs_print_the_boxes_of_detect(built: Path, image: str, files: Path) -> None:
+    model = files / "best.onnx"
+    if image == "tall.png" and built.name == "detect_openvino":
+        openvino = pytest.importorskip("openvino")
+        model = files / "best.xml"
+        openvino.save_model(openvino.Core().read_model(files / "best.onnx"), model, compress_to_fp16=False)
+    command = list(map(str, (built, model, files / image, CONFIDENCE, IOU)))
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert_found(done.stdout.splitlines(), files / image)
 
 
 @pytest.mark.slow
 @needs_cpp
-def test_what_the_cpp_program_cannot_take_is_one_line(built: Path, files: Path) -> None:
+@pytest.mark.parametrize("built", PROGRAMS, indirect=True)
+def test_what_the_cpp_programs_cannot_take_is_one_line(built: Path, files: Path) -> None:
     for model, image, message in (
         ("free.onnx", "wide.png", "export without --dynamic, --nms"),
         ("best.onnx", "none.png", "none.png: not a readable image"),

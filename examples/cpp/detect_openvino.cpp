@@ -1,5 +1,5 @@
-// Objects in an image, found by an exported detector in OpenVINO; no other part of this project is used.
-//     make; ./detect best_openvino_model/best.xml image.jpg [confidence 0.25] [overlap 0.45]        or best.onnx
+// Objects in an image, found by a detector (.xml or .onnx) in OpenVINO; no other part of this project is used.
+//     make detect_openvino; ./detect_openvino best_openvino_model/best.xml image.jpg [confidence 0.25] [overlap 0.45]
 // A line `class_name score x1 y1 x2 y2` per object, best first, in pixels of the image.
 #define STB_IMAGE_IMPLEMENTATION
 #include <stb/stb_image.h>
@@ -26,7 +26,7 @@ bool same(const Object& one, const Object& other, float iou) {  // of one class,
 }
 
 int main(int count, char** words) try {
-    if (count < 3) throw std::runtime_error("usage: detect MODEL IMAGE [CONFIDENCE] [OVERLAP]");
+    if (count < 3) throw std::runtime_error("usage: detect_openvino MODEL IMAGE [CONFIDENCE] [OVERLAP]");
     const float conf = count > 3 ? std::stof(words[3]) : 0.25f, iou = count > 4 ? std::stof(words[4]) : 0.45f;
     int width, height;
     const stbi_uc* pixels = stbi_load(words[2], &width, &height, nullptr, 3);  // RGB; lives as long as the program
