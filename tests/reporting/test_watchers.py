@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import os
 import re
 import sys
 import zipfile
@@ -23,6 +24,8 @@ from utils.reporting.classification_files import ClassificationRecord
 from utils.reporting.epoch_log import EpochRecord, FinishedEpoch
 from utils.reporting.watchers import WatchedRun, best_figures, figures, open_loggers, refuse_missing_loggers
 from utils.user_error import UsageError, UserError
+
+CLEARML_THREAD = "CLEARML__SDK__DEVELOPMENT__VCS_REPO_DETECT_ASYNC"
 
 # Epoch 4 was evaluated, epoch 5 not.
 EVALUATED = ClassificationRecord(epoch=4, train_loss=1.5, val_loss=2.5, top1=0.25, top5=0.5, lr0=0.01)
@@ -233,15 +236,22 @@ def test_comet_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.MonkeyPa
         follow("comet", watched(tmp_path), ())
 
 
-def test_clearml_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    task_type = MagicMock()
-    task_type.init.return_value.id = "t7"
+def put_clearml(monkeypatch: pytest.MonkeyPatch, task_type: MagicMock) -> None:
     put_module(monkeypatch, "clearml", Task=task_type)
     for name in ("backend_api", "backend_api.session"):
         put_module(monkeypatch, f"clearml.{name}")
     put_module(monkeypatch, "clearml.backend_api.session.session", LoginError=Refused)
+
+
+def test_clearml_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    task_type = MagicMock()
+    task_type.init.return_value.id = "t7"
+    monkeypatch.setenv(CLEARML_THREAD, "")  # what is set in its stead goes with the test
+    monkeypatch.delenv(CLEARML_THREAD)
+    put_clearml(monkeypatch, task_type)
     for epochs_done, finished in ((None, False), (5, True)):
         follow("clearml", watched(tmp_path, epochs_done), (EVALUATED, TRAINED), finished=finished)
+    assert os.environ[CLEARML_THREAD] == "false"
     assert [call.kwargs["continue_last_task"] for call in task_type.init.call_args_list] == [False, "t7"]
     task = task_type.init.return_value
     task.connect.assert_called_with(SETTINGS)
@@ -254,6 +264,13 @@ def test_clearml_is_told_and_goes_on_in_a_resumed_run(monkeypatch: pytest.Monkey
     task_type.init.side_effect = ValueError("not\nconfigured")
     with pytest.raises(UserError, match=r"^--loggers clearml: not configured$"):
         follow("clearml", watched(tmp_path), ())
+
+
+def test_clearml_looks_for_the_repository_as_the_user_says(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    put_clearml(monkeypatch, MagicMock())
+    monkeypatch.setenv(CLEARML_THREAD, "true")
+    follow("clearml", watched(tmp_path), ())
+    assert os.environ[CLEARML_THREAD] == "true"
 
 
 def test_none_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -357,7 +374,6 @@ def test_comet_keeps_a_resumed_run_offline(tmp_path: Path, monkeypatch: pytest.M
 @pytest.mark.slow
 def test_clearml_keeps_a_run_offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CLEARML_OFFLINE_MODE", "1")  # read when it is imported
-    monkeypatch.setenv("CLEARML__SDK__DEVELOPMENT__VCS_REPO_DETECT_ASYNC", "false")  # else it may wait for minutes
     monkeypatch.setenv("CLEARML_CACHE_DIR", str(tmp_path / "cache"))
     pytest.importorskip("clearml")
     follow("clearml", watched(tmp_path), (EVALUATED, TRAINED))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -230,6 +231,8 @@ class ClearmlLogger(Watcher):
     """A task of ClearML, without what its library would collect by itself; the server is that of ``clearml-init``."""
 
     def on_begin(self, run: WatchedRun) -> None:
+        # It looks for the repository in a thread, which may hang; it then waits five minutes for it at the end.
+        os.environ.setdefault("CLEARML__SDK__DEVELOPMENT__VCS_REPO_DETECT_ASYNC", "false")
         from clearml import Task
         from clearml.backend_api.session.session import LoginError
 
