@@ -14,19 +14,20 @@ from utils.config.classify_flags import ClassifyTrainConfig
 from utils.config.train_flags import TrainConfig
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.watchers import WatchedRun, Watcher
+from utils.user_error import UserError
 from utils.verbs.train import train_detector
 from utils.verbs.train_classifier import train_classifier
 
 pytestmark = pytest.mark.slow
 Train = Callable[[bool | str, Sequence[Watcher]], Path]  # resume, watchers
-KINDS = ("detector", "classifier")
 
 
 class Diary(Watcher):
     """Writes down what it is told; and raises in an epoch, if that is asked for."""
 
-    def __init__(self, raises_in: int | None = None) -> None:
+    def __init__(self, raises_in: int | None = None, error: type[Exception] = LookupError) -> None:
         self.raises_in = raises_in
+        self.error = error
         self.told: list[tuple[str, object]] = []
         self.best: list[float] = []
         self.rows: list[dict[str, float]] = []
@@ -40,7 +41,7 @@ class Diary(Watcher):
         self.told.append(("epoch", record.epoch))
         self.rows.append(record.row())
         if record.epoch == self.raises_in:
-            raise LookupError("enough")
+            raise self.error("enough")
 
     def on_best(self, record: FinishedEpoch, weights: Path) -> None:
         assert weights.is_file() and self.told[-1] == ("epoch", record.epoch)
@@ -66,10 +67,20 @@ def trained(request: pytest.FixtureRequest, tmp_path: Path) -> Train:
     return lambda resume, watchers: train_classifier(ClassifyTrainConfig(**flags, resume=resume), watchers)
 
 
-@pytest.mark.parametrize("trained", KINDS, indirect=True)
-def test_a_run_is_followed_to_its_end_and_a_resumed_one_goes_on(trained: Train) -> None:
-    stopped, resumed = Diary(raises_in=0), Diary()
-    with pytest.raises(LookupError, match="enough"):
+@pytest.mark.parametrize(
+    ("trained", "error", "seen", "line"),
+    [
+        ("detector", LookupError, LookupError, "^enough$"),
+        # In training it would mean that a loading process was killed.
+        ("classifier", ConnectionRefusedError, UserError, "^Diary: ConnectionRefusedError: enough$"),
+    ],
+    indirect=["trained"],
+)
+def test_a_run_is_followed_to_its_end_and_a_resumed_one_goes_on(
+    trained: Train, error: type[Exception], seen: type[Exception], line: str
+) -> None:
+    stopped, resumed = Diary(raises_in=0, error=error), Diary()
+    with pytest.raises(seen, match=line):
         trained(False, [stopped])
     assert stopped.told == [("begin", 0), ("epoch", 0), ("end", False)]
     assert stopped.run is not None

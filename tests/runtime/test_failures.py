@@ -6,7 +6,7 @@ import cv2
 import pytest
 from torch.distributed import DistBackendError
 
-from utils.runtime.failures import explained_failures
+from utils.runtime.failures import explained_failures, own_failures
 from utils.user_error import UserError
 
 MEMORY = "out of memory with --batch-size 64 and --imgsz 1280; take a smaller one of the two"
@@ -53,6 +53,30 @@ def test_failures_of_the_machine(error: Exception, line: str) -> None:
 )
 def test_other_errors_pass_as_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, explained_failures(64, 1280):
+        raise error
+    assert raised.value is error
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (
+            ConnectionRefusedError(111, "Connection refused"),
+            "Tell: ConnectionRefusedError: [Errno 111] Connection refused",
+        ),
+        (MemoryError(), "Tell: MemoryError"),
+        (RuntimeError("no NCCL here"), "Tell: RuntimeError: no NCCL here"),
+    ],
+)
+def test_failures_of_foreign_code_have_its_name(error: Exception, line: str) -> None:
+    with pytest.raises(UserError) as told, explained_failures(64, 1280), own_failures("Tell"):
+        raise error
+    assert str(told.value) == line and told.value.__cause__ is error
+
+
+def test_other_errors_of_foreign_code_pass() -> None:
+    error = RuntimeError("enough")
+    with pytest.raises(RuntimeError) as raised, explained_failures(64, 1280), own_failures("Tell"):
         raise error
     assert raised.value is error
 

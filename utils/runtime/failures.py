@@ -16,6 +16,10 @@ _NO_MEMORY = re.compile(r"out of memory|not enough memory|can't allocate memory|
 _LOST_PROCESS = re.compile(r"gloo|nccl", re.IGNORECASE)
 _LOST_WORKER = re.compile(r"DataLoader worker \(pid\(?s?\)? ([\d, ]+)\)")
 
+# A process that is killed while it hands a batch over is noticed by its broken connection first.
+_OF_CONNECTIONS = (ConnectionResetError, ConnectionRefusedError, EOFError)
+_EXPLAINED = (MemoryError, RuntimeError, cv2.error, *_OF_CONNECTIONS)
+
 
 @contextmanager
 def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
@@ -26,22 +30,36 @@ def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
     """
     try:
         yield
-    except (MemoryError, RuntimeError, cv2.error) as error:
-        text = str(error)
-        if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
-            raise UserError(
-                f"out of memory with --batch-size {batch_size} and --imgsz {imgsz}; take a smaller one of the two"
-            ) from error
-        lost = _LOST_WORKER.search(text)
-        if lost:
-            raise UserError(_lost_line(f" ({lost[1].strip()})")) from error
-        if isinstance(error, DistBackendError) or _LOST_PROCESS.search(text):
-            raise UserError("another process of this run ended; its own message says why") from error
+    except _EXPLAINED as error:
+        if line := _line(error, f"--batch-size {batch_size} and --imgsz {imgsz}"):
+            raise UserError(line) from error
         raise
-    # A process that is killed while it hands a batch over is noticed by its broken connection first.
-    except (ConnectionResetError, ConnectionRefusedError, EOFError) as error:
-        raise UserError(_lost_line("")) from error
 
 
-def _lost_line(process: str) -> str:
-    return f"a loading process{process} was killed, often for lack of memory; take fewer --workers"
+@contextmanager
+def own_failures(name: str) -> Iterator[None]:
+    """For foreign code, called ``name``, inside of `explained_failures`, where its errors would be taken for others.
+
+    Raises:
+        UserError: naming it, for such an error. Other errors pass.
+    """
+    try:
+        yield
+    except _EXPLAINED as error:
+        if _line(error, ""):
+            raise UserError(f"{name}: {type(error).__name__}{f': {error}' if str(error) else ''}") from error
+        raise
+
+
+def _line(error: Exception, sizes: str) -> str:
+    """What to change; nothing for an error of another kind."""
+    text = str(error)
+    if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
+        return f"out of memory with {sizes}; take a smaller one of the two"
+    lost = _LOST_WORKER.search(text)
+    if lost or isinstance(error, _OF_CONNECTIONS):
+        process = f" ({lost[1].strip()})" if lost else ""
+        return f"a loading process{process} was killed, often for lack of memory; take fewer --workers"
+    if isinstance(error, DistBackendError) or _LOST_PROCESS.search(text):
+        return "another process of this run ended; its own message says why"
+    return ""

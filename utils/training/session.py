@@ -27,7 +27,7 @@ from utils.reporting.watchers import WatchedRun, Watcher, open_loggers, refuse_m
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import Progress, counted, say_next
 from utils.runtime.device import describe_device, measured_convolutions, resolve_precision
-from utils.runtime.failures import explained_failures
+from utils.runtime.failures import explained_failures, own_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
 from utils.runtime.reused_memory import give_back_freed_memory, reuse_freed_memory
 from utils.runtime.seeds import repeatable_arithmetic, reseed_torch
@@ -218,13 +218,15 @@ def begin_watching(run: TrainingRun[BatchType], closing: ExitStack) -> None:
     )
     run.watchers = [*open_loggers(run.config.loggers), *run.watchers]
     for watcher in run.watchers:
-        watcher.on_begin(watched)
+        with own_failures(type(watcher).__name__):
+            watcher.on_begin(watched)
         closing.push(partial(end_watching, watcher))
 
 
 def end_watching(watcher: Watcher, kind: type[BaseException] | None, *_: object) -> None:
     """The end of a run, by itself or by an exception of a ``kind``."""
-    watcher.on_end(finished=kind is None)
+    with own_failures(type(watcher).__name__):
+        watcher.on_end(finished=kind is None)
 
 
 def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> None:
@@ -273,9 +275,10 @@ def write_epoch(run: TrainingRun[BatchType], record: FinishedEpoch) -> None:
         write_checkpoint(run.last.with_name(f"epoch{epoch}.pt"), run.task, run.state, resumable=False)
     write_results_csv(run.folder / "results.csv", run.state.records)
     for watcher in run.watchers:
-        watcher.on_epoch(record)
-        if is_saved and best is record:
-            watcher.on_best(record, run.best)
+        with own_failures(type(watcher).__name__):
+            watcher.on_epoch(record)
+            if is_saved and best is record:
+                watcher.on_best(record, run.best)
 
 
 def write_beginning(run: TrainingRun[BatchType]) -> None:
