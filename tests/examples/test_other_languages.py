@@ -161,13 +161,13 @@ def test_what_the_page_cannot_take_is_said(site: Path, tmp_path: Path) -> None:
 @pytest.fixture(scope="module")
 def built(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A C++ program."""
-    folder = tmp_path_factory.mktemp("built")
-    for name in (f"{request.param}.cpp", "Makefile"):
-        shutil.copy(CPP / name, folder)
-    command = ["make", request.param, f"PYTHON={sys.executable}", f"HEADERS={HEADERS}"]
+    name, folder = str(request.param), tmp_path_factory.mktemp("built")
+    for file in (f"{name}.cpp", "Makefile"):
+        shutil.copy(CPP / file, folder)
+    command = ["make", name, f"PYTHON={sys.executable}", f"HEADERS={HEADERS}"]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True)
     assert done.returncode == 0 and done.stderr == "", done.stderr
-    return folder / request.param
+    return folder / name
 
 
 @pytest.mark.slow
