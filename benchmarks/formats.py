@@ -1,7 +1,8 @@
 """Every form of one detector on the same images in one run: difference, size, latency, AP, AP_S, operations.
 
 The exported forms are those of the registry ``FORMATS``. With ``--cfg`` the detector as it was before the conversion is
-exported too, and its files take turns with the others.
+exported too, and its files take turns with the others. With ``--folder`` the files stay there and what is known of them
+so that forms made and evaluated before are timed with ``--no-ap`` when nothing else runs.
 """
 
 from __future__ import annotations
@@ -9,49 +10,54 @@ from __future__ import annotations
 import contextlib
 import copy
 import itertools
+import json
 import tempfile
 import time
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from typing import Any, cast
 
 import torch
-from torch import Tensor, nn
 
 from benchmarks.format_operations import COUNTERS, beside, convolutions, moving
+from benchmarks.layer_forms import LayerChoice, fused_by_measurement, layers_table
 from benchmarks.measuring import Table
 from models.common import SPD, Focus, SPDConv
-from models.fuse import fused, spd_before_c3
+from models.fuse import fused
 from models.transfer import transfer_weights
 from models.weights import checkpoint_fields, load_model, read_weights
-from models.yolo import DetectionModel, load_architecture, zero_images
+from models.yolo import DetectionModel, load_architecture
 from utils.config.dataset_file import find_dataset_yaml
 from utils.config.dataset_yaml import read_dataset_yaml
 from utils.config.weights_by_name import find_weights
 from utils.dataset.image_files import read_image
 from utils.exporting.export_settings import ExportPrecision, ExportSettings
 from utils.exporting.formats import FORMATS, file_beside
-from utils.exporting.quantization import Accuracy, Int8Data
-from utils.exporting.verification import Difference, size_in_megabytes
+from utils.exporting.quantization import Int8Data
+from utils.exporting.verification import compare, size_in_megabytes
 from utils.geometry.letterbox import FrameSize, letterbox
 from utils.geometry.records import Predictions
 from utils.inference.detector import OpenedDetector
 from utils.inference.model_files import load_backend
 from utils.inference.predictor import as_network_input
 from utils.inference.torch_backend import DetectionBackend, TorchBackend
+from utils.runtime.atomic_files import write_text
 from utils.runtime.device import cpu_has_bf16
 from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UserError
-from utils.verbs.export import export_model
+from utils.verbs.export import export_model, open_exported
 
 CPU = torch.device("cpu")
 Seconds = dict[str, list[float]]  # per round, by form
 CALLS_IN_TURN = 3  # after one that does not count: it finds the caches and the thread pools of the form before it
 LAYER_REPEATS = 100  # of measuring which form of a layer is faster
 CALIBRATION_BATCHES = 4  # of INT8 where only its latency is asked for
+COMPARED_IMAGES = 4  # of the val part
+FIGURES = {"px": ".1e", "probability": ".1e", "AP": ".4f", "AP_S": ".4f"}  # of each form, and how they are written
 PYTORCH = "PyTorch, BN folded, strided"
 KEPT = "PyTorch, BN folded, space-to-depth kept"
 CHOSEN = "PyTorch, BN folded, chosen per layer"
@@ -93,8 +99,34 @@ class Form:
     name: str
     open: Callable[[], DetectionBackend]  # with as many threads as torch has at that moment
     megabytes: float  # of the file
-    accuracy: Accuracy | None = None  # where making the file has measured it
-    difference: Difference | None = None  # from PyTorch, where making the file has measured it
+    check: Callable[[], DetectionBackend] | None = None  # opens what gives the same numbers where its runtime is not
+
+
+class Facts:
+    """What is known of the forms by their names, in a file that a later call for the same detector goes on with.
+
+    Raises:
+        UserError: the file is of another detector.
+    """
+
+    def __init__(self, path: Path, made_from: Mapping[str, object]) -> None:
+        self._path = path
+        self._content: dict[str, Any] = {"made from": made_from, "forms": {}}
+        if path.is_file():
+            self._content = json.loads(path.read_text(encoding="utf-8"))
+            if self._content["made from"] != made_from:
+                raise UserError(f"{path}: of {self._content['made from']}; take another --folder")
+
+    def of(self, form: str) -> Mapping[str, float]:
+        return cast(Mapping[str, float], self._content["forms"].get(form, {}))
+
+    def learn(self, form: str, **figures: float) -> None:
+        self._content["forms"][form] = {**self.of(form), **figures}
+        write_text(self._path, json.dumps(self._content, indent=1))
+
+    def text(self, form: str, figure: str, how: str) -> str:
+        """The figure, formatted so; nothing where it is not known."""
+        return format(self.of(form)[figure], how) if figure in self.of(form) else ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,12 +138,15 @@ class Exports:
     data: Int8Data
     latency_only: bool
     only: Sequence[str]  # of the registry's formats
+    facts: Facts  # of the forms
 
     def form(self, name: str, kind: str, precision: ExportPrecision) -> Form | str:
         """The file of one format; or why it is not there."""
-        place, accuracy, difference = self.place(kind, precision), None, None
+        place = self.place(kind, precision)
         quantize = FORMATS[kind].quantize
-        if precision == "int8" and self.latency_only and quantize is not None and self.place(kind).exists():
+        if place.exists():
+            pass  # from an earlier call
+        elif precision == "int8" and self.latency_only and quantize is not None and self.place(kind).exists():
             batches = itertools.islice(self.data.batches(self.settings), CALIBRATION_BATCHES)
             quantize(self.place(kind), place, batches)
         else:
@@ -120,9 +155,10 @@ class Exports:
                 (file,) = export_model(self.weights, [kind], settings, CPU, (), self.data)
             except UserError as error:
                 return f"{name}: {error}"
-            accuracy, difference = file.accuracy[1] if file.accuracy else None, file.difference
-        opened = partial(load_backend, place, CPU)
-        return Form(name, opened, size_in_megabytes(place), accuracy, difference)
+            if file.accuracy and not self.latency_only:
+                self.facts.learn(name, AP=file.accuracy[1].ap, AP_S=file.accuracy[1].ap_small)
+        check = partial(open_exported, place, kind, CPU)
+        return Form(name, partial(load_backend, place, CPU), size_in_megabytes(place), check)
 
     def place(self, kind: str, precision: ExportPrecision = "fp32") -> Path:
         return file_beside(self.weights, kind, replace(self.settings, precision=precision))
@@ -133,30 +169,47 @@ class Exports:
             if kind in self.only:
                 yield self.form(name, kind, precision)
         onnx, openvino = self.place("onnx"), self.place("openvino")
-        if onnx.is_file():
+        if onnx.is_file() and "onnx" in self.only:
             in_opencv = partial(load_backend, onnx, CPU, dnn=True)
             yield Form("ONNX in OpenCV's DNN module", in_opencv, size_in_megabytes(onnx))
-        if openvino.exists() and cpu_has_bf16():
+        if openvino.exists() and cpu_has_bf16() and "openvino" in self.only:
             in_bf16 = partial(load_backend, openvino, CPU, precision=torch.bfloat16)
             yield Form("OpenVINO, bf16 arithmetic", in_bf16, size_in_megabytes(openvino))
 
-    def evaluated(self, form: Form) -> tuple[str, str, str]:
-        """Its name, AP and AP_S."""
+    def learn(self, form: Form, reference: DetectionBackend) -> None:
+        """Its difference from the model and, unless latency is all that is asked for, its AP, where they are not known.
+
+        A form that cannot be opened here has neither.
+        """
+        known = self.facts.of(form.name)
+        if "px" in known and (self.latency_only or "AP" in known):
+            return
         try:
-            found = form.accuracy or self.data.accuracy(OpenedDetector(form.open(), CPU), self.settings)
+            backend = (form.check or form.open)()
         except UserError:
-            return form.name, "", ""  # its runtime is not here
-        return form.name, f"{found.ap:.4f}", f"{found.ap_small:.4f}"
+            return
+        images = itertools.islice(self.data.evaluated.index.paths, COMPARED_IMAGES)
+        inputs = [network_input(path, self.settings.frame) for path in images]
+        difference = compare(backend, reference, inputs)
+        self.facts.learn(form.name, px=difference.pixels, probability=difference.probability)
+        if not self.latency_only and "AP" not in known:
+            found = self.data.accuracy(OpenedDetector(backend, CPU), self.settings)
+            self.facts.learn(form.name, AP=found.ap, AP_S=found.ap_small)
 
     def operations(self, plain: Exports | None) -> Iterator[tuple[str, ...]]:
         """Of each fp32 file that can be counted: format, operations, convolutions, what takes maps apart, and how the
         same counts of another detector differ."""
         for name, (kind, precision) in EXPORTED.items():
             place = self.place(kind)
-            if precision == "fp32" and kind in COUNTERS and place.exists():
+            if precision == "fp32" and kind in self.only and kind in COUNTERS and place.exists():
                 counts = COUNTERS[kind](place)
                 other = COUNTERS[kind](plain.place(kind)) if plain and plain.place(kind).exists() else counts
                 yield name, str(counts.total()), str(convolutions(counts)), moving(counts), beside(counts, other)
+
+
+def network_input(path: Path, frame: FrameSize) -> torch.Tensor:
+    """The image in the frame: (1, 3, H, W) float32 0-1."""
+    return as_network_input([letterbox(read_image(path), frame)[0]], CPU)
 
 
 class EagerBackend(TorchBackend):
@@ -220,13 +273,16 @@ def tables(flags: Namespace) -> Iterator[Table]:
     reuse_freed_memory(CPU)  # as val.py and detect.py do
     frame = FrameSize(flags.img, flags.img)
     torch.set_num_threads(flags.threads[0])
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as new:
+        folder = Path(flags.folder or new)
+        folder.mkdir(parents=True, exist_ok=True)
+        facts = Facts(folder / "facts.json", made_from(flags))
         data = Int8Data.of(read_dataset_yaml(find_dataset_yaml(flags.data)))
-        weights, plain_weights = Path(folder) / "model.pt", Path(folder) / "plain.pt"
+        weights, plain_weights = folder / "model.pt", folder / "plain.pt"
         torch.save(checkpoint_fields(converted(find_weights(flags.weights), flags.cfg)), weights)
-        exports, plain = Exports(weights, ExportSettings(frame), data, flags.no_ap, flags.only), None
+        exports, plain = Exports(weights, ExportSettings(frame), data, flags.no_ap, flags.only, facts), None
         forms, choices = pytorch_forms(load_model(weights).eval(), size_in_megabytes(weights), frame)
-        made = list(exports.forms())
+        made = list((replace(exports, latency_only=False) if flags.folder else exports).forms())
         forms += [one for one in made if isinstance(one, Form)]
         if flags.cfg:
             torch.save(checkpoint_fields(converted(find_weights(flags.weights), "")), plain_weights)
@@ -235,15 +291,23 @@ def tables(flags: Namespace) -> Iterator[Table]:
         if missing := [(one,) for one in made if isinstance(one, str)]:
             yield Table(("not made",), missing)
         yield from layers_table(choices)
-        images = as_network_input([letterbox(read_image(data.evaluated.index.paths[0]), frame)[0]], CPU)
+        reference = TorchBackend(fused(load_model(weights).eval()), CPU)
+        for form in forms:
+            exports.learn(form, reference)
+        images = network_input(data.evaluated.index.paths[0], frame)
         for threads in flags.threads:
             torch.set_num_threads(threads)
             title = f"{flags.cfg or flags.weights}, {flags.img} px, batch 1, {threads} threads, {flags.rounds} rounds"
-            yield from latency_tables(forms, seconds_in_turn([*forms, *twins], images, flags.rounds), title)
+            yield from latency_tables(forms, seconds_in_turn([*forms, *twins], images, flags.rounds), facts, title)
         operations = list(exports.operations(plain))
         yield Table(("format", "operations", "convolutions", "taking maps apart", "than before conversion"), operations)
-        if not flags.no_ap:
-            yield Table(("form", "AP", "AP_S"), map(exports.evaluated, forms))
+
+
+def made_from(flags: Namespace) -> dict[str, object]:
+    """What the files and what is known of them depend on."""
+    weights = find_weights(flags.weights)
+    written = weights.stat().st_mtime_ns
+    return {"weights": str(weights), "written": written, "cfg": flags.cfg, "img": flags.img, "data": flags.data}
 
 
 def twins_of(forms: Sequence[Form], plain: Exports) -> list[Form]:
@@ -265,7 +329,7 @@ def converted(weights: Path, cfg: str) -> DetectionModel:
     return model
 
 
-def latency_tables(forms: Sequence[Form], seconds: Seconds, title: str) -> Iterator[Table]:
+def latency_tables(forms: Sequence[Form], seconds: Seconds, facts: Facts, title: str) -> Iterator[Table]:
     """Every form, and the comparisons that matter."""
     rows = []
     for form in forms:
@@ -273,85 +337,11 @@ def latency_tables(forms: Sequence[Form], seconds: Seconds, title: str) -> Itera
         if own:
             ratio = paired_ratio(seconds, form.name, PYTORCH)
             times = (f"{1e3 * median(own):.1f}", f"{1e3 * min(own):.1f}", f"{ratio:.2f}")
-        far = (f"{form.difference.pixels:.1e}", f"{form.difference.probability:.1e}") if form.difference else ("", "")
-        rows.append((form.name, f"{form.megabytes:.1f}", *far, *times, f"{1e3 * median(plain):.1f}" if plain else ""))
-    head = ("form", "MB", "px", "probability", "ms", "fastest ms", f"of {PYTORCH}", "ms before conversion")
+        before = f"{1e3 * median(plain):.1f}" if plain else ""
+        known = [facts.text(form.name, figure, how) for figure, how in FIGURES.items()]
+        rows.append((form.name, f"{form.megabytes:.1f}", *known, *times, before))
+    head = ("form", "MB", *FIGURES, "ms", "fastest ms", f"of {PYTORCH}", "ms before conversion")
     yield Table(head, rows, title)
     pairs = {what: pair for what, pair in COMPARED.items() if all(name in seconds for name in pair)}
     ratios = [(what, f"{paired_ratio(seconds, *pair):.3f}") for what, pair in pairs.items()]
     yield Table(("compared", "of the time"), ratios)
-
-
-def layers_table(choices: Sequence[LayerChoice]) -> Iterator[Table]:
-    if choices:
-        cells = [(", ".join(map(str, one.layers)), f"{one.strided_ms:.3f}", f"{one.kept_ms:.3f}") for one in choices]
-        rows = [(*own, "strided" if one.is_strided else "kept") for own, one in zip(cells, choices, strict=True)]
-        yield Table(("layers", "strided ms", "space-to-depth kept ms", "chosen"), rows)
-
-
-@dataclass(frozen=True, slots=True)
-class LayerChoice:
-    """What measuring said about the space-to-depth of one layer (of two layers for SPD and the C3 behind it)."""
-
-    layers: tuple[int, ...]
-    strided_ms: float
-    kept_ms: float
-
-    @property
-    def is_strided(self) -> bool:
-        return self.strided_ms <= self.kept_ms
-
-
-def fused_by_measurement(
-    model: DetectionModel, size: FrameSize, repeats: int = 20
-) -> tuple[DetectionModel, tuple[LayerChoice, ...]]:
-    """A fused copy in which each layer has the faster form on this machine, and the measurements, in milliseconds.
-
-    Measured on one image of ``size`` on the model's device; the best of ``repeats`` runs counts for each form.
-    """
-    strided, kept = fused(model), fused(model, strided=False)
-    inputs = _recorded_inputs(kept, size)
-    units = [(index,) for index, layer in enumerate(model.model) if isinstance(layer, (SPDConv, Focus))]
-    choices = []
-    for unit in sorted([*units, *((index, index + 1) for index in spd_before_c3(model))]):
-        forms = [[owner.model[index] for index in unit] for owner in (strided, kept)]
-        choices.append(LayerChoice(unit, *best_milliseconds(forms, inputs[unit[0]], repeats)))
-        if not choices[-1].is_strided:
-            for index in unit:
-                strided.model[index] = kept.model[index]
-    return strided, tuple(choices)
-
-
-@torch.no_grad()
-def _recorded_inputs(model: DetectionModel, size: FrameSize) -> dict[int, Tensor]:
-    """The map that each single-input layer reads for one image."""
-    found: dict[int, Tensor] = {}
-
-    def recorder(index: int) -> Callable[[nn.Module, tuple[object, ...]], None]:
-        def record(_: nn.Module, inputs: tuple[object, ...]) -> None:
-            if isinstance(inputs[0], Tensor):
-                found[index] = inputs[0].clone(memory_format=torch.preserve_format)
-
-        return record
-
-    hooks = [layer.register_forward_pre_hook(recorder(index)) for index, layer in enumerate(model.model)]
-    model(zero_images(model, *size).contiguous(memory_format=torch.channels_last))
-    for hook in hooks:
-        hook.remove()
-    return found
-
-
-@torch.no_grad()
-def best_milliseconds(forms: Sequence[Sequence[nn.Module]], x: Tensor, repeats: int) -> list[float]:
-    """Shortest time of each form; the forms take turns, so that a busy moment does not meet only one of them."""
-    best = [float("inf")] * len(forms)
-    for _ in range(repeats + 2):
-        for place, layers in enumerate(forms):
-            start = time.perf_counter()
-            out = x
-            for layer in layers:
-                out = layer(out)
-            if out.is_cuda:
-                torch.cuda.synchronize(out.device)
-            best[place] = min(best[place], 1e3 * (time.perf_counter() - start))
-    return best

@@ -131,12 +131,13 @@ def training_overhead(*words):
     return {"outside forward and backward": outside, "forward and backward": [[wall_inside, cpu_inside]]}
 
 
-def ultralytics_video(method, weights, source, project, img, conf):
+def ultralytics_video(method, weights, source, img, **further):
     """Detect or track in a video with the installed ultralytics package; the annotated video is written."""
     from ultralytics import YOLO
 
-    settings = {"imgsz": img, "conf": conf, "device": "cpu", "project": project, "verbose": False}
-    frames = getattr(YOLO(weights), method)(source, stream=True, save=True, **settings)
+    frames = getattr(YOLO(weights), method)(
+        source, stream=True, save=True, imgsz=img, device="cpu", verbose=False, **further
+    )
     return {"frames": sum(1 for _ in frames)}
 
 

@@ -183,9 +183,9 @@ def detection_video(flags: Namespace, runs: Path) -> Groups:
     def detect(folder: Path, *further: str) -> Side:
         return per_frame(lambda video: python("detect.py", *words, "--source", video, *further, folder=folder))
 
-    def ultralytics(method: str) -> Side:
+    def ultralytics(method: str, **further: str) -> Side:
         inputs = {"weights": str(Path(flags.weights).resolve()), "img": flags.img, "conf": flags.conf}
-        call = {"method": method, "project": str(runs), **inputs}
+        call = {"method": method, "project": str(runs), **inputs, **further}
         return per_frame(
             lambda video: python(PEER_SIDE, "ultralytics_video", json.dumps(call | {"source": str(video)}))
         )
@@ -195,6 +195,7 @@ def detection_video(flags: Namespace, runs: Path) -> Groups:
         ours["ours, --track"] = detect(REPOSITORY, "--track")
     if find_spec("ultralytics"):
         ours |= {f"ultralytics, {method}": ultralytics(method) for method in ("predict", "track")}
+        ours["ultralytics, track by ByteTrack"] = ultralytics("track", tracker="bytetrack.yaml")
     return {f"detect.py on video of {VIDEO_SIZE[1]} x {VIDEO_SIZE[0]}, a frame": beside_peer(flags, ours, detect)}
 
 
@@ -301,7 +302,7 @@ ROWS = {
     "formats": Row(
         "every form of one detector on the same images: difference, size, latency, AP, AP_S; --cfg converts it first",
         {"weights": NEEDED, "cfg": "", "data": NEEDED, "img": 640, "threads": (2,), "rounds": 15, "no_ap": False}
-        | {"only": tuple(FORMATS)},
+        | {"only": tuple(FORMATS), "folder": ""},
         formats.tables,
     ),
     "slicing": Row(

@@ -24,7 +24,7 @@ from models.weights import checkpoint_fields
 from models.yolo import DetectionModel, load_architecture
 from tests.small_classes import write_small_classes
 from tests.small_dataset import NAMES, write_small_dataset
-from utils.user_error import UsageError
+from utils.user_error import UsageError, UserError
 
 SCRIPT = "--weights nano.pt --data data/small.yaml --img 64 --batch-size 2 --workers 0 --rounds 1"
 TICKS = itertools.count(1)
@@ -108,6 +108,33 @@ def test_a_row_gives_a_table(
     figures = [row for row in cells if not set("".join(row)) <= set("-: ")]
     assert any(re.search(r"\d", "".join(row)) for row in figures)
     assert "nan" not in str(figures) and "inf" not in str(figures), lines
+
+
+def test_formats_are_made_and_evaluated_once_in_a_folder(
+    inputs: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(inputs)
+    monkeypatch.setattr(formats, "EXPORTED", {"TorchScript": ("torchscript", "fp32")})
+    monkeypatch.setattr(formats, "LAYER_REPEATS", 1)
+    words = ["formats", *shlex.split(TINY["formats"]), "--only", "torchscript", "--folder", "kept"]
+    threads = torch.get_num_threads()
+    first = known_of_forms(printed_by(words, monkeypatch, capsys))
+    for name in ("export_model", "compare"):
+        monkeypatch.setattr(formats, name, lambda *_: pytest.fail("a second time"))
+    assert known_of_forms(printed_by([*words, "--no-ap"], monkeypatch, capsys)) == first
+    torch.set_num_threads(threads)
+    size, pixels, probability, ap, _ = map(float, first["TorchScript"])
+    assert size > 0 and pixels < 0.05 and probability < 5e-4 and ap >= 0
+    words[words.index("64")] = "96"
+    with pytest.raises(UserError, match=r"^kept/facts.json: of .*'img': 64.*; take another --folder$"):
+        printed_by(words, monkeypatch, capsys)
+
+
+def known_of_forms(printed: str) -> dict[str, list[str]]:
+    """Size, differences and AP of each form."""
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in printed.splitlines() if line.startswith("|")]
+    begin = next(number for number, row in enumerate(rows) if row[0] == "form")
+    return {row[0]: row[1:6] for row in rows[begin + 2 :] if len(row) == len(rows[begin])}
 
 
 @pytest.mark.parametrize(

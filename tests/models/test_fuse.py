@@ -6,8 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import formats
-from benchmarks.formats import fused_by_measurement
+from benchmarks import layer_forms
+from benchmarks.layer_forms import fused_by_measurement
 from models.common import SPD, Conv, Focus, Kernel, SPDConv
 from models.fuse import FusedRearrangedConv, fold_layers, folded_batch_norm, fused
 from models.yolo import DetectionModel, load_architecture
@@ -93,7 +93,7 @@ def test_choice_by_measurement_changes_no_result(name: str, monkeypatch: pytest.
     model = DetectionModel(load_architecture(name), class_count=2).eval()
     disturb_norms(model)
     turns = iter([[1.0, 2.0], [2.0, 1.0]] * 4)
-    monkeypatch.setattr(formats, "best_milliseconds", lambda *arguments: next(turns))
+    monkeypatch.setattr(layer_forms, "best_milliseconds", lambda *arguments: next(turns))
     quick, choices = fused_by_measurement(model, FrameSize(64, 64))
     assert [choice.is_strided for choice in choices] == [True, False] * (len(choices) // 2) + [True] * (
         len(choices) % 2

@@ -224,7 +224,7 @@ def _verified(
     """The facts of a fresh file that answers as the model does."""
     device = reference.device
     inputs = verification_inputs(settings, reference.stride, images, device)
-    backend = _opened(fresh, name, device)
+    backend = open_exported(fresh, name, device)
     if backend.names != reference.names or backend.stride != reference.stride:
         raise UserError("its names or stride are not those of the model")
     difference = compare(backend, reference, inputs)
@@ -246,8 +246,12 @@ def _verified(
     )
 
 
-def _opened(path: Path, name: str, device: torch.device) -> DetectionBackend:
-    """A file of the format ``name``, ready to be compared."""
+def open_exported(path: Path, name: str, device: torch.device) -> DetectionBackend:
+    """A file of the format ``name``, ready to be compared: where its runtime is not, by what gives the same numbers.
+
+    Raises:
+        UserError: its runtime is not there.
+    """
     elsewhere = FORMATS[name].open_elsewhere
     if elsewhere is None:
         return load_backend(path, device)
@@ -288,7 +292,7 @@ def _quantized(
     assert quantize is not None  # export_model has refused the others
     target = _second_place(exported.path)
     quantize(exported.path, target, data.batches(settings))
-    backend = _opened(target, exported.format, reference.device)
+    backend = open_exported(target, exported.format, reference.device)
     before, after = (data.accuracy(OpenedDetector(one, reference.device), settings) for one in (reference, backend))
     if before.ap < 0:
         raise UserError("INT8 is held to its AP, and the val part has no object to measure it on")
