@@ -19,7 +19,7 @@ def main(change: str, flags: list[str]) -> None:
     moved = Batch.on
 
     def images_left_behind(self: Batch, device: torch.device) -> Batch:
-        return replace(moved(self, device), images=self.images.float() / 255)
+        return replace(moved(self, device), images=self.images.cpu().float() / 255)
 
     def wait_for_the_device(self: Batch, device: torch.device) -> Batch:
         batch = moved(self, device)

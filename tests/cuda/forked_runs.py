@@ -56,6 +56,20 @@ def accept_zeros_of_the_engine(tool: Any) -> None:
     tool.refuse_mixture = refuse_others
 
 
+def give_streams(tool: Any) -> None:
+    """The tool has none. What is ordered on these happens at once, and memory that they share is noted."""
+    from tests.runtime.stand_in_streams import StandInStreams
+
+    streams = StandInStreams()
+    streams.install(setattr)
+
+    def shared(tensor: torch.Tensor, stream: object) -> None:
+        assert stream is streams.computing and streams.current is streams.computing
+        tool.note("memory kept for another stream", tensor.nbytes)
+
+    tool.PretendCuda.record_stream = shared
+
+
 def load_what_scripts_need() -> None:
     verbs = ("compare", "evaluate_classifier", "export", "train", "train_classifier")
     for name in ("matplotlib.pyplot", "pandas", "hubconf", *(f"utils.verbs.{verb}" for verb in verbs)):
@@ -65,6 +79,7 @@ def load_what_scripts_need() -> None:
 def main() -> None:
     sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the repository, instead of this folder
     accept_zeros_of_the_engine(pretended_cuda())
+    give_streams(pretended_cuda())
     if sys.argv[1:]:
         from tests.documentation.workspace import run
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections import Counter
 from pathlib import Path
 
 import pytest
 
-from tests.cuda.pretended import PretendedGpu, needs_tool
+from tests.cuda.pretended import Noted, PretendedGpu, needs_tool
 from tests.cuda.workplace import TRAIN
 from tests.end_to_end.finished_runs import assert_same_run
 
@@ -91,6 +92,21 @@ def test_a_stopped_run_goes_on_to_the_same_end(gpu: PretendedGpu) -> None:
     assert len(losses(stopped)) * 2 == len(losses(whole))
     gpu.run("train.py", "--resume", stopped / "weights" / "last.pt", "--device", 0, "--workers", 0)
     assert_same_run(whole, stopped)
+
+
+def test_batches_travel_on_a_stream_of_their_own(gpu: PretendedGpu) -> None:
+    def kept(run: Noted) -> Counter[str]:
+        """Tensors whose memory both streams use, by phase: of every batch, or it would be used again too early."""
+        found: Counter[str] = Counter()
+        for (phase, kind, _), count in run.events.items():
+            found[phase] += count if kind == "memory kept for another stream" else 0
+        return +found
+
+    flags = ("--weights", "small.pt", "--data", "t16.yaml", *TRAIN, "--name", "streams")
+    assert kept(gpu.run("train.py", *flags)) == {"train": 4, "val": 2}  # of 4 images, of 8 in two evaluations
+    classes = ("--model", "yolov5n-cls", "--imgsz", 32, "--device", 0, "--workers", 0, "--batch-size", 6)
+    run = gpu.run("classify/train.py", "--data", "c4", *classes, "--epochs", 1, "--noplots", "--name", "streams")
+    assert kept(run) == {"train": 2 * 2, "cls-val": 2 * 2}  # images and classes
 
 
 @pytest.mark.parametrize("script", ["val.py --data v8.yaml --workers 0", "detect.py --source frames8.txt"])

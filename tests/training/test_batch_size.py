@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 import torch
@@ -13,6 +15,7 @@ from torch import nn
 from models.yolo import DetectionModel, find_architecture, read_architecture
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.train_flags import TrainConfig
+from utils.geometry.records import Batch
 from utils.runtime.process_ranks import ProcessRanks
 from utils.training.batch_size import (
     OBJECTS,
@@ -125,8 +128,17 @@ def test_measured_is_a_whole_step_that_leaves_nothing_behind(monkeypatch: pytest
         monkeypatch.setattr(torch.cuda, name, lambda *_: None)
     monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 5)
     asked: list[tuple[int, float]] = []
+    copies: list[weakref.ref[torch.Tensor]] = []
+
+    def copied(batch: Batch, device: torch.device) -> Batch:
+        copy = replace(batch, images=batch.images.clone())
+        copies.append(weakref.ref(copy.images))
+        return copy
+
+    monkeypatch.setattr(Batch, "copied", copied)
 
     def peak(device: torch.device) -> int:
+        assert [copy() is not None for copy in copies] == [True, True], "this batch and the next are held meanwhile"
         gradients = [value.grad for value in model.parameters() if value.grad is not None]
         asked.append((len(gradients), float(sum(each.abs().sum() for each in gradients))))
         return 12

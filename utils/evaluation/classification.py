@@ -13,6 +13,7 @@ import torch
 from utils.geometry.records import ClassificationBatch
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ALONE, ProcessRanks
+from utils.runtime.streams import copied_ahead
 
 TOP = 5
 
@@ -125,8 +126,8 @@ def evaluate_classifier(
 ) -> ClassificationReport:
     """The figures of ``network``, in evaluation mode, on every image of ``batches``."""
     tally = Tally(len(settings.names))
-    for batch in batches:
-        placed = batch.on(device)
+    for batch, copy in copied_ahead(batches, device):
+        placed = copy.on(device)
         start = time.perf_counter()
         with autocast(device, settings.precision):
             logits = network(placed.images)

@@ -31,6 +31,7 @@ from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.console_log import with_progress
 from utils.runtime.device import autocast, sent
 from utils.runtime.process_ranks import ALONE, ProcessRanks
+from utils.runtime.streams import copied_ahead
 from utils.runtime.threads import read_ahead
 from utils.user_error import UserError
 
@@ -188,10 +189,10 @@ def evaluate(
     losses: list[torch.Tensor] = []  # one (parts,) for each batch, read at the end: every reading stops a GPU
     with _evaluation_mode(detector), torch.no_grad():
         shown = settings.progress and ranks.is_writer
-        batches = with_progress(loader, len(loader), "batch", "evaluating", shown=shown)
-        for number, batch in enumerate(batches):
+        batches = with_progress(copied_ahead(loader, device), len(loader), "batch", "evaluating", shown=shown)
+        for number, (batch, copy) in enumerate(batches):
             clock.start()
-            placed = batch.on(device)
+            placed = copy.on(device)
             clock.lap("preprocess")
             predictions, maps = _forward(detector, placed.images, settings, raw=loss is not None)
             inferred = partial(clock.lap, "inference")

@@ -85,6 +85,15 @@ class Batch:
         """The images in page-locked memory, from which a GPU copies while the CPU goes on; torch's loader calls it."""
         return replace(self, images=self.images.pin_memory())
 
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What is copied to a device."""
+        return (self.images,)
+
+    def copied(self, device: torch.device) -> Batch:
+        """The batch with its images on ``device``, uint8 as they are."""
+        return replace(self, images=_copied(self.images, device))
+
     def on(self, device: torch.device) -> Batch:
         """The batch with its images on ``device``, float32 0-1 in channels_last order."""
         images = _copied(self.images, device)
@@ -148,6 +157,15 @@ class ClassificationBatch:
     def pin_memory(self) -> ClassificationBatch:
         """The batch in page-locked memory, see `Batch.pin_memory`."""
         return replace(self, images=self.images.pin_memory(), classes=self.classes.pin_memory())
+
+    @property
+    def tensors(self) -> tuple[torch.Tensor, ...]:
+        """What is copied to a device."""
+        return self.images, self.classes
+
+    def copied(self, device: torch.device) -> ClassificationBatch:
+        """The batch on ``device``, images uint8 as they are."""
+        return replace(self, images=_copied(self.images, device), classes=_copied(self.classes, device))
 
     def on(self, device: torch.device) -> ClassificationBatch:
         """The batch on ``device``, images as float32 in channels_last order, see `normalized`."""

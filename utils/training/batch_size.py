@@ -112,7 +112,9 @@ class MeasuredStep:
         was_training, state = model.training, {name: value.clone() for name, value in model.named_buffers()}
         model.train()
         try:
-            batch = black_images(count, self.imgsz).on(self.device)
+            on_host = black_images(count, self.imgsz)
+            held = [on_host.copied(self.device) for _ in range(2)]  # as it came, and the next, see `copied_ahead`
+            batch = held[0].on(self.device)
             with autocast(self.device, self.precision):
                 maps = model(batch.images)
             self.loss(maps, batch).total.backward()  # type: ignore[no-untyped-call]

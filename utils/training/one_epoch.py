@@ -14,6 +14,7 @@ from torch.nn.parallel import DistributedDataParallel
 from utils.runtime.device import autocast
 from utils.runtime.process_ranks import ProcessRanks
 from utils.runtime.stop_signals import StopRequest
+from utils.runtime.streams import Copyable, copied_ahead
 from utils.training.learning_rate import Schedule
 from utils.training.optimizer import set_rates
 from utils.training.weight_average import WeightAverage
@@ -23,7 +24,7 @@ GRADIENT_NORM_LIMIT = 10.0
 Placed = TypeVar("Placed")
 
 
-class TrainingBatch(Protocol):
+class TrainingBatch(Copyable, Protocol):
     """Images with what is to be learned of them."""
 
     @property
@@ -108,7 +109,7 @@ def train_one_epoch(
     network.train()
     meter, waiting, steps = LossMeter(learner.loss.part_names), 0, learner.schedule.steps_per_epoch
     optimizer.zero_grad()
-    for step, batch in enumerate(batches):
+    for step, (_, batch) in enumerate(copied_ahead(batches, ranks.device)):
         rates = learner.schedule.at(epoch, step)
         set_rates(optimizer, rates.groups, rates.momentum)
         batch = batch.on(ranks.device)  # images (B, 3, H, W) float: 0-1 for a detector, normalized for a classifier
