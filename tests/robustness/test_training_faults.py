@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -182,6 +183,24 @@ def test_a_killed_worker(tmp_path: Path, dataset: Path) -> None:
     assert process.returncode == 1, errors
     assert "Traceback" not in errors
     assert "a loading process" in errors.splitlines()[-1] and "--workers" in errors.splitlines()[-1]
+    assert epochs_in(folder / "weights" / "last.pt") >= 1
+
+
+@pytest.mark.case(AREA, "a signal to the whole process group", "as one to the run alone: one line says how to go on")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_that_reaches_the_workers_first(tmp_path: Path, dataset: Path, number: int) -> None:
+    folder = tmp_path / "runs" / "train" / "exp"
+    with start(tmp_path, dataset, "--workers", 2, "--epochs", 10000, "--patience", 0, "--noval") as process:
+        wait_for(folder / "results.csv", process)
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="utf-8").split():
+            os.kill(int(child), number)
+        time.sleep(0.3)  # the batches that were ready are used up
+        process.send_signal(number)
+        _, errors = process.communicate(timeout=60)
+    assert process.returncode == 128 + number, errors
+    assert "Traceback" not in errors
+    line = r"error: stopped in epoch \d+; go on with: python train.py --resume \S*runs/train/exp/weights/last.pt"
+    assert re.fullmatch(line, errors.splitlines()[-1]), errors
     assert epochs_in(folder / "weights" / "last.pt") >= 1
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
+import threading
 
 import pytest
 
@@ -21,6 +23,16 @@ def test_the_first_asks_and_the_second_interrupts(number: int) -> None:
             with pytest.raises(KeyboardInterrupt):
                 signal.raise_signal(second)
         assert request.signal_number == number, "the first one names the exit code"
+
+
+def test_a_signal_that_is_on_its_way_is_waited_for() -> None:
+    with stop_requests() as request:
+        assert not request.arrives_within(0.01)
+        on_its_way = threading.Timer(0.05, os.kill, (os.getpid(), signal.SIGTERM))
+        on_its_way.start()
+        assert request.arrives_within(60) and request.signal_number == signal.SIGTERM
+        assert request.arrives_within(0)
+        on_its_way.join()
 
 
 def test_handlers_come_back_however_the_block_ends() -> None:

@@ -21,6 +21,13 @@ _OF_CONNECTIONS = (ConnectionResetError, ConnectionRefusedError, EOFError)
 _EXPLAINED = (MemoryError, RuntimeError, cv2.error, *_OF_CONNECTIONS)
 
 
+def is_lost_process(error: Exception) -> bool:
+    """Whether an error says that a loading process, or another one of the run, has ended."""
+    text = str(error)
+    lost = isinstance(error, RuntimeError) and (_LOST_WORKER.search(text) or _LOST_PROCESS.search(text))
+    return bool(lost) or isinstance(error, (DistBackendError, *_OF_CONNECTIONS))
+
+
 @contextmanager
 def explained_failures(batch_size: int, imgsz: object) -> Iterator[None]:
     """Turn lack of memory and killed loading processes into a line that names what to change.

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import signal
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 from utils.user_error import UserError
+
+POLL = 0.02  # seconds between two looks
 
 
 class Stopped(UserError):
@@ -29,6 +32,13 @@ class StopRequest:
         if self.signal_number is not None:
             raise KeyboardInterrupt
         self.signal_number = signal_number
+
+    def arrives_within(self, seconds: float) -> bool:
+        """Wait for a signal that long; whether one has asked."""
+        end = time.monotonic() + seconds
+        while self.signal_number is None and time.monotonic() < end:
+            time.sleep(POLL)
+        return self.signal_number is not None
 
 
 @contextmanager
