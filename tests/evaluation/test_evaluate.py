@@ -14,7 +14,6 @@ import torch
 from tests.dataset.images import small_dataset
 from tests.evaluation.small_cases import labels_of
 from utils.dataset.coco_annotations import CocoTruth
-from utils.evaluation import evaluate as evaluate_module
 from utils.evaluation.coco_average_precision import CocoSummary
 from utils.evaluation.evaluate import (
     EvaluationObserver,
@@ -226,7 +225,7 @@ def test_a_stage_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
             now += 10
             return LossParts(*torch.zeros(3))
 
-    monkeypatch.setattr(evaluate_module, "time", SimpleNamespace(perf_counter=lambda: now))
+    monkeypatch.setattr("utils.runtime.streams.time", SimpleNamespace(perf_counter=lambda: now))
     report = evaluate(SlowModel(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=SlowLoss())
     assert report.speed_ms == SpeedFigures(preprocess=0, inference=3000, nms=0)
 

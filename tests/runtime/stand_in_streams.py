@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -21,6 +22,24 @@ class StandInStream:
 
     def wait_stream(self, other: StandInStream) -> None:
         self.reached = [*other.reached, *other.ordered]
+
+
+class StandInEvent:
+    """In place of ``torch.cuda.Event``, on a GPU that is as fast as its host."""
+
+    def __init__(self, enable_timing: bool = False) -> None:
+        assert enable_timing
+        self.time = 0.0
+
+    def record(self, stream: StandInStream | None = None) -> None:
+        self.time = time.perf_counter()
+
+    def synchronize(self) -> None:
+        assert self.time
+
+    def elapsed_time(self, end: StandInEvent) -> float:
+        """Milliseconds."""
+        return 1e3 * (end.time - self.time)
 
 
 class StandInStreams:
@@ -46,6 +65,7 @@ class StandInStreams:
     def install(self, replace: Callable[[Any, str, object], object]) -> None:
         """``replace`` is ``setattr`` or a monkeypatch's."""
         replace(torch, "Stream", StandInStream)
+        replace(torch.cuda, "Event", StandInEvent)
         replace(torch.cuda, "Stream", self.make)
         replace(torch.cuda, "stream", self.stream)
         replace(torch.cuda, "current_stream", lambda device=None: self.current)

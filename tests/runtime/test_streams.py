@@ -8,14 +8,15 @@ import logging
 import weakref
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
 
-from tests.runtime.stand_in_streams import StandInStream, StandInStreams
+from tests.runtime.stand_in_streams import StandInEvent, StandInStream, StandInStreams
 from utils.runtime import streams as module
-from utils.runtime.streams import copied_ahead
+from utils.runtime.streams import StageClock, copied_ahead
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -130,4 +131,43 @@ def test_a_gpu_without_streams_is_said_once(monkeypatch: pytest.MonkeyPatch, cap
     with caplog.at_level(logging.WARNING):
         assert [list(copied_ahead(batches, GPU)) for _ in range(2)] == [[(batches[0], batches[0])]] * 2
     module.has_streams.cache_clear()
-    assert caplog.messages == ["cuda:0 has no further stream (no driver): batches are copied between steps"]
+    assert caplog.messages == [
+        "cuda:0 has no streams (no driver): batches are copied between steps, times are the host's"
+    ]
+
+
+def test_a_gpu_tells_its_own_times(machine: StandInStreams, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The host orders everything at once; the GPU is behind, and gets to the ends of its stages later."""
+    gpu, waited = iter([10.0, 12.0, 17.0, 20.0, 23.0, 29.0]), []
+
+    class Event(StandInEvent):
+        def record(self, stream: StandInStream | None = None) -> None:
+            assert stream is machine.computing
+            self.time = next(gpu)
+
+        def synchronize(self) -> None:
+            waited.append(self.time)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    clock = StageClock(GPU)
+    for _ in range(2):
+        clock.start()
+        clock.lap("preprocess")
+        clock.lap("inference")
+    assert waited == [], "nobody waits in the loop"
+    found = clock.seconds()
+    # Of the first batch 10 to 12 and to 17, of the second 20 to 23 and to 29; 17 to 20 belong to no stage.
+    assert found["preprocess"] == 2 + 3 and found["inference"] == 5 + 6
+    assert waited == [29.0]
+
+
+def test_elsewhere_the_host_tells_the_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    host = iter([1.0, 1.5, 4.0, 8.0])
+    monkeypatch.setattr("utils.runtime.streams.time", SimpleNamespace(perf_counter=lambda: next(host)))
+    clock = StageClock(CPU)
+    clock.start()
+    clock.lap("a")
+    clock.start()
+    clock.lap("a")
+    assert clock.seconds()["a"] == 0.5 + 4.0
+    assert not StageClock(CPU).seconds()

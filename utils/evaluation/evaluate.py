@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -31,7 +30,7 @@ from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.runtime.console_log import with_progress
 from utils.runtime.device import autocast, sent
 from utils.runtime.process_ranks import ALONE, ProcessRanks
-from utils.runtime.streams import copied_ahead
+from utils.runtime.streams import StageClock, copied_ahead
 from utils.runtime.threads import read_ahead
 from utils.user_error import UserError
 
@@ -185,7 +184,7 @@ def evaluate(
     Raises:
         UserError: a label's class that the detector does not have; no image.
     """
-    tally, clock = _Tally(loader.dataset, detector, settings, observers), _Clock()
+    tally, clock = _Tally(loader.dataset, detector, settings, observers), StageClock(device)
     losses: list[torch.Tensor] = []  # one (parts,) for each batch, read at the end: every reading stops a GPU
     with _evaluation_mode(detector), torch.no_grad():
         shown = settings.progress and ranks.is_writer
@@ -208,7 +207,7 @@ def evaluate(
                     raise ValueError(f"{path}: evaluation needs the letterbox of every image")
                 way_back = halved_padding(letterbox) if settings.halved_padding else letterbox
                 tally.add(batch.indices[place], path, detections.cpu().to_source(way_back))
-    speed = clock.per_image(max(len(tally.images), 1))
+    speed = _per_image(clock, len(tally.images))
     images = images_of_all(tally.images, loader.dataset, settings.single_cls, ranks)
     mean_loss = None
     if loss is not None:
@@ -238,7 +237,8 @@ def evaluate_predictor(
     Raises:
         UserError: a label's class that the detector does not have; no image.
     """
-    tally, clock = _Tally(dataset, predictor, settings, observers), _Clock()
+    tally = _Tally(dataset, predictor, settings, observers)
+    clock = StageClock(torch.device("cpu"))  # where its results are, which a GPU has been waited for
     own = range(ranks.rank, len(dataset), ranks.world)
     images = read_ahead(dataset.source_image, own, threads=readers)
     shown = settings.progress and ranks.is_writer
@@ -248,7 +248,7 @@ def evaluate_predictor(
         (detections,) = predictor([image])
         clock.lap("inference")
         tally.add(index, dataset.index.paths[index], detections.cpu())
-    speed = clock.per_image(max(len(tally.images), 1))
+    speed = _per_image(clock, len(tally.images))
     evaluated = images_of_all(tally.images, dataset, settings.single_cls, ranks)
     return report_on(evaluated, tally.names, tally.annotated_truth(), settings.areas, RunFigures(None, speed))
 
@@ -278,28 +278,10 @@ def _evaluation_mode(detector: object) -> Iterator[None]:
         detector.train()
 
 
-class _Clock:
-    """Time spent per stage, as the host sees it.
-
-    A GPU is never waited for on its account: what the upload takes beyond its order, and suppression's first question
-    to the GPU, whose answer ends the network's time, are counted as the network's.
-    """
-
-    def __init__(self) -> None:
-        self.seconds = {"preprocess": 0.0, "inference": 0.0, "nms": 0.0}
-        self._since = 0.0
-
-    def start(self) -> None:
-        self._since = time.perf_counter()
-
-    def lap(self, stage: str) -> None:
-        """What has passed since the start or the last lap is that stage's."""
-        now = time.perf_counter()
-        self.seconds[stage] += now - self._since
-        self._since = now
-
-    def per_image(self, images: int) -> SpeedFigures:
-        return SpeedFigures(**{name: 1000 * seconds / images for name, seconds in self.seconds.items()})
+def _per_image(clock: StageClock, images: int) -> SpeedFigures:
+    """Milliseconds of the stages. What suppression asks a GPU first is counted as the network's, whose answer it is."""
+    seconds = clock.seconds()
+    return SpeedFigures(*(1000 * seconds.get(stage, 0.0) / max(images, 1) for stage in SpeedFigures._fields))
 
 
 class _Tally:

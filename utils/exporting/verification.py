@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +15,7 @@ from utils.geometry.records import Detections, Predictions
 from utils.inference.nms import NmsSettings, non_max_suppression
 from utils.inference.predictor import as_network_input
 from utils.inference.torch_backend import DetectionBackend
-from utils.runtime.device import wait_for
+from utils.runtime.streams import StageClock
 from utils.user_error import UserError
 
 # fp32 runtimes sum in other orders. On the largest models at 1280 px that moves a box by some thousandths of a pixel,
@@ -157,7 +156,8 @@ def _shape(predictions: Predictions) -> str:
 
 
 def _milliseconds(call: Callable[[], object], device: torch.device) -> float:
-    start = time.perf_counter()
+    clock = StageClock(device)
+    clock.start()
     call()
-    wait_for(device)
-    return (time.perf_counter() - start) * 1e3
+    clock.lap("call")
+    return clock.seconds()["call"] * 1e3

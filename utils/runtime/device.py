@@ -122,14 +122,6 @@ def measured_convolutions(device: torch.device, *, sizes_repeat: bool) -> Iterat
         torch.backends.cudnn.benchmark = before
 
 
-def wait_for(device: torch.device) -> None:
-    """Wait until a GPU has done all it was told."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
-
-
 def describe_device(device: torch.device) -> str:
     """One phrase for the log: the device and what it is."""
     if device.type == "cuda":

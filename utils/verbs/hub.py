@@ -31,7 +31,8 @@ from utils.inference.nms import NmsSettings
 from utils.inference.predictor import FittedImage
 from utils.inference.torch_backend import DetectionBackend, TorchBackend
 from utils.reporting.hub_results import CallTimes, HubResults
-from utils.runtime.device import autocast, select_device, wait_for
+from utils.runtime.device import autocast, select_device
+from utils.runtime.streams import StageClock
 from utils.user_error import UserError
 
 LOGGER = logging.getLogger(__name__)
@@ -114,10 +115,9 @@ class HubDetector(torch.nn.Module):
         for start in range(0, len(fitted), LARGEST_BATCH):
             found += predictor.detect(fitted[start : start + LARGEST_BATCH])
         per_image = 1e3 / max(len(images), 1)
-        rest = time.perf_counter() - ready - backend.seconds
-        times = CallTimes(
-            (ready - begin) * per_image, backend.seconds * per_image, rest * per_image, _largest_batch(fitted)
-        )
+        network = backend.seconds()
+        rest = time.perf_counter() - ready - network
+        times = CallTimes((ready - begin) * per_image, network * per_image, rest * per_image, _largest_batch(fitted))
         return HubResults(images, found, self.names, times)
 
     def half(self) -> HubDetector:
@@ -207,21 +207,24 @@ class _InTurn(_Asked):
 
 
 class _Timed(_Asked):
-    """A backend of one call that counts its seconds, cast to ``precision``."""
+    """A backend of one call that measures its time, cast to ``precision``."""
 
     def __init__(self, backend: DetectionBackend, device: torch.device, precision: torch.dtype) -> None:
         super().__init__(backend)
         self._device = device
         self._precision = precision
-        self.seconds = 0.0
+        self._clock = StageClock(device)
 
     def predict(self, images: torch.Tensor) -> Predictions:
-        begin = time.perf_counter()
+        self._clock.start()
         with autocast(self._device, self._precision):
             predictions = self._backend.predict(images)
-        wait_for(self._device)  # a GPU is still at work when the call returns
-        self.seconds += time.perf_counter() - begin
+        self._clock.lap("network")
         return predictions
+
+    def seconds(self) -> float:
+        """Of all passes; asked at the end, or a GPU would be waited for."""
+        return self._clock.seconds().get("network", 0.0)
 
 
 class BareOutput(NamedTuple):
