@@ -134,7 +134,7 @@ class Detect(DetectionHead):
         K runs over levels, anchors, cell rows, cell columns, in this order; it is the output layout of exported models.
         Always computed in float32: half precision has steps of half a pixel at 640.
         """
-        if recording_graph() or torch.is_grad_enabled():
+        if recording_graph() or torch.compiler.is_compiling() or torch.is_grad_enabled():
             return torch.cat([self._level_rows(index, logits) for index, logits in enumerate(maps.levels)], dim=1)
         # Each level's sigmoid goes straight to its place: the maps are large, and joining parts would move them thrice.
         counts = [logits.shape[1] * logits.shape[2] * logits.shape[3] for logits in maps.levels]

@@ -88,6 +88,7 @@ class DetectConfig:
     device: str = shared_flags.device()
     precision: str = shared_flags.precision()
     half: bool = shared_flags.half()
+    compile: bool = shared_flags.compiled()
     dnn: bool = shared_flags.dnn()
     update: bool = flag(
         False, "after the run, rewrite the .pt file as this program's own checkpoint, weights only", group="Run"
@@ -148,3 +149,5 @@ class DetectConfig:
             raise UsageError("--hide-labels --tags all: contradict each other; leave one out")
         if self.visualize and (self.augment or self.slice is not None or len(self.weights) > 1):
             raise UsageError("--visualize: shows one network on whole images; leave out --augment and --slice")
+        if self.compile and (self.augment or self.visualize):
+            raise UsageError("--compile: for images of one size, showing no maps; leave out --augment and --visualize")

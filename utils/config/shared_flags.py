@@ -62,6 +62,14 @@ def dnn() -> Any:
     return flag(False, "run an .onnx file in OpenCV's DNN module", group="Run")
 
 
+def compiled() -> Any:
+    text = (
+        "have torch compile a .pt file's network for one size, to which every image is padded: up to a minute at the "
+        "start; CUDA graphs on a GPU, a C++ compiler on the CPU"
+    )
+    return flag(False, text, group="Run")
+
+
 def check_arithmetic(half: bool, precision: str) -> None:
     """UsageError where ``--half`` and ``--precision`` contradict each other."""
     if half and precision not in ("fp32", "fp16"):

@@ -55,6 +55,7 @@ class ValConfig:
     dnn: bool = shared_flags.dnn()
     precision: str = shared_flags.precision()
     half: bool = shared_flags.half()
+    compile: bool = shared_flags.compiled()
     as_yolov5: bool = flag(
         False,
         "image order, padding and fp32 of YOLOv5's python val.py, for figures that compare with YOLOv5's; "
@@ -90,6 +91,8 @@ class ValConfig:
             raise UsageError(f"--compare --task {self.task}: compares on train, val or test")
         if self.slice is not None and (self.save_hybrid or self.as_yolov5 or self.square):
             raise UsageError("--slice: does not go with --save-hybrid, --as-yolov5 or --square")
+        if self.compile and (self.augment or self.as_yolov5 or self.task == "study"):
+            raise UsageError("--compile: for images of one size; leave out --augment, --as-yolov5 and --task study")
 
     @property
     def half_as_yolov5(self) -> bool:

@@ -55,8 +55,11 @@ def fitting_frame(asked: FrameSize, stride: int, fixed: FrameSize | None = None)
 
     A line in the log says so where it is another one.
     """
-    frame = fixed or FrameSize(*(multiple_of_stride(side, stride) for side in asked))
+    multiples = FrameSize(*(multiple_of_stride(side, stride) for side in asked))
+    frame = fixed or multiples
     if frame != asked:
-        reason = f"multiples of the stride {stride}" if fixed is None else "the only size that the model file takes"
+        reason = (
+            f"multiples of the stride {stride}" if frame == multiples else "the only size that the model file takes"
+        )
         LOGGER.warning("image size %dx%d (height x width): taking %dx%d px, %s", *asked, *frame, reason)
     return frame

@@ -12,13 +12,13 @@ from models.fuse import fused
 from models.weights import load_model
 from utils.config.weights_by_name import find_weights
 from utils.geometry.boxes import cxcywh_to_xyxy
-from utils.geometry.letterbox import FrameSize
+from utils.geometry.letterbox import FrameSize, multiple_of_stride
 from utils.geometry.records import Predictions
 from utils.inference.detector import OpenedDetector
 from utils.inference.graph_runtimes import OPENVINO_SUFFIX, open_graph
 from utils.inference.joint_backends import AugmentedBackend, Ensemble
 from utils.inference.runtime_graph import RuntimeGraph, Tensors
-from utils.inference.torch_backend import DetectionBackend, TorchBackend
+from utils.inference.torch_backend import CompiledBackend, DetectionBackend, FixedBatch, TorchBackend
 from utils.runtime.device import requested_precision
 from utils.user_error import UsageError, UserError
 
@@ -42,6 +42,7 @@ def open_detector(
     device: torch.device,
     fallback_names: Callable[[], tuple[str, ...]],
     torch_flags: Mapping[str, bool] | None = None,
+    compiled_for: FixedBatch | None = None,
 ) -> OpenedDetector:
     """The detector in a file, or the ensemble of those in several.
 
@@ -51,6 +52,7 @@ def open_detector(
         device: where to compute.
         fallback_names: see ``load_backend``.
         torch_flags: further flags that only a .pt file has a use for, by name, with whether they are set.
+        compiled_for: have torch compile each network for batches of this many images, scaled to fit this frame.
 
     Raises:
         UserError: no such file, or a damaged one; an ensemble of files that do not go together.
@@ -61,9 +63,18 @@ def open_detector(
     for file in map(find_weights, weights):
         parts.append(load_backend(file, device, fallback_names=fallback_names, dnn=flags.dnn, precision=precision))
         if not isinstance(parts[-1], TorchBackend):
-            _refuse_torch_flags(file, flags, torch_flags or {})
+            _refuse_torch_flags(file, flags, {"--compile": compiled_for is not None, **(torch_flags or {})})
+    if compiled_for is not None:
+        parts = _compiled(parts, compiled_for)
     views = [AugmentedBackend(one) if flags.augment and isinstance(one, TorchBackend) else one for one in parts]
     return OpenedDetector(views[0] if len(views) == 1 else Ensemble(views, weights), device, tuple(parts))
+
+
+def _compiled(parts: Sequence[DetectionBackend], asked: FixedBatch) -> list[DetectionBackend]:
+    """The same networks, compiled for one frame that fits the strides of all."""
+    stride = max(part.stride for part in parts)
+    frame = FrameSize(*(multiple_of_stride(side, stride) for side in asked.frame))
+    return [CompiledBackend(part, FixedBatch(asked.images, frame)) for part in parts if isinstance(part, TorchBackend)]
 
 
 def _refuse_torch_flags(file: Path, flags: DetectorFlags, further: Mapping[str, bool]) -> None:

@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from typing import Protocol
+import logging
+import time
+from typing import NamedTuple, Protocol
 
 import torch
 
 from models.yolo import DetectionModel
 from utils.geometry.letterbox import FrameSize
 from utils.geometry.records import Predictions
+from utils.runtime.console_log import unheard
 from utils.runtime.device import autocast, placed
+from utils.user_error import UserError
+
+LOGGER = logging.getLogger(__name__)
+WARMING = 3  # passes until CUDA's graph is recorded and has run
 
 
 class DetectionBackend(Protocol):
@@ -68,5 +75,65 @@ class TorchBackend:
         """See ``DetectionBackend``; computed on the model's device, decoded in float32."""
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.autocast_to):
-            predictions: Predictions = self.model.predict(images.to(next(self.model.parameters()).dtype))
-        return predictions
+            return self._network(images.to(next(self.model.parameters()).dtype))
+
+    def _network(self, images: torch.Tensor) -> Predictions:
+        return self.model.predict(images)
+
+
+class FixedBatch(NamedTuple):
+    """What a compiled network takes."""
+
+    images: int
+    frame: FrameSize
+
+
+class CompiledBackend(TorchBackend):
+    """A PyTorch detector that torch has compiled for batches of one size; on CUDA a pass is one graph of kernels."""
+
+    frame: FrameSize
+    batch_size: int
+
+    def __init__(self, backend: TorchBackend, batch: FixedBatch) -> None:
+        """Takes from seconds to a minute.
+
+        Raises:
+            UserError: there is no compiler, or it cannot compile this network.
+        """
+        super().__init__(backend.model, backend.device, backend.autocast_to)
+        self.batch_size, self.frame = batch
+        start = time.perf_counter()
+        LOGGER.info("--compile: every image is padded to %dx%d px (height x width)", *self.frame)
+        from torch._dynamo.exc import TorchDynamoException  # here, as it loads a compiler
+
+        self._compiled = torch.compile(self.model.predict, mode="reduce-overhead", dynamic=False)
+        try:
+            with unheard():
+                for _ in range(WARMING):
+                    self.predict(torch.zeros(self.batch_size, 3, *self.frame, device=self.device))
+        except TorchDynamoException as error:
+            raise UserError(f"--compile: {compiler_message(str(error))}") from error
+        LOGGER.info("--compile: took %.0f s", time.perf_counter() - start)
+
+    def predict(self, images: torch.Tensor) -> Predictions:
+        """See ``DetectionBackend``; an incomplete batch is filled up with black images."""
+        parts = []
+        for part in torch.split(images, self.batch_size):
+            missing = part.new_zeros((self.batch_size - len(part), *part.shape[1:]))
+            predictions = super().predict(torch.cat((part, missing)) if len(missing) else part)
+            parts.append(Predictions(*(tensor[: len(part)] for tensor in predictions)))
+        return parts[0] if len(parts) == 1 else Predictions(*map(torch.cat, zip(*parts, strict=True)))
+
+    def _network(self, images: torch.Tensor) -> Predictions:
+        found: Predictions = self._compiled(images)
+        # A graph writes what it finds next over what it found before.
+        return Predictions(*(tensor.clone() for tensor in found)) if images.is_cuda else found
+
+
+def compiler_message(text: str) -> str:
+    """What torch says of a failed compilation, in one line."""
+    if "C++ compiler" in text:
+        return "torch finds no C++ compiler; install one (apt install g++), or name it in the variable CXX"
+    lines = (line.strip() for line in text.splitlines())
+    reason = next((line for line in lines if line and not line.endswith(" raised:")), "")
+    return f"torch cannot compile this network: {reason}"

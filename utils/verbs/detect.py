@@ -33,6 +33,7 @@ from utils.inference.model_files import open_detector
 from utils.inference.nms import NmsSettings
 from utils.inference.predictor import ImagePredictor, Prepared
 from utils.inference.slicing import SlicedPredictor, SliceSettings
+from utils.inference.torch_backend import FixedBatch
 from utils.inference.tracking import Tracking, check_tracker
 from utils.reporting.detection_output import FILES_OF_ONE_RUN, DetectionOutput, FoundInFrame, annotated_image
 from utils.reporting.feature_maps import recorded_maps, write_maps
@@ -79,11 +80,15 @@ def run_detection(config: DetectConfig) -> DetectionSummary:
     device = select_device(config.device)
     reuse_freed_memory(device)
     with contextlib.closing(open_source(config.source, config.vid_stride, recursive=config.recursive)) as source:
-        detector = open_detector(config.weights, config, device, lambda: _names_of_data(config.data))
+        asked = FrameSize(*square_or_rectangle(config.imgsz))
+        fixed = FixedBatch(config.batch_size, asked) if config.compile else None
+        detector = open_detector(
+            config.weights, config, device, lambda: _names_of_data(config.data), compiled_for=fixed
+        )
         _check_flags(config, detector)
         nms = _suppression(config, detector.names)
         tracking = Tracking(nms, boundaries) if config.follows else None
-        frame = detector.frame(FrameSize(*square_or_rectangle(config.imgsz)))
+        frame = detector.frame(asked)
         predictor = detector.predictor(
             tracking.candidates if tracking else nms, frame, _tiles(config), config.batch_size
         )

@@ -38,7 +38,7 @@ from utils.inference.detector import OpenedDetector
 from utils.inference.model_files import GraphBackend, open_detector
 from utils.inference.nms import NmsSettings
 from utils.inference.slicing import SliceSettings
-from utils.inference.torch_backend import TorchBackend
+from utils.inference.torch_backend import FixedBatch, TorchBackend
 from utils.reporting.coco_submission import (
     BestDetections,
     check_results,
@@ -257,7 +257,9 @@ class EvaluationSetup:
         only_torch = {"--as-yolov5": config.as_yolov5}
         # As YOLOv5 in half precision is a detector of its own, which needs no such arithmetic of the device.
         flags = replace(config, half=False, precision="fp32") if config.as_yolov5 else config
-        detector = open_detector(weights, flags, self.device, lambda: self.dataset.names, only_torch)
+        most = config.batch_size if self.tiles else min(config.batch_size, len(self.images)) or 1
+        fixed = FixedBatch(most, FrameSize(config.imgsz, config.imgsz)) if config.compile else None
+        detector = open_detector(weights, flags, self.device, lambda: self.dataset.names, only_torch, fixed)
         backend = detector.backend
         if config.half_as_yolov5 and not isinstance(backend, TorchBackend):
             raise UsageError("--as-yolov5 --half: rounds one .pt file, not an ensemble, and goes not with --augment")
