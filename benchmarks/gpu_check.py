@@ -22,7 +22,17 @@ from typing import Any, NamedTuple
 
 import torch
 
-from benchmarks.gpu_runs import Bench, Sizes, as_flags, hub_boxes, losses, stopped_training, timed_training
+from benchmarks.gpu_runs import (
+    Bench,
+    Sizes,
+    as_flags,
+    compiled_network,
+    copies_beside_computation,
+    hub_boxes,
+    losses,
+    stopped_training,
+    timed_training,
+)
 from benchmarks.measuring import machine, python, table_line
 from utils.geometry.boxes import pairwise_iou
 from utils.inference.tensorrt_runtime import tensorrt_module
@@ -33,6 +43,9 @@ HEAD = ("check", "result", "figures", "ms")
 LOSS_TOLERANCE = {"fp32": 0.01, "bf16": 0.03, "fp16": 0.03}  # relative, of an epoch; fp32 on a GPU multiplies in TF32
 AP_TOLERANCE = {"fp32": 0.001, "fp16": 0.005}
 SAME_BOX = {"fp32": 0.95, "fp16": 0.8}  # least IoU
+OVERLAPPED = 0.8  # of the time of copies and computation one after the other, which are about equal
+COMPILED_TOLERANCE = 2.0  # pixels, in fp16
+COMPILED_SHARE = 0.9  # of the time of the network as it is
 EXPECTED = (RuntimeError, UserError, OSError, LookupError, ValueError, AssertionError)  # of a check that fails
 UNMATCHED = 0.02  # share of the boxes that may be found on one device only: scores near the threshold
 
@@ -211,6 +224,31 @@ def classifier(bench: Bench) -> Outcome:
     return Outcome(passed, "; on the CPU ".join(texts), own["milliseconds_per_picture"])
 
 
+def copies(bench: Bench) -> Outcome:
+    """Batches are copied while kernels run: both together take little more than the longer of the two."""
+    found = bench.child(copies_beside_computation, device=bench.device, megabytes=bench.sizes.copied_mib)
+    apart = found["copies"] + found["computation"]
+    figures = ", ".join(f"{name} {milliseconds:.1f} ms" for name, milliseconds in found.items())
+    return Outcome(found["both"] <= OVERLAPPED * apart, figures)
+
+
+def compiled(bench: Bench) -> Outcome:
+    """``--compile`` gives the network's boxes, sooner."""
+    where = {"imgsz": bench.sizes.fast_imgsz, "device": bench.device, "conf": bench.sizes.conf}
+    found = bench.child(compiled_network, weights=bench.weights, **where)
+    figures = (
+        f"boxes within {found['pixels']:.3f} px, {found['plain']:.2f} ms as it is, compiled in {found['seconds']:.0f} s"
+    )
+    passed = found["pixels"] <= COMPILED_TOLERANCE and found["compiled"] <= COMPILED_SHARE * found["plain"]
+    return Outcome(passed, figures, found["compiled"])
+
+
+def compiled_evaluation(bench: Bench) -> Outcome:
+    """All images in one square frame, as the CPU sees them with ``--square``."""
+    own = bench.evaluated("compiled", bench.weights, bench.device, "--compile")
+    return same_figures(own, bench.evaluated("cpu-square", bench.weights, "cpu", "--square"), "fp32")
+
+
 def missing_device(bench: Bench) -> Outcome:
     try:
         bench.run(python("val.py", "--weights", bench.weights, "--data", bench.data, "--device", "99"))
@@ -244,6 +282,9 @@ CHECKS: dict[str, Callable[[Bench], Outcome]] = {
     "classifier": classifier,
     "two GPUs": lambda bench: two_gpus(bench, sync_bn=False),
     "two GPUs, --sync-bn": lambda bench: two_gpus(bench, sync_bn=True),
+    "copies beside computation": copies,
+    "--compile, fp16": compiled,
+    "val.py --compile": compiled_evaluation,
     "a device that is not there": missing_device,
 }
 

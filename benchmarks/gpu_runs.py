@@ -16,10 +16,17 @@ import numpy as np
 import torch
 
 from benchmarks.measuring import Command, in_child, python
+from models.fuse import fused
+from models.weights import load_model
 from utils.config.train_flags import TrainConfig
 from utils.dataset.demo_scenes import SceneSize, write_demo_scenes
+from utils.geometry.letterbox import FrameSize
+from utils.inference.torch_backend import CompiledBackend, FixedBatch, TorchBackend
 from utils.reporting.epoch_log import FinishedEpoch
 from utils.reporting.watchers import Watcher
+from utils.runtime.device import select_device
+from utils.runtime.streams import StageClock, copied_ahead
+from utils.training.batch_size import black_images
 from utils.verbs.hub import HubDetector, open_file
 from utils.verbs.train import train_detector
 
@@ -42,6 +49,7 @@ class Sizes:
     fast_imgsz: int = 640
     fast_batch: int = 32
     conf: float = 0.25
+    copied_mib: int = 64  # of a batch
     workers: int = 8
     seconds_each: float = 240  # of a command
     seconds: float = 840  # of everything: what has not begun by then is left out
@@ -197,3 +205,50 @@ def hub_boxes(weights: str, image: str, device: str, conf: float) -> dict[str, l
         detector.half()
         result["fp16"] = found()
     return result
+
+
+def copies_beside_computation(device: str, megabytes: int, batches: int = 20) -> dict[str, float]:
+    """Milliseconds of copying ``batches`` to a GPU, of computing as long, and of both as in training."""
+    place = torch.device("cuda", int(device))
+    side = max(64, math.isqrt(megabytes * 2**20 // 96))
+    batch = replace(black_images(32, side).pin_memory(), indices=())
+    factor = torch.rand(1024, 1024, device=place)
+
+    def timed(steps: int, *, copied: bool) -> float:
+        clock = StageClock(place)
+        clock.start()
+        for _ in copied_ahead([batch] * batches, place) if copied else range(batches):
+            for _ in range(steps):
+                torch.mm(factor, factor)
+        clock.lap("all")
+        return 1e3 * clock.seconds()["all"]
+
+    timed(1, copied=True)  # the libraries are loaded
+    copies, once = timed(0, copied=True), timed(8, copied=False) / 8
+    steps = max(1, round(copies / once))
+    return {"copies": copies, "computation": timed(steps, copied=False), "both": timed(steps, copied=True)}
+
+
+def compiled_network(weights: str, imgsz: int, device: str, conf: float) -> dict[str, float]:
+    """Milliseconds of an image through a network as it is and compiled, the latter's begin in seconds.
+
+    ``pixels``: largest difference of the sides of boxes that score above ``conf``.
+    """
+    place = select_device(device)
+    plain = TorchBackend.in_precision(fused(load_model(Path(weights))), place, torch.float16)
+    frame = FrameSize(imgsz, imgsz)
+    images = torch.rand(1, 3, *frame, generator=torch.Generator().manual_seed(0)).to(place)
+    begin = time.perf_counter()
+    compiled = CompiledBackend(plain, FixedBatch(1, frame))
+    found = {"seconds": time.perf_counter() - begin}
+    expected, own = (backend.predict(images) for backend in (plain, compiled))
+    shown = expected.objectness > min(conf, float(expected.objectness.max()) / 2)
+    found["pixels"] = float((expected.boxes - own.boxes).abs()[shown].max())
+    for name, backend in (("plain", plain), ("compiled", compiled)):
+        clock = StageClock(place)
+        for _ in range(100):
+            clock.start()
+            backend.predict(images)
+            clock.lap(name)
+        found |= {name: 10 * clock.seconds()[name]}
+    return found
