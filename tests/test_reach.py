@@ -9,7 +9,7 @@ import pytest
 
 from tests.shared_data import REPOSITORY
 
-CEILINGS = {"train": 17_200, "val": 14_100, "detect": 10_400, "classify.predict": 8_500}  # lines, imports included
+CEILINGS = {"train": 17_200, "val": 14_200, "detect": 10_500, "classify.predict": 8_500}  # lines, imports included
 MOST_MODULES = 228
 FOLDERS = ("benchmarks", "classify", "models", "utils")
 

@@ -77,7 +77,7 @@ def test_a_place_of_the_map_answers_for_finer_cells() -> None:
 
 
 def test_a_split_that_does_not_divide_the_stride_is_told() -> None:
-    values = load_architecture("yolov5n-small").as_dict()
+    values = load_architecture("yolov5n-small-fast").as_dict()
     values["head"][-1][-1] = ["nc", 32, 1, 3]
     with pytest.raises(UserError, match="'split' is 3; a number that divides 8, the finest map's stride, is needed"):
         DetectionModel(Architecture.from_dict(values), class_count=3)

@@ -49,6 +49,8 @@ HUB = {
     "yolov5s-spd-small": (3_116_896, (4, 16)),
     "yolov5n-spd-lite-small": (442_432, (4, 16)),
     "yolov5s-spd-lite-small": (1_737_568, (4, 16)),
+    "yolov5n-small-fast": (603_696, (4, 16)),
+    "yolov5s-small-fast": (2_320_784, (4, 16)),
     "yolov5n6-spd": (7_076_188, (8, 16, 32, 64)),
     "yolov5s6-spd": (27_943_612, (8, 16, 32, 64)),
     "yolov5m6-spd": (70_195_164, (8, 16, 32, 64)),

@@ -141,6 +141,7 @@ BY_WORK = {
     "yolov5n-small": (186, 266, 0, {8: 14, 11: 17}),
     "yolov5n-spd-small": (186, 266, 4, {8: 14, 11: 17}),
     "yolov5n-spd-lite-small": (162, 266, 0, {8: 14, 11: 17}),
+    "yolov5n-small-fast": (186, 236, 0, {9: 14, 12: 17}),
     "yolov5n6": (263, 458, 0, {19: 13, 20: 14, 23: 17, 24: 18, 26: 20, 27: 21}),
 }
 
@@ -157,8 +158,14 @@ def test_layers_are_taken_by_their_work(name: str) -> None:
         assert "bn.weight" in names or "cv3.bn.weight" in names
         for each in names:
             if f"model.{ours}.{each}" not in report.rewritten:
-                expected = source.state_dict()[f"model.{theirs}.{each}"]
-                assert torch.equal(model.state_dict()[f"model.{ours}.{each}"], expected)
+                expected, found = (
+                    source.state_dict()[f"model.{theirs}.{each}"],
+                    model.state_dict()[f"model.{ours}.{each}"],
+                )
+                if found.shape != expected.shape:  # of a layer that reads another map behind those of the file's
+                    assert not found[:, expected.shape[1] :].any()
+                    found = found[:, : expected.shape[1]]
+                assert torch.equal(found, expected)
 
 
 @pytest.mark.parametrize("name", ["yolov5n-p234", "yolov5n-spd-p234"])
@@ -203,6 +210,41 @@ def test_a_head_without_anchors_may_have_other_levels(name: str, said: str) -> N
     report = transfer_weights(model, weights_of(trained(name)))
     assert report.notes == ((said,) if said else ()) and report.levels == (() if said else (8, 16))
     assert any(each.startswith("model.25.cv2.1.") for each in report.taken) is not bool(said)
+
+
+def test_a_layer_that_reads_a_map_more_begins_as_the_same_function() -> None:
+    """The neck's stage of stride 8 reads space-to-depth of P2 behind the maps that YOLOv5's reads."""
+    source, model = trained("yolov5n"), target("yolov5n-small-fast")
+    report = transfer_weights(model, weights_of(source))
+    assert "layer 12 reads 32 channels more, which count for nothing at first" in report.notes
+    maps = torch.rand(1, 160, 4, 4)
+    with torch.inference_mode():
+        torch.testing.assert_close(model.model[12](maps), source.model[17](maps[:, :128]), rtol=1e-4, atol=1e-5)
+
+
+def test_a_small_model_takes_the_classes_of_another_by_name() -> None:
+    """Branches of one 3x3 convolution, whose finest level answers for 2 x 2 cells per place of its map."""
+    source, model = trained("yolov5n-small-fast", ("cat", "dog", "hen")), target("yolov5n-small-fast", ("dog", "cow"))
+    report = transfer_weights(model, weights_of(source))
+    assert "classes 3 -> 2: 1 of them taken by name" in report.lines()[1]
+    fresh = target("yolov5n-small-fast", ("dog", "cow"))
+    for level, cells in ((0, 4), (1, 1)):
+        name = f"model.13.cv3.{level}.1.bias"
+        old, new, before = (each.get_parameter(name).view(cells, -1) for each in (source, model, fresh))
+        assert torch.equal(new[:, 0], old[:, 1]) and torch.equal(new[:, 1], before[:, 1])
+        name = f"model.13.cv2.{level}.1.weight"
+        assert torch.equal(model.get_parameter(name), source.get_parameter(name))
+    exact = transfer_weights(target("yolov5n-small-fast", source.names), weights_of(source))
+    assert exact.exact
+
+
+def test_branches_of_another_form_start_fresh() -> None:
+    deeper = load_architecture("yolov5n-small-fast").as_dict()
+    deeper["head"][-1][-1] = ["nc", 224, 2, 2]
+    model = DetectionModel(Architecture.from_dict(deeper), names=NAMES)
+    report = transfer_weights(model, weights_of(trained("yolov5n-small-fast")))
+    assert {int(name.split(".")[1]) for name in report.left} == {13} and not report.exact
+    assert not any(name.startswith("model.13.") for name in report.taken)
 
 
 def test_roles_follow_the_graph() -> None:
