@@ -6,9 +6,13 @@ import csv
 import json
 from pathlib import Path
 
+import numpy as np
+import onnxruntime
 import pytest
 import torch
 
+from models.weights import checkpoint_fields
+from models.yolo import DetectionModel, load_architecture
 from tests.end_to_end.finished_runs import assert_same_run, killed_when
 from tests.end_to_end.scripts import command, run_script
 from tests.small_dataset import write_small_dataset
@@ -98,3 +102,15 @@ def test_rounding_as_yolov5_is_refused(folder: Path) -> None:
         folder=folder, expect=2,
     )  # fmt: skip
     assert "has no anchors" in result.stderr and result.stderr.count("\n") == 1
+
+
+def test_free_sizes_where_maps_of_two_ways_are_joined(tmp_path: Path) -> None:
+    """The map of stride 8 by two strided convolutions, and by one of an even kernel: equal sides only of multiples."""
+    torch.manual_seed(0)
+    model = DetectionModel(load_architecture("yolov5n-small-fast"), names=("a", "b")).eval()
+    torch.save(checkpoint_fields(model), tmp_path / "a.pt")
+    run_script("export.py", "--weights", "a.pt", "--include", "onnx", "--dynamic", "--img", 64, 96, folder=tmp_path)
+    session = onnxruntime.InferenceSession(tmp_path / "a.onnx")
+    assert session.get_inputs()[0].shape == ["batch", 3, "height", "width"]
+    (rows,) = session.run(None, {"images": np.zeros((3, 3, 80, 48), np.float32)})
+    assert rows.shape == (3, 20 * 12 + 5 * 3, 7)

@@ -14,10 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from models.__main__ import main
 from models.architecture import Architecture
-from models.summary import layer_milliseconds, summarize
-from models.yolo import DetectionModel, load_architecture, zero_images
-from tests.exporting.small_model import small_model
-from tests.runtime.stand_in_streams import StandInEvent
+from models.summary import summarize
+from models.yolo import DetectionModel, load_architecture
 from tests.shared_data import REPOSITORY
 from utils.runtime.console_log import run_verb
 
@@ -67,20 +65,6 @@ def test_profile_times_every_layer(monkeypatch: pytest.MonkeyPatch, capsys: pyte
     assert "ms" in lines[0].split() and lines[-1].endswith(" ms")
     times = [float(line.split()[4]) for line in lines[1:10]]  # one source each: the fifth column
     assert all(0 <= each < 1e4 for each in times) and sum(times) > 0
-
-
-def test_layers_on_a_gpu_are_timed_by_it(monkeypatch: pytest.MonkeyPatch) -> None:
-    class OnGpu(torch.Tensor):
-        is_cuda = True
-
-    waits: list[torch.device] = []
-    monkeypatch.setattr(torch.cuda, "Event", StandInEvent)
-    monkeypatch.setattr(torch.cuda, "synchronize", waits.append)
-    monkeypatch.setattr("models.summary.zero_images", lambda *size: zero_images(*size).as_subclass(OnGpu))
-    model = small_model()
-    times = layer_milliseconds(model, 64, 64, repeats=2)
-    assert len(times) == len(model.model) and all(0 < each < 1e4 for each in times)
-    assert len(waits) == 1, "for all layers and passes"
 
 
 def test_command_prints_the_table(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -20,6 +20,7 @@ LOGGER = logging.getLogger(__name__)
 
 USUAL_OPSET = 17
 TRACED_OPSET = 18  # torch writes this one and later; earlier ones are converted from it
+FREE_AXES = {0: "batch", 2: "height", 3: "width"}  # of the images, with --dynamic
 OLDEST_CONVERTED = 15  # below, onnx's conversion knows none of the operators here; the graph is rewritten instead
 
 
@@ -50,7 +51,7 @@ def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, ops
     batch_size, channels, height, width = settings.input_shape
     if settings.dynamic:
         batch_size = max(batch_size, 2)  # torch.export takes a side of 1 as a constant
-    axes = ({0: "batch", 2: "height", 3: "width"},) if settings.dynamic else None
+    axes = _free_axes(model.stride) if settings.dynamic else None
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             GraphOutput(model),
@@ -67,9 +68,18 @@ def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, ops
             verbose=False,
         )
         graph = onnx.load(path)
+    if settings.dynamic:
+        for number, name in FREE_AXES.items():
+            graph.graph.input[0].type.tensor_type.shape.dim[number].dim_param = name
     if opset < OLDEST_CONVERTED:
         _rewrite_for(graph, opset)
     return graph if opset_of(graph) == opset and _is_valid(graph) else None
+
+
+def _free_axes(stride: int) -> tuple[dict[int, object], ...]:
+    """Any number of images, and sides that are multiples of the stride: maps of equal stride are then equally large."""
+    whole = {name: torch.export.Dim(name) for name in FREE_AXES.values()}
+    return ({number: whole[name] if name == "batch" else stride * whole[name] for number, name in FREE_AXES.items()},)
 
 
 def _rewrite_for(graph: onnx.ModelProto, opset: int) -> None:
