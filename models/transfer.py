@@ -199,8 +199,7 @@ class _Transfer:
         """
         source, head = self.source.head, self.model.head
         if isinstance(head, AnchorFreeDetect) and isinstance(source, AnchorFreeDetect):
-            self._take_branches(levels, incoming)
-            return True
+            return self._take_branches(levels, incoming)
         if not (isinstance(head, Detect) and isinstance(source, Detect)):
             self.notes.append("a head of another kind starts fresh")
             return False
@@ -224,14 +223,14 @@ class _Transfer:
             self._note_classes(int((rows[5:] >= 0).sum()))
         return True
 
-    def _take_branches(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> None:
+    def _take_branches(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> bool:
         """Both branches of an anchor-free head where their widths, which depend on the classes, agree; classes by name.
 
-        ``levels``: of the model, and which of the file's each continues.
+        ``levels``: of the model, and which of the file's each continues. False where no branch fits.
         """
         rows = class_rows(self.source.names, self.model.names)
         self.is_exact = self.is_exact and rows is not None and _is_identity(rows)
-        taken = False
+        taken = fits = False
         ours, theirs = self.model.head, self.source.head
         assert isinstance(ours, AnchorFreeDetect) and isinstance(theirs, AnchorFreeDetect)
         same_form = {level: old for level, old in levels.items() if _same_form(ours, level, theirs, old)}
@@ -244,6 +243,7 @@ class _Transfer:
                 norm = self.state.get(f"{before}0.bn.weight")
                 if norm is None or norm.shape != self.fresh[f"{prefix}0.bn.weight"].shape:
                     continue
+                fits = True
                 for name in self._names(prefix):
                     value, inner = self.state[before + name.removeprefix(prefix)], name.removeprefix(prefix)
                     if inner == "0.conv.weight" and incoming and not _is_identity(incoming[level]):
@@ -257,6 +257,9 @@ class _Transfer:
                     self.values[name] = value
         if len(self.source.names) != len(self.model.names):
             self._note_classes(int((rows[5:] >= 0).sum()) if rows is not None and taken else 0)
+        elif not fits:
+            self.notes.append("the branches of the head have another form and start fresh")
+        return fits
 
     def _note_classes(self, shared: int) -> None:
         before, after = len(self.source.names), len(self.model.names)

@@ -244,7 +244,14 @@ def test_branches_of_another_form_start_fresh() -> None:
     model = DetectionModel(Architecture.from_dict(deeper), names=NAMES)
     report = transfer_weights(model, weights_of(trained("yolov5n-small-fast")))
     assert {int(name.split(".")[1]) for name in report.left} == {13} and not report.exact
+    assert report.levels == () and "the branches of the head have another form and start fresh" in report.notes
     assert not any(name.startswith("model.13.") for name in report.taken)
+
+
+def test_levels_that_do_not_fit_are_not_said_to_be_taken() -> None:
+    """Stride 16 is a level of both heads, whose branches are 64 and 40 channels wide."""
+    report = transfer_weights(target("yolov5n-small"), weights_of(trained("yolov5n-u")))
+    assert report.levels == () and "the branches of the head have another form and start fresh" in report.notes
 
 
 def test_roles_follow_the_graph() -> None:
