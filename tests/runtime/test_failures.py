@@ -6,7 +6,7 @@ import cv2
 import pytest
 from torch.distributed import DistBackendError
 
-from utils.runtime.failures import explained_failures, is_lost_process, own_failures
+from utils.runtime.failures import explained_failures, is_lost_loader, own_failures
 from utils.user_error import UserError
 
 MEMORY = "out of memory with --batch-size 64 and --imgsz 1280; take a smaller one of the two"
@@ -41,7 +41,7 @@ def test_failures_of_the_machine(error: Exception, line: str) -> None:
     with pytest.raises(UserError) as told, explained_failures(64, 1280):
         raise error
     assert str(told.value) == line and told.value.__cause__ is error
-    assert is_lost_process(error) == (line != MEMORY)
+    assert is_lost_loader(error) == (line not in (MEMORY, OTHER))
 
 
 @pytest.mark.parametrize(
@@ -55,7 +55,7 @@ def test_failures_of_the_machine(error: Exception, line: str) -> None:
 def test_other_errors_pass_as_they_are(error: Exception) -> None:
     with pytest.raises(type(error)) as raised, explained_failures(64, 1280):
         raise error
-    assert raised.value is error and not is_lost_process(error)
+    assert raised.value is error and not is_lost_loader(error)
 
 
 @pytest.mark.parametrize(
@@ -64,6 +64,10 @@ def test_other_errors_pass_as_they_are(error: Exception) -> None:
         (
             ConnectionRefusedError(111, "Connection refused"),
             "Tell: ConnectionRefusedError: [Errno 111] Connection refused",
+        ),
+        (
+            TimeoutError("timed out"),
+            "Tell: TimeoutError: timed out",
         ),
         (MemoryError(), "Tell: MemoryError"),
         (RuntimeError("no NCCL here"), "Tell: RuntimeError: no NCCL here"),

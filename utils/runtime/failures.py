@@ -21,11 +21,11 @@ _OF_CONNECTIONS = (ConnectionResetError, ConnectionRefusedError, EOFError)
 _EXPLAINED = (MemoryError, RuntimeError, cv2.error, *_OF_CONNECTIONS)
 
 
-def is_lost_process(error: Exception) -> bool:
-    """Whether an error says that a loading process, or another one of the run, has ended."""
-    text = str(error)
-    lost = isinstance(error, RuntimeError) and (_LOST_WORKER.search(text) or _LOST_PROCESS.search(text))
-    return bool(lost) or isinstance(error, (DistBackendError, *_OF_CONNECTIONS))
+def is_lost_loader(error: Exception) -> bool:
+    """Whether an error says that a loading process has ended."""
+    return isinstance(error, _OF_CONNECTIONS) or (
+        isinstance(error, RuntimeError) and _LOST_WORKER.search(str(error)) is not None
+    )
 
 
 @contextmanager
@@ -48,12 +48,12 @@ def own_failures(name: str) -> Iterator[None]:
     """For foreign code, called ``name``, inside of `explained_failures`, where its errors would be taken for others.
 
     Raises:
-        UserError: naming it, for such an error. Other errors pass.
+        UserError: naming it, for such an error, and for one of files and connections. Other errors pass.
     """
     try:
         yield
-    except _EXPLAINED as error:
-        if _line(error, ""):
+    except (*_EXPLAINED, OSError) as error:
+        if _line(error, "") or isinstance(error, OSError):
             raise UserError(f"{name}: {type(error).__name__}{f': {error}' if str(error) else ''}") from error
         raise
 

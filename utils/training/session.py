@@ -27,7 +27,7 @@ from utils.reporting.watchers import WatchedRun, Watcher, open_loggers, refuse_m
 from utils.runtime.atomic_files import write_text
 from utils.runtime.console_log import Progress, counted, say_next
 from utils.runtime.device import describe_device, measured_convolutions, resolve_precision
-from utils.runtime.failures import explained_failures, is_lost_process, own_failures
+from utils.runtime.failures import explained_failures, is_lost_loader, own_failures
 from utils.runtime.process_ranks import ProcessRanks, joined_processes
 from utils.runtime.reused_memory import give_back_freed_memory, reuse_freed_memory
 from utils.runtime.seeds import repeatable_arithmetic, reseed_torch
@@ -248,7 +248,7 @@ def run_epoch(run: TrainingRun[BatchType], epoch: int, stop: StopRequest) -> Non
             raise UserError(f"{error}; the last good checkpoint is {run.last}") from error
         except (RuntimeError, OSError, EOFError) as error:
             # A signal to the whole group ends the loading processes at once, perhaps before it is heard of here.
-            if not (is_lost_process(error) and stop.arrives_within(MOMENT)):
+            if not (is_lost_loader(error) and stop.arrives_within(MOMENT)):
                 raise
             outcome = None
     if outcome is None:
