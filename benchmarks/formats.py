@@ -115,7 +115,9 @@ class Facts:
         if path.is_file():
             self._content = json.loads(path.read_text(encoding="utf-8"))
             if self._content["made from"] != made_from:
-                raise UserError(f"{path}: of {self._content['made from']}; take another --folder")
+                before = self._content["made from"]
+                changed = ", ".join(key for key, value in made_from.items() if before.get(key) != value)
+                raise UserError(f"{path}: is of another detector ({changed} differs); take another --folder")
 
     def of(self, form: str) -> Mapping[str, float]:
         return cast(Mapping[str, float], self._content["forms"].get(form, {}))
@@ -307,7 +309,9 @@ def made_from(flags: Namespace) -> dict[str, object]:
     """What the files and what is known of them depend on."""
     weights = find_weights(flags.weights)
     written = weights.stat().st_mtime_ns
-    return {"weights": str(weights), "written": written, "cfg": flags.cfg, "img": flags.img, "data": flags.data}
+    network = load_architecture(flags.cfg).as_dict() if flags.cfg else None
+    made = {"weights": str(weights), "written": written, "cfg": flags.cfg, "network": network}
+    return made | {"img": flags.img, "data": flags.data}
 
 
 def twins_of(forms: Sequence[Form], plain: Exports) -> list[Form]:

@@ -125,7 +125,9 @@ def test_formats_are_made_and_evaluated_once_in_a_folder(
     size, pixels, probability, ap, _ = map(float, first["TorchScript"])
     assert size > 0 and pixels < 0.05 and probability < 5e-4 and ap >= 0
     words[words.index("64")] = "96"
-    with pytest.raises(UserError, match=r"^kept/facts.json: of .*'img': 64.*; take another --folder$"):
+    with pytest.raises(
+        UserError, match=r"^kept/facts.json: is of another detector \(img differs\); take another --folder$"
+    ):
         printed_by(words, monkeypatch, capsys)
 
 
