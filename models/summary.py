@@ -114,32 +114,20 @@ def _shape_recorder(index: int, shapes: dict[int, str]) -> Callable[[nn.Module, 
 
 @torch.inference_mode()
 def layer_milliseconds(model: DetectionModel, height: int, width: int, repeats: int = 10) -> tuple[float, ...]:
-    """Shortest time of each layer in ``repeats`` forward passes over one image, in evaluation mode, milliseconds."""
+    """Shortest time of each layer in ``repeats`` forward passes over one image on the CPU, milliseconds."""
     timed = copy.deepcopy(model).eval().to(memory_format=torch.channels_last)
     images = zero_images(timed, height, width).contiguous(memory_format=torch.channels_last)
-    marks: list[tuple[_Moment, _Moment]] = []
-    begun: list[_Moment] = []
-    for layer in timed.model:
-        layer.register_forward_pre_hook(lambda *_: begun.append(_Moment(images.is_cuda)))
-        layer.register_forward_hook(lambda *_: marks.append((begun.pop(), _Moment(images.is_cuda))))
+    starts, best = [0.0] * len(timed.model), [float("inf")] * len(timed.model)
+    for index, layer in enumerate(timed.model):
+
+        def begin(layer: nn.Module, inputs: object, index: int = index) -> None:
+            starts[index] = time.perf_counter()
+
+        def end(layer: nn.Module, inputs: object, output: object, index: int = index) -> None:
+            best[index] = min(best[index], 1e3 * (time.perf_counter() - starts[index]))
+
+        layer.register_forward_pre_hook(begin)
+        layer.register_forward_hook(end)
     for _ in range(repeats + 1):
         timed(images)
-    if images.is_cuda:
-        torch.cuda.synchronize(images.device)
-    passes = [begin.milliseconds_to(end) for begin, end in marks]
-    return tuple(min(passes[index :: len(timed.model)]) for index in range(len(timed.model)))
-
-
-class _Moment:
-    """Now, or when a GPU gets here."""
-
-    def __init__(self, of_gpu: bool) -> None:
-        self.event = torch.cuda.Event(enable_timing=True) if of_gpu else None  # type: ignore[no-untyped-call]
-        self.time = 1e3 * time.perf_counter()
-        if self.event is not None:
-            self.event.record()
-
-    def milliseconds_to(self, end: _Moment) -> float:
-        if self.event is not None and end.event is not None:
-            return float(self.event.elapsed_time(end.event))
-        return end.time - self.time
+    return tuple(best)
