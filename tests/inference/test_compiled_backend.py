@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch._dynamo.exc import TorchDynamoException
 
+from models.fuse import fused
+from models.yolo import DetectionModel, load_architecture
 from tests.end_to_end.scripts import command, environment
 from tests.exporting.small_model import small_model, write_small_checkpoint, write_small_torchscript
 from tests.robustness.running import run, succeeds
@@ -121,7 +123,25 @@ def test_what_it_does_not_go_with(tmp_path: Path, words: str, code: int, line: s
     assert outcome.code == code and line in outcome.error_lines[-1], outcome.errors
 
 
+def opened_without_anchors() -> TorchBackend:
+    """Places of the finest map answer for 2 x 2 cells, by branches that are joined."""
+    torch.manual_seed(0)
+    model = DetectionModel(load_architecture("yolov5n-small-fast"), names=("a", "b")).eval()
+    return TorchBackend(fused(model), CPU)
+
+
 @pytest.mark.acceptance  # compiling takes half a minute and more
+def test_the_boxes_of_a_head_without_anchors_are_those_of_the_network_as_it_is() -> None:
+    backend, pixels = opened_without_anchors(), torch.rand(2, 3, 64, 64)
+    found, expected = (
+        CompiledBackend(backend, FixedBatch(2, FrameSize(64, 64))).predict(pixels),
+        backend.predict(pixels),
+    )
+    assert (found.boxes - expected.boxes).abs().max() < 1e-3  # px
+    assert (found.class_probs - expected.class_probs).abs().max() < 1e-5
+
+
+@pytest.mark.acceptance
 def test_the_boxes_are_those_of_the_network_as_it_is() -> None:
     pixels = torch.rand(3, 3, 64, 64)
     found = CompiledBackend(opened(), FixedBatch(2, FrameSize(64, 64))).predict(pixels)

@@ -64,8 +64,8 @@ def dnn() -> Any:
 
 def compiled() -> Any:
     text = (
-        "have torch compile a .pt file's network for one size, to which every image is padded: up to a minute at the "
-        "start; CUDA graphs on a GPU, a C++ compiler on the CPU"
+        "have torch compile a .pt file's network for one size, to which every image is padded: a minute or two at the "
+        "start; CUDA graphs on a GPU; needs a C or C++ compiler"
     )
     return flag(False, text, group="Run")
 

@@ -95,7 +95,7 @@ class CompiledBackend(TorchBackend):
     batch_size: int
 
     def __init__(self, backend: TorchBackend, batch: FixedBatch) -> None:
-        """Takes from seconds to a minute.
+        """Takes a minute or two.
 
         Raises:
             UserError: there is no compiler, or it cannot compile this network.
@@ -134,6 +134,8 @@ def compiler_message(text: str) -> str:
     """What torch says of a failed compilation, in one line."""
     if "C++ compiler" in text:
         return "torch finds no C++ compiler; install one (apt install g++), or name it in the variable CXX"
+    if "C compiler" in text:  # Triton's, for a GPU
+        return "torch finds no C compiler; install one (apt install gcc), or name it in the variable CC"
     lines = (line.strip() for line in text.splitlines())
     reason = next((line for line in lines if line and not line.endswith(" raised:")), "")
     return f"torch cannot compile this network: {reason}"
