@@ -29,7 +29,7 @@ def test_figures_of_objects_that_do_not_exist(trained: tuple[Path, Outcome]) -> 
     run, outcome = trained
     sizes = [line for line in outcome.output.splitlines() if line.strip().startswith("AP_S")]
     assert len(sizes) == 2 and all(line.endswith("AP_L -") for line in sizes), outcome.output
-    assert "-1" not in outcome.output
+    assert " -1" not in outcome.output
     assert max(map(len, (line for line in outcome.output.splitlines() if "/" not in line))) <= 100, outcome.output
     with (run / "results.csv").open() as file:
         cells = [row["metrics/AP_L"] for row in csv.DictReader(file, skipinitialspace=True)]

@@ -11,6 +11,7 @@ from pathlib import Path
 import onnx
 import torch
 
+from models.classifier import Classifier
 from utils.exporting.decoding_nodes import decoding_of_onnx
 from utils.exporting.export_settings import EmbeddedSuppression, ExportSettings
 from utils.exporting.graph_output import INPUT_NAME, OUTPUT_NAME, ExportableModel, GraphOutput, file_metadata
@@ -49,9 +50,10 @@ def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, ops
     """The graph in an operator set, by way of the file ``path``; None where that set cannot express it."""
     device = next(model.parameters()).device
     batch_size, channels, height, width = settings.input_shape
-    if settings.dynamic:
-        batch_size = max(batch_size, 2)  # torch.export takes a side of 1 as a constant
-    axes = _free_axes(model.stride) if settings.dynamic else None
+    axes = None
+    if settings.dynamic:  # torch.export takes a length of 1 as a constant, of any map
+        batch_size, height, width = max(batch_size, 2), max(height, 2 * model.stride), max(width, 2 * model.stride)
+        axes = _free_axes(model)
     with torch.no_grad(), _quiet():
         torch.onnx.export(
             GraphOutput(model),
@@ -76,10 +78,12 @@ def _expressed(model: ExportableModel, path: Path, settings: ExportSettings, ops
     return graph if opset_of(graph) == opset and _is_valid(graph) else None
 
 
-def _free_axes(stride: int) -> tuple[dict[int, object], ...]:
-    """Any number of images, and sides that are multiples of the stride: maps of equal stride are then equally large."""
-    whole = {name: torch.export.Dim(name) for name in FREE_AXES.values()}
-    return ({number: whole[name] if name == "batch" else stride * whole[name] for number, name in FREE_AXES.items()},)
+def _free_axes(model: ExportableModel) -> tuple[dict[int, object], ...]:
+    """Any number of images of any size; for a detector multiples of its stride, so that maps of a stride are equal."""
+    if isinstance(model, Classifier):
+        return (dict(FREE_AXES),)
+    batch, height, width = (torch.export.Dim(name) for name in FREE_AXES.values())
+    return (dict(zip(FREE_AXES, (batch, model.stride * height, model.stride * width), strict=True)),)
 
 
 def _rewrite_for(graph: onnx.ModelProto, opset: int) -> None:
