@@ -235,10 +235,7 @@ class AnchorFreeDetect(DetectionHead):
             answers = [branch(x).unflatten(1, (count, -1)) for branch, x, count in joined]
         else:
             apart = zip(self.cv2, self.cv3, maps, counts, strict=True)
-            answers = [
-                torch.cat((boxes(x).unflatten(1, (count, -1)), classes(x).unflatten(1, (count, -1))), dim=2)
-                for boxes, classes, x, count in apart
-            ]
+            answers = [_cell_by_cell(boxes(x), classes(x), count) for boxes, classes, x, count in apart]
         return HeadMaps(tuple(each.permute(0, 1, 3, 4, 2) for each in answers))
 
     def rows(self, maps: HeadMaps) -> Tensor:
@@ -275,6 +272,14 @@ class AnchorFreeDetect(DetectionHead):
         """Centres (H, W, 2), or (A, H, W, 2), of a level's cells in cells, for its sigmoids (B, A, H, W, C)."""
         places = _cells(sigmoids)
         return places + 0.5 if split == 1 else places * split + self.places.to(places)
+
+
+def _cell_by_cell(boxes: Tensor, classes: Tensor, cells: int) -> Tensor:
+    """Answers (B, A 4 BINS, H, W) and (B, A C, H, W) of a map's places for A cells each: (B, A, 4 BINS + C, H, W)."""
+    if cells == 1:  # of four dimensions: channels_last holds through the joint, and its gradient
+        return torch.cat((boxes, classes), dim=1).unsqueeze(1)
+    parts = [each.unflatten(1, (cells, -1)) for each in (boxes, classes)]  # type: ignore[no-untyped-call]
+    return torch.cat(parts, dim=2)
 
 
 def _centres_inside(split: int) -> Tensor:
