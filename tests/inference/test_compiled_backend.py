@@ -57,7 +57,7 @@ def test_only_whole_batches_reach_it(asked: list[tuple[int, ...]], images: int) 
     found, expected = backend.predict(pixels), opened().predict(pixels)
     assert asked == [(2, 3, 64, 96)] * ((images + 1) // 2)
     for own, other in zip(found, expected, strict=True):
-        assert own.shape == other.shape and torch.allclose(own, other, rtol=1e-5, atol=1e-4)
+        assert own.shape == other.shape and torch.allclose(own, other, rtol=1e-5, atol=1e-3)  # px
 
 
 @pytest.mark.parametrize(
