@@ -202,7 +202,7 @@ class AnchorFreeDetect(DetectionHead):
         # Not in the state: the published weights have none of them.
         self.register_buffer("anchors", torch.zeros(len(self.strides), 0, 2), persistent=False)
         self.register_buffer("numbers", torch.arange(float(self.BINS)), persistent=False)
-        self.register_buffer("places", _centres_inside(form.split), persistent=False)
+        self.register_buffer("places", centres_inside(form.split), persistent=False)
         finest = in_channels[0]
         widths = form.width or max(16, finest // 4, 4 * self.BINS), form.width or max(finest, min(class_count, 100))
         self.cv2, self.cv3 = (
@@ -282,7 +282,7 @@ def _cell_by_cell(boxes: Tensor, classes: Tensor, cells: int) -> Tensor:
     return torch.cat(parts, dim=2)
 
 
-def _centres_inside(split: int) -> Tensor:
+def centres_inside(split: int) -> Tensor:
     """Centres x, y (A, 1, 1, 2) of the ``split`` x ``split`` cells of one place of the map, row by row, in cells."""
     steps = torch.arange(float(split)) + 0.5
     down, across = torch.meshgrid(steps, steps, indexing="ij")

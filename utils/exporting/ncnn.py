@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.common import SPD
-from models.head import AnchorFreeDetect, Detect, DetectionHead
+from models.head import AnchorFreeDetect, Detect, DetectionHead, centres_inside
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import GraphOutput, file_metadata
@@ -175,8 +175,8 @@ class _AnchorFreeRows(_RowsHead):
         means = (turned[:, :, None] * head.numbers).reshape(1, 4, -1)
         self.levels = nn.ModuleList()
         for boxes, classes, stride, split in zip(head.cv2, head.cv3, head.strides, head.splits, strict=True):
-            inside = head.places.flatten(0, 2) if split > 1 else torch.full((1, 2), 0.5)
-            centres = [_cells(frame, stride * split, 0.0) + one.view(2, 1) * stride for one in inside]
+            inside = centres_inside(split).view(-1, 2, 1) * stride
+            centres = [_cells(frame, stride * split, 0.0) + one for one in inside]
             self.levels.append(_AnchorFreeLevel((boxes, classes), means * stride, centres))
 
     def _columns(self, level: int, x: Tensor) -> Tensor:

@@ -63,8 +63,8 @@ def _line(error: Exception, sizes: str) -> str:
     text = str(error)
     if isinstance(error, MemoryError) or _NO_MEMORY.search(text):
         return f"out of memory with {sizes}; take a smaller one of the two"
-    lost = _LOST_WORKER.search(text)
-    if lost or isinstance(error, _OF_CONNECTIONS):
+    if is_lost_loader(error):
+        lost = _LOST_WORKER.search(text)
         process = f" ({lost[1].strip()})" if lost else ""
         return f"a loading process{process} was killed, often for lack of memory; take fewer --workers"
     if isinstance(error, DistBackendError) or _LOST_PROCESS.search(text):
