@@ -11,6 +11,7 @@ import logging
 import re
 import signal
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given
@@ -157,10 +158,15 @@ def test_seconds_never_reach_sixty_and_what_is_left_fits_the_rate(done: int, tot
     assert 60 * minutes + rest == pytest.approx(max(total - done, 0) * seconds / done, abs=0.51, rel=1e-6)
 
 
+def set_clock(times: Iterator[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    """The module's own clock tells these times; threads of other tests may look at the real one meanwhile."""
+    monkeypatch.setattr("utils.runtime.console_log.time", SimpleNamespace(monotonic=lambda: next(times)))
+
+
 def test_a_log_gets_a_line_now_and_then(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     clock = iter((100.0, 100.0 + EVERY - 1, 100.0 + EVERY, 100.0 + EVERY + 1, 100.0 + 2 * EVERY))
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    set_clock(clock, monkeypatch)
     monkeypatch.setattr("tqdm.std.time", lambda: 0.0)
     with Progress(60, "frame", "reading") as told:
         for _ in range(4):
@@ -178,8 +184,7 @@ def told_by(
 ) -> list[str]:
     """What is logged of so many steps of so many seconds each."""
     caplog.set_level(logging.INFO)
-    clock = itertools.count(0.0, seconds)
-    monkeypatch.setattr("time.monotonic", lambda: next(clock))
+    set_clock(itertools.count(0.0, seconds), monkeypatch)
     for _ in with_progress(range(steps), steps, "batch", "epoch 0/9", **settings):
         pass
     return caplog.messages
