@@ -222,9 +222,9 @@ class EagerBackend(TorchBackend):
         self.model.to(memory_format=torch.contiguous_format)
 
     @torch.inference_mode()
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """See ``TorchBackend``."""
-        return self.model.predict(images.contiguous())
+        return self.model.predict(images.contiguous(), least_score)
 
 
 def pytorch_forms(model: DetectionModel, size: float, frame: FrameSize) -> tuple[list[Form], Sequence[LayerChoice]]:

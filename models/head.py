@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -13,6 +13,8 @@ from torch import Tensor, nn
 from models.common import Activation, Conv, Kernel, recording_graph, silu
 from utils.geometry.boxes import cxcywh_to_xyxy
 from utils.geometry.records import HeadMaps, Predictions
+
+LOGIT_MARGIN = 1e-3  # a score just above a limit must not be lost to the rounding of the limit's logit
 
 
 def boxes_of_cells(sigmoids: Tensor, anchors: Tensor) -> tuple[Tensor, Tensor]:
@@ -39,6 +41,31 @@ def _cells(sigmoids: Tensor) -> Tensor:
     across = torch.arange(width, device=sigmoids.device, dtype=torch.float32).view(1, -1, 1).expand(height, -1, -1)
     down = torch.arange(height, device=sigmoids.device, dtype=torch.float32).view(-1, 1, 1).expand(-1, width, -1)
     return torch.cat((across, down), dim=2)
+
+
+class ChosenCells(NamedTuple):
+    """Some cells of a level, the same ones in every image of a batch."""
+
+    logits: Tensor  # (B, N, E)
+    answer: Tensor  # (N,) which of a place's A answers
+    place: Tensor  # (N, 2) column and row of the place, float32
+
+    @classmethod
+    def of(cls, logits: Tensor, passing: Tensor) -> ChosenCells:
+        """Of a level's logits (B, A, H, W, E) those that pass, (B, A, H, W), in any image."""
+        answer, row, column = passing.any(dim=0).nonzero().unbind(dim=1)
+        return cls(logits[:, answer, row, column], answer, torch.stack((column, row), dim=1).float())
+
+
+def limit_of_logits(maps: HeadMaps, least_score: float) -> float | None:
+    """The logit that a cell must exceed to score more than ``least_score``; None where leaving cells out does not pay.
+
+    On the CPU it does: few cells pass, and the boxes and classes of the others need not be computed. A GPU computes
+    them sooner than it can be asked which ones pass.
+    """
+    if not 0 < least_score < 1 or maps.levels[0].device.type != "cpu":
+        return None
+    return math.log(least_score / (1 - least_score)) - LOGIT_MARGIN
 
 
 class DetectionHead(nn.Module, ABC):
@@ -83,8 +110,11 @@ class DetectionHead(nn.Module, ABC):
         K runs over levels, anchors, cell rows, cell columns, in this order; it is the output layout of exported models.
         """
 
-    def decode(self, maps: HeadMaps) -> Predictions:
-        """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
+        """Raw logits to boxes: (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32.
+
+        K runs as in ``rows``. Cells that score more than ``least_score`` in no image of the batch may be left out.
+        """
         rows = self.rows(maps)
         return Predictions(cxcywh_to_xyxy(rows[..., :4]), rows[..., 4], rows[..., 5:])
 
@@ -145,6 +175,22 @@ class Detect(DetectionHead):
             torch.sigmoid(logits.float(), out=place)
             place[..., :2], place[..., 2:4] = self._boxes(level, place)
         return rows
+
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
+        """See ``DetectionHead``."""
+        limit = limit_of_logits(maps, least_score)
+        if limit is None:
+            return super().decode(maps)
+        # A score is no larger than the objectness.
+        chosen = (ChosenCells.of(logits, logits[..., 4] > limit) for logits in maps.levels)
+        return _joined(self._decode_cells(level, cells) for level, cells in enumerate(chosen))
+
+    def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
+        """Predictions for some cells of a level."""
+        out, stride = cells.logits.float().sigmoid(), float(self.strides[level])
+        offsets, sizes = boxes_of_cells(out, self.anchors[level].float()[cells.answer] * stride)
+        boxes = torch.cat(((offsets + cells.place) * stride, sizes), dim=-1)
+        return Predictions(cxcywh_to_xyxy(boxes), out[..., 4], out[..., 5:])
 
     def _level_rows(self, level: int, logits: Tensor) -> Tensor:
         """Rows (B, A H W, 5 + C) of one level."""
@@ -245,9 +291,21 @@ class AnchorFreeDetect(DetectionHead):
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         return torch.cat((centres, sizes, torch.ones_like(sizes[..., :1]), probs), dim=-1)
 
-    def decode(self, maps: HeadMaps) -> Predictions:
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
         """See ``DetectionHead``; corners are not led over centres and sizes, which would round them."""
-        boxes, probs = self._boxes_and_classes(maps)
+        limit = limit_of_logits(maps, least_score)
+        if limit is None:
+            boxes, probs = self._boxes_and_classes(maps)
+            return Predictions(boxes, torch.ones_like(boxes[..., 0]), probs)
+        best = (logits[..., 4 * self.BINS :].amax(dim=-1) for logits in maps.levels)
+        chosen = (ChosenCells.of(logits, own > limit) for logits, own in zip(maps.levels, best, strict=True))
+        return _joined(self._decode_cells(level, cells) for level, cells in enumerate(chosen))
+
+    def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
+        """Predictions for some cells of a level."""
+        probs = cells.logits[..., 4 * self.BINS :].float().sigmoid()
+        centres = cells.place * self.splits[level] + self.places.to(cells.place)[cells.answer, 0, 0]
+        boxes = self._corners(centres, self.distances(cells.logits)) * self.strides[level]
         return Predictions(boxes, torch.ones_like(boxes[..., 0]), probs)
 
     def distances(self, logits: Tensor) -> Tensor:
@@ -263,15 +321,24 @@ class AnchorFreeDetect(DetectionHead):
             own = logits[..., 4 * self.BINS :].float().sigmoid()
             centres = self._centres(own, split).flatten(-3, -2)
             distances = self.distances(logits.flatten(2, 3))  # CoreML has tensors of five dimensions at most
-            corners = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
-            boxes.append((corners * stride).flatten(1, 2))
+            boxes.append((self._corners(centres, distances) * stride).flatten(1, 2))
             probs.append(own.flatten(1, 3))
         return torch.cat(boxes, dim=1), torch.cat(probs, dim=1)
+
+    @staticmethod
+    def _corners(centres: Tensor, distances: Tensor) -> Tensor:
+        """Corners (..., 4) of boxes whose sides have these distances (..., 4) from the centres (..., 2)."""
+        return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
 
     def _centres(self, sigmoids: Tensor, split: int) -> Tensor:
         """Centres (H, W, 2), or (A, H, W, 2), of a level's cells in cells, for its sigmoids (B, A, H, W, C)."""
         places = _cells(sigmoids)
         return places + 0.5 if split == 1 else places * split + self.places.to(places)
+
+
+def _joined(levels: Iterable[Predictions]) -> Predictions:
+    """Predictions of all levels, one behind another."""
+    return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)))
 
 
 def _cell_by_cell(boxes: Tensor, classes: Tensor, cells: int) -> Tensor:

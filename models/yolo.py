@@ -128,13 +128,13 @@ class DetectionModel(nn.Module):
         maps: HeadMaps = self.head(head_inputs)
         return maps
 
-    def decode(self, maps: HeadMaps) -> Predictions:
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
         """Raw logits to boxes (B, K, 4) xyxy in network pixels, objectness (B, K), class_probs (B, K, C), float32."""
-        return self.head.decode(maps)
+        return self.head.decode(maps, least_score)
 
-    def predict(self, images: Tensor) -> Predictions:
-        """Images (B, channels, H, W) float 0-1 to decoded, unsuppressed predictions."""
-        return self.decode(self(images))
+    def predict(self, images: Tensor, least_score: float = 0.0) -> Predictions:
+        """Images (B, channels, H, W) float 0-1 to decoded, unsuppressed predictions, see ``DetectionHead.decode``."""
+        return self.decode(self(images), least_score)
 
 
 def load_architecture(name: str | Path) -> Architecture:

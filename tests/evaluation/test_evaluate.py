@@ -78,7 +78,7 @@ class RoteDetector:
     def __init__(self, answers: Sequence[Sequence[Sequence[float]]]) -> None:
         self.answers = answers
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         most = max(len(rows) for rows in self.answers)
         boxes = torch.zeros(len(images), most, 4)
         objectness = torch.zeros(len(images), most)
@@ -96,7 +96,7 @@ class RoteModel(RoteDetector):
     def __call__(self, images: torch.Tensor) -> HeadMaps:
         return HeadMaps((images,))
 
-    def decode(self, maps: HeadMaps) -> Predictions:
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
         return self.predict(maps.levels[0])
 
 
@@ -212,7 +212,7 @@ def test_a_stage_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
     now = 0.0
 
     class SlowModel(RoteModel):
-        def predict(self, images: torch.Tensor) -> Predictions:
+        def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
             nonlocal now
             now += 3 * len(images)
             return super().predict(images)
@@ -246,7 +246,7 @@ def test_a_module_is_in_eval_mode_during_the_evaluation_only() -> None:
         names = ("car", "boat")
         seen: bool | None = None
 
-        def predict(self, images: torch.Tensor) -> Predictions:
+        def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
             Module.seen = self.training
             return RoteDetector(PERFECT).predict(images)
 

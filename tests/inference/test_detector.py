@@ -36,7 +36,7 @@ class OneBox:
     def __post_init__(self) -> None:
         self.shapes: list[tuple[int, ...]] = []
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         self.shapes.append(tuple(images.shape))
         count, _, height, width = images.shape
         box = torch.tensor([width / 2 - 4, height / 2 - 4, width / 2 + 4, height / 2 + 4])

@@ -21,7 +21,7 @@ class Rote:
     def __init__(self, names: tuple[str, ...] = ("a", "b"), frame: FrameSize | None = None, score: float = 0.5) -> None:
         self.names, self.frame, self.score = names, frame, score
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         count = len(images)
         probs = torch.zeros(count, 1, len(self.names))
         return Predictions(torch.zeros(count, 1, 4), torch.full((count, 1), self.score), probs)
@@ -62,7 +62,7 @@ def test_the_mirrored_view_is_led_back() -> None:
         def __init__(self) -> None:
             self.model = DetectionModel(load_architecture("yolov5n"))
 
-        def predict(self, images: torch.Tensor) -> Predictions:
+        def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
             column = images[0].amax(dim=(0, 1)).argmax().item()
             rows = 3 * sum((images.shape[2] // s) * (images.shape[3] // s) for s in (8, 16, 32))
             box = torch.tensor([column, 0.0, column + 1, 32]).repeat(1, rows, 1)

@@ -31,7 +31,7 @@ class BrightPatch:
         self.frame = frame
         self.batches: list[tuple[int, ...]] = []
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         self.batches.append(tuple(images.shape))
         boxes = []
         for image in images:

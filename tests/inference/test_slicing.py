@@ -111,7 +111,7 @@ class BrightSpots:
     def __init__(self) -> None:
         self.batches: list[int] = []
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         self.batches.append(len(images))
         rows: list[list[list[float]]] = []
         for image in images:

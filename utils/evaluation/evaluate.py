@@ -90,7 +90,8 @@ class NamedClasses(Protocol):
 class Detector(NamedClasses, Protocol):
     """Anything that finds objects: a model, an exported file."""
 
-    def predict(self, images: torch.Tensor) -> Predictions: ...
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
+        """See ``DetectionBackend``."""
 
 
 @runtime_checkable
@@ -99,7 +100,8 @@ class RawDetector(Protocol):
 
     def __call__(self, images: torch.Tensor) -> HeadMaps: ...
 
-    def decode(self, maps: HeadMaps) -> Predictions: ...
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
+        """See ``DetectionHead``."""
 
 
 class DetectionLossFunction(Protocol):
@@ -256,14 +258,15 @@ def evaluate_predictor(
 def _forward(
     detector: Detector, images: torch.Tensor, settings: EvaluationSettings, *, raw: bool
 ) -> tuple[Predictions, HeadMaps | None]:
-    """Predictions, and the raw maps if wanted."""
+    """Predictions that suppression may keep, and the raw maps if wanted."""
+    least = settings.suppression.conf_thres
     with autocast(images.device, settings.precision):
         if not raw:
-            return detector.predict(images), None
+            return detector.predict(images, least), None
         if not isinstance(detector, RawDetector):
             raise TypeError(f"{type(detector).__name__} gives no raw maps to measure a loss on")
         maps = detector(images)
-        return detector.decode(maps), maps
+        return detector.decode(maps, least), maps
 
 
 @contextmanager

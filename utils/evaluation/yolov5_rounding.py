@@ -25,7 +25,7 @@ class HalfPrecisionDetector:
         self.model = model.to(memory_format=torch.contiguous_format)
         self.names = model.names
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """Images (B, 3, H, W) float 0-1 to predictions, float32 numbers of float16 steps.
 
         The objectness is 1 and the class probabilities are the whole scores, because their product is rounded too.

@@ -37,9 +37,9 @@ class Ensemble:
         self.frame: FrameSize | None = next(iter(frames), None)
         self.batch_size: int | None = None  # each member cuts batches as it needs
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """All predictions of all members; see ``DetectionBackend``."""
-        each = [backend.predict(images) for backend in self.backends]
+        each = [backend.predict(images, least_score) for backend in self.backends]
         return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*each, strict=True)))
 
 
@@ -66,8 +66,8 @@ class AugmentedBackend:
         self.names = backend.names
         self.stride = backend.stride
 
-    def predict(self, images: torch.Tensor) -> Predictions:
-        """Predictions of all views in pixels of ``images``; see ``DetectionBackend``."""
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
+        """All predictions of all views in pixels of ``images``; see ``DetectionBackend``."""
         each = [self._predict_view(images, view) for view in VIEWS]
         head = self.backend.model.head
         shares = [1 / stride**2 for stride in head.strides]  # of the levels in a view's predictions

@@ -135,7 +135,7 @@ class GraphBackend:
         self._most_images = graph.most_images
         self.suppresses = graph.suppresses
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """See ``DetectionBackend``; an incomplete last batch is filled up with black images."""
         size = FrameSize(*images.shape[2:])
         if self.frame is not None and size != self.frame:

@@ -84,7 +84,7 @@ class Predictor:
         found: dict[int, Detections] = {}
         for frame, positions in by_frame.items():
             pixels = as_network_input([images[position].pixels for position in positions], self.device)
-            predictions = self.backend.predict(pixels)
+            predictions = self.backend.predict(pixels, self.settings.nms.conf_thres)
             results = non_max_suppression(predictions, self.settings.nms, frame)
             for position, detections in zip(positions, results, strict=True):
                 found[position] = detections.to_source(images[position].transform).cpu()

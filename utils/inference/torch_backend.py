@@ -38,8 +38,10 @@ class DetectionBackend(Protocol):
     def batch_size(self) -> int | None:
         """The batch size that the file was made for, or None; ``predict`` takes any, in steps of this one."""
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """Predictions, on the device of the images, for images (B, 3, H, W) float RGB 0-1.
+
+        Those that score no more than ``least_score`` in any image may be left out.
 
         Raises:
             UserError: the file takes images of another size.
@@ -71,14 +73,14 @@ class TorchBackend:
         return cls(model, device, precision) if device.type == "cpu" else cls(model.to(precision), device)
 
     @torch.inference_mode()
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """See ``DetectionBackend``; computed on the model's device, decoded in float32."""
         images = images.contiguous(memory_format=torch.channels_last)
         with autocast(self.device, self.autocast_to):
-            return self._network(images.to(next(self.model.parameters()).dtype))
+            return self._network(images.to(next(self.model.parameters()).dtype), least_score)
 
-    def _network(self, images: torch.Tensor) -> Predictions:
-        return self.model.predict(images)
+    def _network(self, images: torch.Tensor, least_score: float) -> Predictions:
+        return self.model.predict(images, least_score)
 
 
 class FixedBatch(NamedTuple):
@@ -115,17 +117,17 @@ class CompiledBackend(TorchBackend):
             raise UserError(f"--compile: {compiler_message(str(error))}") from error
         LOGGER.info("--compile: took %.0f s", time.perf_counter() - start)
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """See ``DetectionBackend``; an incomplete batch is filled up with black images."""
         parts = []
         for part in torch.split(images, self.batch_size):
             missing = part.new_zeros((self.batch_size - len(part), *part.shape[1:]))
-            predictions = super().predict(torch.cat((part, missing)) if len(missing) else part)
+            predictions = super().predict(torch.cat((part, missing)) if len(missing) else part, least_score)
             parts.append(Predictions(*(tensor[: len(part)] for tensor in predictions)))
         return parts[0] if len(parts) == 1 else Predictions(*map(torch.cat, zip(*parts, strict=True)))
 
-    def _network(self, images: torch.Tensor) -> Predictions:
-        found: Predictions = self._compiled(images)
+    def _network(self, images: torch.Tensor, least_score: float) -> Predictions:
+        found: Predictions = self._compiled(images)  # all of them: what is compiled has one size
         # A graph writes what it finds next over what it found before.
         return Predictions(*(tensor.clone() for tensor in found)) if images.is_cuda else found
 

@@ -201,9 +201,9 @@ class _InTurn(_Asked):
         super().__init__(backend)
         self._turn = turn
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         with self._turn:
-            return self._backend.predict(images)
+            return self._backend.predict(images, least_score)
 
 
 class _Timed(_Asked):
@@ -215,10 +215,10 @@ class _Timed(_Asked):
         self._precision = precision
         self._clock = StageClock(device)
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         self._clock.start()
         with autocast(self._device, self._precision):
-            predictions = self._backend.predict(images)
+            predictions = self._backend.predict(images, least_score)
         self._clock.lap("network")
         return predictions
 
@@ -241,9 +241,9 @@ class BareNetwork(DetectionModel):
         maps = super().forward(images)
         return list(maps.levels) if self.training else BareOutput(self.head.rows(maps), list(maps.levels))
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """See ``DetectionModel``."""
-        return self.decode(super().forward(images))
+        return self.decode(super().forward(images), least_score)
 
 
 def _bare(model: DetectionModel, device: torch.device) -> BareNetwork:
@@ -269,9 +269,9 @@ class BareFile(torch.nn.Module):
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         return _rows(self.predict(images))
 
-    def predict(self, images: torch.Tensor) -> Predictions:
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """See ``DetectionBackend``."""
-        return self.backend.predict(images.to(self.device, torch.float32))
+        return self.backend.predict(images.to(self.device, torch.float32), least_score)
 
 
 def open_file(path: str | Path, device: str, autoshape: bool) -> HubDetector | BareNetwork | BareFile:
