@@ -331,8 +331,8 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
 def _anchor_free_detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
     """Arguments ``nc`` and, if they are not YOLOv5u's, ``width, depth, split`` (see ``BranchForm``)."""
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
-    width = context.width(arguments) if len(arguments) else None
-    form = BranchForm(width, arguments.integer("depth", 2), arguments.integer("split", 1))
+    width = None if arguments.skips() else context.width(arguments)
+    form = BranchForm(width, arguments.integer("depth", 2, least=0), arguments.integer("split", 1))
     strides, classes = _level_strides(context), context.architecture.class_count
     if strides[0] % form.split:
         raise arguments.wrong("split", form.split, f"a number that divides {strides[0]}, the finest map's stride,")

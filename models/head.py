@@ -209,7 +209,7 @@ class BranchForm(NamedTuple):
     """What the branches of an anchor-free head are made of; YOLOv5u's unless said otherwise."""
 
     width: int | None = None  # channels inside; None: 64 of the boxes', and as many of the classes' as the finest map
-    depth: int = 2  # 3x3 convolutions
+    depth: int = 2  # 3x3 convolutions; with none the branches are 1x1 convolutions, and have no width
     split: int = 1  # cells of the finest level along each side of a place of its map
 
 
@@ -360,4 +360,4 @@ def _branch(channels: tuple[int, int, int], depth: int, act: Activation) -> nn.S
     """``depth`` 3x3 convolutions and one that gives the answers; ``channels``: of the map, inside, of the answers."""
     before, inside, outputs = channels
     convolutions = [Conv(inside if number else before, inside, Kernel(3), act) for number in range(depth)]
-    return nn.Sequential(*convolutions, nn.Conv2d(inside, outputs, 1))
+    return nn.Sequential(*convolutions, nn.Conv2d(inside if depth else before, outputs, 1))

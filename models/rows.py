@@ -94,10 +94,13 @@ class RowArguments:
         return value
 
     def optional_integer(self, name: str, least: int = 0) -> int | None:
-        if not self._left or self._left[0] in (None, "None"):
-            del self._left[:1]
-            return None
-        return self.integer(name, least=least)
+        return None if self.skips() else self.integer(name, least=least)
+
+    def skips(self) -> bool:
+        """Whether the next argument is None, which is then taken, or not given."""
+        skipped = not self._left or self._left[0] in (None, "None")
+        del self._left[: int(skipped)]
+        return skipped
 
     def sizes(self, name: str, default: tuple[int, ...]) -> tuple[int, ...]:
         value = self._next(name, default, "a list of whole numbers")

@@ -234,19 +234,20 @@ class _Transfer:
         ours, theirs = self.model.head, self.source.head
         assert isinstance(ours, AnchorFreeDetect) and isinstance(theirs, AnchorFreeDetect)
         same_form = {level: old for level, old in levels.items() if _same_form(ours, level, theirs, old)}
+        kernel = "0.conv.weight" if ours.form.depth else "0.weight"  # what reads the map
         for level, old in same_form.items():
             for branch in ("cv2", "cv3"):
                 prefix, before = (
                     f"model.{len(model.plan) - 1}.{branch}.{number}."
                     for model, number in ((self.model, level), (self.source, old))
                 )
-                norm = self.state.get(f"{before}0.bn.weight")
-                if norm is None or norm.shape != self.fresh[f"{prefix}0.bn.weight"].shape:
+                known = self.state.get(f"{before}{kernel}")
+                if known is None or not _as_wide(known, self.fresh[f"{prefix}{kernel}"], ours.form.depth):
                     continue
                 fits = True
                 for name in self._names(prefix):
                     value, inner = self.state[before + name.removeprefix(prefix)], name.removeprefix(prefix)
-                    if inner == "0.conv.weight" and incoming and not _is_identity(incoming[level]):
+                    if inner == kernel and incoming and not _is_identity(incoming[level]):
                         value = _with_channels(value, incoming[level])
                     if branch == "cv3" and inner.startswith(f"{ours.form.depth}."):
                         if rows is None:
@@ -331,6 +332,11 @@ class _Transfer:
 def _same_form(head: AnchorFreeDetect, level: int, other: AnchorFreeDetect, old: int) -> bool:
     """Whether the branches of two levels hold the same layers, whatever their widths."""
     return head.form.depth == other.form.depth and head.splits[level] == other.splits[old]
+
+
+def _as_wide(kernel: Tensor, other: Tensor, depth: int) -> bool:
+    """Whether the first convolutions of two branches have the same channels inside; without any inside, of the map."""
+    return kernel.shape[:1] == other.shape[:1] if depth else kernel.shape[1:] == other.shape[1:]
 
 
 def class_rows(before: tuple[str, ...], after: tuple[str, ...]) -> Tensor | None:

@@ -114,9 +114,10 @@ def test_the_channels_inside_the_branches_may_be_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("arguments", "joined"), [([32], True), ([64, 1], True), ([48, 3], True), ([32, 1, 2], True), ([], False)]
+    ("arguments", "joined"),
+    [([32], True), ([64, 1], True), ([48, 3], True), ([32, 1, 2], True), ([None, 0], True), ([], False)],
 )
-def test_the_joined_branches_answer_as_both_do(arguments: list[int], joined: bool) -> None:
+def test_the_joined_branches_answer_as_both_do(arguments: list[int | None], joined: bool) -> None:
     """With 80 classes the branches of YOLOv5u are 64 and 80 channels wide and stay two."""
     torch.manual_seed(0)
     values = load_architecture("yolov5n-u").as_dict()

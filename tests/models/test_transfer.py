@@ -138,9 +138,9 @@ BY_WORK = {
     "yolov5n-spd-p234": (310, 348, 6, {22: 18, 24: 20}),
     "yolov5n-spd-lite-p234": (274, 348, 0, {24: 20}),
     "yolov5n-spd-p2": (348, 422, 7, {25: 18, 27: 20, 28: 21, 30: 23}),
-    "yolov5n-small": (186, 266, 0, {8: 14, 11: 17}),
-    "yolov5n-spd-small": (186, 266, 4, {8: 14, 11: 17}),
-    "yolov5n-spd-lite-small": (162, 266, 0, {8: 14, 11: 17}),
+    "yolov5n-small": (186, 254, 0, {8: 14, 11: 17}),
+    "yolov5n-spd-small": (186, 254, 4, {8: 14, 11: 17}),
+    "yolov5n-spd-lite-small": (162, 254, 0, {8: 14, 11: 17}),
     "yolov5n-small-fast": (186, 236, 0, {9: 14, 12: 17}),
     "yolov5n6": (263, 458, 0, {19: 13, 20: 14, 23: 17, 24: 18, 26: 20, 27: 21}),
 }
@@ -236,6 +236,25 @@ def test_a_small_model_takes_the_classes_of_another_by_name() -> None:
         assert torch.equal(model.get_parameter(name), source.get_parameter(name))
     exact = transfer_weights(target("yolov5n-small-fast", source.names), weights_of(source))
     assert exact.exact
+
+
+def test_branches_without_convolutions_inside_take_classes_by_name_too() -> None:
+    source, model = trained("yolov5n-small", ("cat", "dog", "hen")), target("yolov5n-small", ("dog", "cow"))
+    report = transfer_weights(model, weights_of(source))
+    assert "classes 3 -> 2: 1 of them taken by name" in report.lines()[1]
+    fresh = target("yolov5n-small", ("dog", "cow"))
+    for level in (0, 1):
+        for kind in ("weight", "bias"):
+            name = f"model.18.cv3.{level}.0.{kind}"
+            old, new, before = (each.get_parameter(name) for each in (source, model, fresh))
+            assert torch.equal(new[0], old[1]) and torch.equal(new[1], before[1])
+            name = f"model.18.cv2.{level}.0.{kind}"
+            assert torch.equal(model.get_parameter(name), source.get_parameter(name))
+    assert transfer_weights(target("yolov5n-small", source.names), weights_of(source)).exact
+    wider = load_architecture("yolov5n-small").as_dict()
+    wider["head"][-3][-1] = [256, 3, 1]  # 64 channels instead of 48 in front of the finest level's branches
+    report = transfer_weights(DetectionModel(Architecture.from_dict(wider), names=source.names), weights_of(source))
+    assert report.levels == (16,)
 
 
 def test_branches_of_another_form_start_fresh() -> None:
