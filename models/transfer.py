@@ -191,8 +191,8 @@ class _Transfer:
             kernel = from_strided(new, embedded(kernel, forms[0], forms[1]))
         return kernel
 
-    def _take_head(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> bool:
-        """The head's levels; False where the file's head cannot continue in it.
+    def _take_head(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> list[int]:
+        """The head's levels; which of them were taken.
 
         ``levels``: of the model, and which of the file's each continues; ``incoming``: the channels that each reads,
         where they are not the file's.
@@ -202,12 +202,13 @@ class _Transfer:
             return self._take_branches(levels, incoming)
         if not (isinstance(head, Detect) and isinstance(source, Detect)):
             self.notes.append("a head of another kind starts fresh")
-            return False
+            return []
         rows = class_rows(self.source.names, self.model.names)
         if rows is None or source.anchor_count != head.anchor_count:
             self.is_exact = False
             self._note_classes(0)
-            return False
+            return []
+        taken = set()
         prefix, source_prefix = (f"model.{len(each.plan) - 1}.m." for each in (self.model, self.source))
         for level, old in levels.items():
             for kind in ("weight", "bias"):
@@ -218,19 +219,20 @@ class _Transfer:
                     value = _with_channels(value, incoming[level])
                 if value.shape[1:] == fresh.shape[1:]:
                     self.values[f"{prefix}{level}.{kind}"] = _with_classes(value, fresh, rows, head.anchor_count)
+                    taken.add(level)
         self.is_exact = self.is_exact and _is_identity(rows)
         if len(self.source.names) != len(self.model.names):
             self._note_classes(int((rows[5:] >= 0).sum()))
-        return True
+        return sorted(taken)
 
-    def _take_branches(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> bool:
+    def _take_branches(self, levels: Mapping[int, int], incoming: Sequence[ChannelMap] = ()) -> list[int]:
         """Both branches of an anchor-free head where their widths, which depend on the classes, agree; classes by name.
 
-        ``levels``: of the model, and which of the file's each continues. False where no branch fits.
+        ``levels``: of the model, and which of the file's each continues. Returns those of which a branch fits.
         """
         rows = class_rows(self.source.names, self.model.names)
         self.is_exact = self.is_exact and rows is not None and _is_identity(rows)
-        taken = fits = False
+        classes_taken, fitting = False, set()
         ours, theirs = self.model.head, self.source.head
         assert isinstance(ours, AnchorFreeDetect) and isinstance(theirs, AnchorFreeDetect)
         same_form = {level: old for level, old in levels.items() if _same_form(ours, level, theirs, old)}
@@ -244,7 +246,7 @@ class _Transfer:
                 known = self.state.get(f"{before}{kernel}")
                 if known is None or not _as_wide(known, self.fresh[f"{prefix}{kernel}"], ours.form.depth):
                     continue
-                fits = True
+                fitting.add(level)
                 for name in self._names(prefix):
                     value, inner = self.state[before + name.removeprefix(prefix)], name.removeprefix(prefix)
                     if inner == kernel and incoming and not _is_identity(incoming[level]):
@@ -254,13 +256,13 @@ class _Transfer:
                             continue
                         cells = ours.splits[level] ** 2
                         value = _with_classes(value, self.fresh[name], (rows[5:] - 5).clamp(min=-1), cells)
-                        taken = True
+                        classes_taken = True
                     self.values[name] = value
         if len(self.source.names) != len(self.model.names):
-            self._note_classes(int((rows[5:] >= 0).sum()) if rows is not None and taken else 0)
-        elif not fits:
+            self._note_classes(int((rows[5:] >= 0).sum()) if rows is not None and classes_taken else 0)
+        elif not fitting:
             self.notes.append("the branches of the head have another form and start fresh")
-        return fits
+        return sorted(fitting)
 
     def _note_classes(self, shared: int) -> None:
         before, after = len(self.source.names), len(self.model.names)
@@ -283,8 +285,8 @@ class _Transfer:
         if (done or self.origins) and len(self.model.plan) - 1 not in self.origins:
             ours, files = self.model.strides, self.source.strides
             shared = sorted({*ours} & {*files})
-            if self._take_head({ours.index(stride): files.index(stride) for stride in shared}):
-                self.levels = shared
+            taken = self._take_head({ours.index(stride): files.index(stride) for stride in shared})
+            self.levels = [ours[level] for level in taken]
 
     def _begin(self, target: int, source: int) -> None:
         """Proposes the values of one layer for another, if they fit."""
