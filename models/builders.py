@@ -329,13 +329,11 @@ def _detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
 
 
 def _anchor_free_detect(arguments: RowArguments, context: RowContext) -> BuiltLayer:
-    """Arguments ``nc`` and, if they are not YOLOv5u's, ``width, depth, split`` (see ``BranchForm``)."""
+    """Arguments ``nc`` and, if they are not YOLOv5u's, ``width, depth`` (see ``BranchForm``)."""
     arguments.word("nc", ("nc", context.architecture.class_count), default="nc")
     width = None if arguments.skips() else context.width(arguments)
-    form = BranchForm(width, arguments.integer("depth", 2, least=0), arguments.integer("split", 1))
+    form = BranchForm(width, arguments.integer("depth", 2, least=0))
     strides, classes = _level_strides(context), context.architecture.class_count
-    if strides[0] % form.split:
-        raise arguments.wrong("split", form.split, f"a number that divides {strides[0]}, the finest map's stride,")
     head = AnchorFreeDetect(classes, context.channels, strides, context.activation, form)
     return BuiltLayer(head, 0, Fraction(max(head.strides)))
 

@@ -171,21 +171,17 @@ def join_branches(head: AnchorFreeDetect) -> None:
     if any(boxes[-1].in_channels != classes[-1].in_channels for boxes, classes in pairs):
         return
     act = next((layer.act for layer in head.modules() if isinstance(layer, FusedConv)), nn.Identity())
-    head.joined = nn.ModuleList(
-        _joined_branch(boxes, classes, act, split**2)
-        for (boxes, classes), split in zip(pairs, head.splits, strict=True)
-    )
+    head.joined = nn.ModuleList(_joined_branch(boxes, classes, act) for boxes, classes in pairs)
 
 
 def _convolutions(branch: nn.Module) -> list[nn.Conv2d]:
     return [layer for layer in branch.modules() if isinstance(layer, nn.Conv2d)]
 
 
-def _joined_branch(boxes: list[nn.Conv2d], classes: list[nn.Conv2d], act: nn.Module, cells: int) -> nn.Sequential:
-    """``cells``: for how many each place of the map answers."""
+def _joined_branch(boxes: list[nn.Conv2d], classes: list[nn.Conv2d], act: nn.Module) -> nn.Sequential:
     steps = enumerate(zip(boxes[:-1], classes[:-1], strict=True))
     inner = [FusedConv(_joined(first, second, grouped=number > 0), act) for number, (first, second) in steps]
-    return nn.Sequential(*inner, _answering(boxes[-1], classes[-1], cells, shared=not inner))
+    return nn.Sequential(*inner, _answering(boxes[-1], classes[-1], shared=not inner))
 
 
 def _joined(first: nn.Conv2d, second: nn.Conv2d, *, grouped: bool) -> nn.Conv2d:
@@ -199,18 +195,16 @@ def _joined(first: nn.Conv2d, second: nn.Conv2d, *, grouped: bool) -> nn.Conv2d:
     return conv
 
 
-def _answering(first: nn.Conv2d, second: nn.Conv2d, cells: int, *, shared: bool) -> nn.Conv2d:
-    """The answers of both 1x1 convolutions, cell by cell, out of the channels that both have, or of each one's own."""
+def _answering(first: nn.Conv2d, second: nn.Conv2d, *, shared: bool) -> nn.Conv2d:
+    """The answers of both 1x1 convolutions out of the channels that both have, or of each one's own."""
     outputs = first.out_channels + second.out_channels
     inputs = first.in_channels if shared else first.in_channels + second.in_channels
     conv = plain_convolution(inputs, outputs, Kernel(1), bias=True).to(first.weight)
-    places = torch.arange(first.out_channels), torch.arange(first.out_channels, outputs)
-    order = torch.cat([each.view(cells, -1) for each in places], dim=1).flatten()
     assert conv.bias is not None and first.bias is not None and second.bias is not None
     kernels = first.weight.flatten(1), second.weight.flatten(1)
     both = torch.cat(kernels) if shared else torch.block_diag(*kernels)  # type: ignore[no-untyped-call]
-    conv.weight.copy_(both[order][..., None, None])
-    conv.bias.copy_(torch.cat((first.bias, second.bias))[order])
+    conv.weight.copy_(both[..., None, None])
+    conv.bias.copy_(torch.cat((first.bias, second.bias)))
     return conv
 
 

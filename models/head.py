@@ -210,7 +210,6 @@ class BranchForm(NamedTuple):
 
     width: int | None = None  # channels inside; None: 64 of the boxes', and as many of the classes' as the finest map
     depth: int = 2  # 3x3 convolutions; with none the branches are 1x1 convolutions, and have no width
-    split: int = 1  # cells of the finest level along each side of a place of its map
 
 
 YOLOV5U = BranchForm()
@@ -222,14 +221,10 @@ class AnchorFreeDetect(DetectionHead):
     A distance is the mean of a distribution over ``BINS`` whole numbers of cells (Li et al., "Generalized Focal Loss",
     NeurIPS 2020, eq. 5). There is no objectness and there are no anchors. Parameter names and widths are those of the
     published YOLOv5u weights: ``cv2`` the branch of boxes, ``cv3`` that of classes.
-
-    The finest level may be finer than its map: each place of the map then answers for ``split`` x ``split`` cells. That
-    is depth-to-space of the answers, for which nothing is moved: it is another way to count the same channels.
     """
 
     BINS = 16
     numbers: Tensor
-    places: Tensor
 
     def __init__(
         self,
@@ -239,23 +234,18 @@ class AnchorFreeDetect(DetectionHead):
         act: Activation = silu,
         form: BranchForm = YOLOV5U,
     ) -> None:
-        """``in_channels`` and ``strides`` (pixels per place of the map) per level, the finest first."""
+        """``in_channels`` and ``strides`` (pixels per cell) per level, the finest first."""
         super().__init__()
         self.class_count = class_count
         self.form = form
-        self.splits = (form.split, *[1] * (len(strides) - 1))  # per level: cells along each side of a place of its map
-        self.strides = tuple(stride // split for stride, split in zip(strides, self.splits, strict=True))
-        # Not in the state: the published weights have none of them.
+        self.strides = tuple(strides)
+        # Not in the state: the published weights have neither.
         self.register_buffer("anchors", torch.zeros(len(self.strides), 0, 2), persistent=False)
         self.register_buffer("numbers", torch.arange(float(self.BINS)), persistent=False)
-        self.register_buffer("places", centres_inside(form.split), persistent=False)
         finest = in_channels[0]
         widths = form.width or max(16, finest // 4, 4 * self.BINS), form.width or max(finest, min(class_count, 100))
         self.cv2, self.cv3 = (
-            nn.ModuleList(
-                _branch((channels, width, split**2 * answers), form.depth, act)
-                for channels, split in zip(in_channels, self.splits, strict=True)
-            )
+            nn.ModuleList(_branch((channels, width, answers), form.depth, act) for channels in in_channels)
             for width, answers in zip(widths, (4 * self.BINS, class_count), strict=True)
         )
         self.joined: nn.ModuleList | None = None  # both branches as one, for inference (see models/fuse.py)
@@ -271,18 +261,13 @@ class AnchorFreeDetect(DetectionHead):
                 branch[-1].bias.fill_(prior)
 
     def forward(self, maps: Sequence[Tensor]) -> HeadMaps:
-        """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, A, H_l, W_l, 4 BINS + C).
-
-        A is the number of cells that a place of the map answers for, row by row.
-        """
-        counts = [split**2 for split in self.splits]
+        """Feature maps, one (B, C_l, H_l, W_l) per level, to raw logits (B, 1, H_l, W_l, 4 BINS + C)."""
         if self.joined is not None:
-            joined = zip(self.joined, maps, counts, strict=True)
-            answers = [branch(x).unflatten(1, (count, -1)) for branch, x, count in joined]
+            answers = [branch(x) for branch, x in zip(self.joined, maps, strict=True)]
         else:
-            apart = zip(self.cv2, self.cv3, maps, counts, strict=True)
-            answers = [_cell_by_cell(boxes(x), classes(x), count) for boxes, classes, x, count in apart]
-        return HeadMaps(tuple(each.permute(0, 1, 3, 4, 2) for each in answers))
+            branches = zip(self.cv2, self.cv3, maps, strict=True)
+            answers = [torch.cat((boxes(x), classes(x)), dim=1) for boxes, classes, x in branches]
+        return HeadMaps(tuple(each.unsqueeze(1).permute(0, 1, 3, 4, 2) for each in answers))
 
     def rows(self, maps: HeadMaps) -> Tensor:
         """See ``DetectionHead``; the objectness is 1, so that a score is the class's probability."""
@@ -304,8 +289,7 @@ class AnchorFreeDetect(DetectionHead):
     def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
         """Predictions for some cells of a level."""
         probs = cells.logits[..., 4 * self.BINS :].float().sigmoid()
-        centres = cells.place * self.splits[level] + self.places.to(cells.place)[cells.answer, 0, 0]
-        boxes = self._corners(centres, self.distances(cells.logits)) * self.strides[level]
+        boxes = self._corners(cells.place + 0.5, self.distances(cells.logits)) * self.strides[level]
         return Predictions(boxes, torch.ones_like(boxes[..., 0]), probs)
 
     def distances(self, logits: Tensor) -> Tensor:
@@ -317,9 +301,9 @@ class AnchorFreeDetect(DetectionHead):
     def _boxes_and_classes(self, maps: HeadMaps) -> tuple[Tensor, Tensor]:
         """Corners (B, K, 4) in network pixels and class probabilities (B, K, C), float32."""
         boxes, probs = [], []
-        for logits, stride, split in zip(maps.levels, self.strides, self.splits, strict=True):
+        for logits, stride in zip(maps.levels, self.strides, strict=True):
             own = logits[..., 4 * self.BINS :].float().sigmoid()
-            centres = self._centres(own, split).flatten(-3, -2)
+            centres = (_cells(own) + 0.5).flatten(0, 1)
             distances = self.distances(logits.flatten(2, 3))  # CoreML has tensors of five dimensions at most
             boxes.append((self._corners(centres, distances) * stride).flatten(1, 2))
             probs.append(own.flatten(1, 3))
@@ -330,30 +314,10 @@ class AnchorFreeDetect(DetectionHead):
         """Corners (..., 4) of boxes whose sides have these distances (..., 4) from the centres (..., 2)."""
         return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
 
-    def _centres(self, sigmoids: Tensor, split: int) -> Tensor:
-        """Centres (H, W, 2), or (A, H, W, 2), of a level's cells in cells, for its sigmoids (B, A, H, W, C)."""
-        places = _cells(sigmoids)
-        return places + 0.5 if split == 1 else places * split + self.places.to(places)
-
 
 def _joined(levels: Iterable[Predictions]) -> Predictions:
     """Predictions of all levels, one behind another."""
     return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)))
-
-
-def _cell_by_cell(boxes: Tensor, classes: Tensor, cells: int) -> Tensor:
-    """Answers (B, A 4 BINS, H, W) and (B, A C, H, W) of a map's places for A cells each: (B, A, 4 BINS + C, H, W)."""
-    if cells == 1:  # of four dimensions: channels_last holds through the joint, and its gradient
-        return torch.cat((boxes, classes), dim=1).unsqueeze(1)
-    parts = [each.unflatten(1, (cells, -1)) for each in (boxes, classes)]  # type: ignore[no-untyped-call]
-    return torch.cat(parts, dim=2)
-
-
-def centres_inside(split: int) -> Tensor:
-    """Centres x, y (A, 1, 1, 2) of the ``split`` x ``split`` cells of one place of the map, row by row, in cells."""
-    steps = torch.arange(float(split)) + 0.5
-    down, across = torch.meshgrid(steps, steps, indexing="ij")
-    return torch.stack((across, down), dim=-1).view(-1, 1, 1, 2)
 
 
 def _branch(channels: tuple[int, int, int], depth: int, act: Activation) -> nn.Sequential:

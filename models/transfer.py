@@ -235,9 +235,9 @@ class _Transfer:
         classes_taken, fitting = False, set()
         ours, theirs = self.model.head, self.source.head
         assert isinstance(ours, AnchorFreeDetect) and isinstance(theirs, AnchorFreeDetect)
-        same_form = {level: old for level, old in levels.items() if _same_form(ours, level, theirs, old)}
+        same_depth = levels if ours.form.depth == theirs.form.depth else {}
         kernel = "0.conv.weight" if ours.form.depth else "0.weight"  # what reads the map
-        for level, old in same_form.items():
+        for level, old in same_depth.items():
             for branch in ("cv2", "cv3"):
                 prefix, before = (
                     f"model.{len(model.plan) - 1}.{branch}.{number}."
@@ -254,8 +254,7 @@ class _Transfer:
                     if branch == "cv3" and inner.startswith(f"{ours.form.depth}."):
                         if rows is None:
                             continue
-                        cells = ours.splits[level] ** 2
-                        value = _with_classes(value, self.fresh[name], (rows[5:] - 5).clamp(min=-1), cells)
+                        value = _with_classes(value, self.fresh[name], (rows[5:] - 5).clamp(min=-1), anchor_count=1)
                         classes_taken = True
                     self.values[name] = value
         if len(self.source.names) != len(self.model.names):
@@ -329,11 +328,6 @@ class _Transfer:
             moved=tuple(f"{index} as {old}" for index, old in self.origins.items() if index != old),
             levels=tuple(self.levels),
         )
-
-
-def _same_form(head: AnchorFreeDetect, level: int, other: AnchorFreeDetect, old: int) -> bool:
-    """Whether the branches of two levels hold the same layers, whatever their widths."""
-    return head.form.depth == other.form.depth and head.splits[level] == other.splits[old]
 
 
 def _as_wide(kernel: Tensor, other: Tensor, depth: int) -> bool:

@@ -123,16 +123,6 @@ def test_space_to_depth_leaves_as_strided_convolutions(name: str, stages: int, t
 
 @needs_ncnn
 @pytest.mark.slow
-def test_a_place_of_the_map_that_answers_for_several_cells_is_not_taken_apart(tmp_path: Path) -> None:
-    folder = tmp_path / "a_ncnn_model"
-    graph, whole = written("yolov5n-small-fast", folder)
-    assert Counter(layer_kinds(graph)).keys().isdisjoint(MOVES_DATA)
-    difference = compare(load_backend(folder, CPU), TorchBackend(whole, CPU), [torch.rand(1, 3, *FRAME_OF_ALL)])
-    assert difference.within(TOLERANCE), difference
-
-
-@needs_ncnn
-@pytest.mark.slow
 def test_space_to_depth_that_is_joined_with_another_map_is_made_of_convolutions(tmp_path: Path) -> None:
     """The released family's two in the neck: four phases each."""
     folder = tmp_path / "a_ncnn_model"

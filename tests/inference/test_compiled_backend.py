@@ -124,9 +124,9 @@ def test_what_it_does_not_go_with(tmp_path: Path, words: str, code: int, line: s
 
 
 def opened_without_anchors() -> TorchBackend:
-    """Places of the finest map answer for 2 x 2 cells, by branches that are joined."""
+    """Its branches are joined."""
     torch.manual_seed(0)
-    model = DetectionModel(load_architecture("yolov5n-small-fast"), names=("a", "b")).eval()
+    model = DetectionModel(load_architecture("yolov5n-small"), names=("a", "b")).eval()
     return TorchBackend(fused(model), CPU)
 
 

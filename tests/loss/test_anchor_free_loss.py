@@ -10,7 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from models.head import AnchorFreeDetect, BranchForm
+from models.head import AnchorFreeDetect
 from tests.batches import batch_of
 from utils.config.hyperparameters import Hyperparameters
 from utils.geometry.records import Batch, HeadMaps
@@ -29,7 +29,7 @@ from utils.loss.task_alignment import (
 from utils.runtime.process_ranks import ProcessRanks
 
 GAINS = AnchorFreeGains.from_hyperparameters(Hyperparameters())
-GRID = Grid.of([(8, 8)], (8,), (1,))
+GRID = Grid.of([(8, 8)], (8,))
 
 
 def batch(*boxes: list[float], classes: list[int] | None = None) -> Batch:
@@ -41,14 +41,6 @@ def test_an_object_may_be_learned_at_the_centres_inside_it() -> None:
     found = candidate_cells(batch([8, 8, 32, 24]), GRID)
     # Centres at 4, 12, 20, ...: columns 1 to 3 of rows 1 and 2.
     assert found.cell.tolist() == [9, 10, 11, 17, 18, 19] and set(found.objects.tolist()) == {0}
-
-
-def test_cells_inside_the_places_of_a_map() -> None:
-    """One row of two places, each of 2 x 2 cells: the upper left ones first."""
-    grid = Grid.of([(1, 2), (1, 1)], (4, 16), (2, 1))
-    first = [[2, 2], [10, 2], [6, 2], [14, 2], [2, 6], [10, 6], [6, 6], [14, 6]]
-    assert grid.centres.tolist() == [*first, [8, 8]]
-    assert grid.strides.flatten().tolist() == [4] * 8 + [16]
 
 
 def test_a_tiny_object_counts_as_two_cells_wide() -> None:
@@ -175,15 +167,14 @@ def test_a_single_class_is_learned_whatever_the_labels_numbers_are() -> None:
     assert loss(maps, batch(*boxes, classes=[3, 1])) == loss(maps, batch(*boxes, classes=[0, 0]))
 
 
-@pytest.mark.parametrize("split", [1, 2])
-def test_a_head_learns_an_object(split: int) -> None:
+def test_a_head_learns_an_object() -> None:
     torch.manual_seed(0)
     objects = batch_of([np.array([[10, 12, 38, 30], [44, 40, 49, 46]])], [[0, 1]], height=64, width=64)
-    levels = [torch.zeros(1, cells, side, side, 66) for cells, side in ((split**2, 8), (1, 4))]
+    levels = [torch.zeros(1, 1, side, side, 66) for side in (8, 4)]
     for level in levels:
         level[..., 64:] = -4
         level.requires_grad_()
-    two_levels = AnchorFreeDetect(2, (8, 16), (8, 16), form=BranchForm(split=split))
+    two_levels = AnchorFreeDetect(2, (8, 16), (8, 16))
     loss, optimizer = AnchorFreeLoss(two_levels, GAINS), torch.optim.Adam(levels, lr=0.2)
     for _ in range(150):
         optimizer.zero_grad()

@@ -13,7 +13,7 @@ from torch import nn
 
 from models.architecture import Architecture
 from models.fuse import fused
-from models.head import AnchorFreeDetect, BranchForm
+from models.head import AnchorFreeDetect
 from models.transfer import transfer_weights
 from models.weights import build_model, checkpoint_fields, load_model, read_weights
 from models.yolo import DetectionModel, load_architecture
@@ -54,35 +54,6 @@ def test_decoding_by_hand() -> None:
     assert predictions.boxes[0, 6].tolist() == pytest.approx([8 - 120, 8 - 120, 8 + 120, 8 + 120], abs=1e-3)
 
 
-def split_head() -> AnchorFreeDetect:
-    """Each place of the map of stride 8 answers for 2 x 2 cells of stride 4."""
-    return AnchorFreeDetect(3, (8, 16), (8, 16), form=BranchForm(width=8, depth=1, split=2))
-
-
-def test_a_place_of_the_map_answers_for_finer_cells() -> None:
-    split = split_head()
-    assert split.strides == (4, 16) and split.splits == (2, 1)
-    maps = split([torch.zeros(2, 8, 6, 8), torch.zeros(2, 16, 3, 4)])
-    assert [tuple(level.shape) for level in maps.levels] == [(2, 4, 6, 8, 67), (2, 1, 3, 4, 67)]
-    levels = (torch.full((1, 4, 2, 3, 67), -50.0), torch.full((1, 1, 1, 2, 67), -50.0))
-    cell = levels[0][0, 1, 1, 2]  # row 1, column 2, upper right: cell (5, 2) of stride 4, its centre is (22, 10)
-    for side, number in enumerate((1, 0, 2, 3)):
-        cell[16 * side + number] = 50
-    cell[64:] = torch.tensor([-50, -50, 50])
-    predictions = split.decode(HeadMaps(levels))
-    row = 1 * 6 + 1 * 3 + 2  # behind the six upper left cells
-    assert predictions.boxes.shape == (1, 4 * 6 + 2, 4)
-    assert predictions.boxes[0, row].tolist() == pytest.approx([22 - 4, 10, 22 + 8, 10 + 12], abs=1e-3)
-    assert predictions.class_probs[0, row].tolist() == pytest.approx([0, 0, 1], abs=1e-6)
-
-
-def test_a_split_that_does_not_divide_the_stride_is_told() -> None:
-    values = load_architecture("yolov5n-small-fast").as_dict()
-    values["head"][-1][-1] = ["nc", 32, 1, 3]
-    with pytest.raises(UserError, match="'split' is 3; a number that divides 8, the finest map's stride, is needed"):
-        DetectionModel(Architecture.from_dict(values), class_count=3)
-
-
 def test_rows_are_the_predictions_in_the_layout_of_exported_files() -> None:
     torch.manual_seed(0)
     maps = HeadMaps((torch.randn(2, 1, 4, 3, 67), torch.randn(2, 1, 2, 2, 67)))
@@ -115,7 +86,7 @@ def test_the_channels_inside_the_branches_may_be_given() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "joined"),
-    [([32], True), ([64, 1], True), ([48, 3], True), ([32, 1, 2], True), ([None, 0], True), ([], False)],
+    [([32], True), ([64, 1], True), ([48, 3], True), ([None, 0], True), ([], False)],
 )
 def test_the_joined_branches_answer_as_both_do(arguments: list[int | None], joined: bool) -> None:
     """With 80 classes the branches of YOLOv5u are 64 and 80 channels wide and stay two."""

@@ -49,8 +49,6 @@ HUB = {
     "yolov5s-spd-small": (3_015_328, (4, 16)),
     "yolov5n-spd-lite-small": (419_296, (4, 16)),
     "yolov5s-spd-lite-small": (1_636_000, (4, 16)),
-    "yolov5n-small-fast": (603_696, (4, 16)),
-    "yolov5s-small-fast": (2_320_784, (4, 16)),
     "yolov5n6-spd": (7_076_188, (8, 16, 32, 64)),
     "yolov5s6-spd": (27_943_612, (8, 16, 32, 64)),
     "yolov5m6-spd": (70_195_164, (8, 16, 32, 64)),

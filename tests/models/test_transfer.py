@@ -15,6 +15,7 @@ from models.roles import layers_by_role
 from models.transfer import class_rows, transfer_weights
 from models.weights import ModelWeights, read_weights
 from models.yolo import DetectionModel, load_architecture
+from tests.joined_ways import joined_ways
 from tests.models.test_fuse import disturb_norms
 from tests.models.test_generations import RELEASE_5
 from tests.shared_data import SHARED, needs_shared
@@ -141,7 +142,6 @@ BY_WORK = {
     "yolov5n-small": (186, 254, 0, {8: 14, 11: 17}),
     "yolov5n-spd-small": (186, 254, 4, {8: 14, 11: 17}),
     "yolov5n-spd-lite-small": (162, 254, 0, {8: 14, 11: 17}),
-    "yolov5n-small-fast": (186, 236, 0, {9: 14, 12: 17}),
     "yolov5n6": (263, 458, 0, {19: 13, 20: 14, 23: 17, 24: 18, 26: 20, 27: 21}),
 }
 
@@ -214,7 +214,7 @@ def test_a_head_without_anchors_may_have_other_levels(name: str, said: str) -> N
 
 def test_a_layer_that_reads_a_map_more_begins_as_the_same_function() -> None:
     """The neck's stage of stride 8 reads space-to-depth of P2 behind the maps that YOLOv5's reads."""
-    source, model = trained("yolov5n"), target("yolov5n-small-fast")
+    source, model = trained("yolov5n"), DetectionModel(joined_ways(), names=NAMES).eval()
     report = transfer_weights(model, weights_of(source))
     assert "layer 12 reads 32 channels more, which count for nothing at first" in report.notes
     maps = torch.rand(1, 160, 4, 4)
@@ -223,19 +223,19 @@ def test_a_layer_that_reads_a_map_more_begins_as_the_same_function() -> None:
 
 
 def test_a_small_model_takes_the_classes_of_another_by_name() -> None:
-    """Branches of one 3x3 convolution, whose finest level answers for 2 x 2 cells per place of its map."""
-    source, model = trained("yolov5n-small-fast", ("cat", "dog", "hen")), target("yolov5n-small-fast", ("dog", "cow"))
+    """Branches of one 3x3 convolution."""
+    source = DetectionModel(joined_ways(), names=("cat", "dog", "hen"))
+    model, fresh = (DetectionModel(joined_ways(), names=("dog", "cow")) for _ in range(2))
+    fresh.load_state_dict(model.state_dict())
     report = transfer_weights(model, weights_of(source))
     assert "classes 3 -> 2: 1 of them taken by name" in report.lines()[1]
-    fresh = target("yolov5n-small-fast", ("dog", "cow"))
-    for level, cells in ((0, 4), (1, 1)):
+    for level in (0, 1):
         name = f"model.13.cv3.{level}.1.bias"
-        old, new, before = (each.get_parameter(name).view(cells, -1) for each in (source, model, fresh))
-        assert torch.equal(new[:, 0], old[:, 1]) and torch.equal(new[:, 1], before[:, 1])
+        old, new, before = (each.get_parameter(name) for each in (source, model, fresh))
+        assert torch.equal(new[0], old[1]) and torch.equal(new[1], before[1])
         name = f"model.13.cv2.{level}.1.weight"
         assert torch.equal(model.get_parameter(name), source.get_parameter(name))
-    exact = transfer_weights(target("yolov5n-small-fast", source.names), weights_of(source))
-    assert exact.exact
+    assert transfer_weights(DetectionModel(joined_ways(), names=source.names), weights_of(source)).exact
 
 
 def test_branches_without_convolutions_inside_take_classes_by_name_too() -> None:
@@ -258,10 +258,10 @@ def test_branches_without_convolutions_inside_take_classes_by_name_too() -> None
 
 
 def test_branches_of_another_form_start_fresh() -> None:
-    deeper = load_architecture("yolov5n-small-fast").as_dict()
-    deeper["head"][-1][-1] = ["nc", 224, 2, 2]
+    deeper = joined_ways().as_dict()
+    deeper["head"][-1][-1] = ["nc", 224, 2]
     model = DetectionModel(Architecture.from_dict(deeper), names=NAMES)
-    report = transfer_weights(model, weights_of(trained("yolov5n-small-fast")))
+    report = transfer_weights(model, weights_of(DetectionModel(joined_ways(), names=NAMES)))
     assert {int(name.split(".")[1]) for name in report.left} == {13} and not report.exact
     assert report.levels == () and "the branches of the head have another form and start fresh" in report.notes
     assert not any(name.startswith("model.13.") for name in report.taken)

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from models.common import SPD
-from models.head import AnchorFreeDetect, Detect, DetectionHead, centres_inside
+from models.head import AnchorFreeDetect, Detect, DetectionHead
 from models.yolo import DetectionModel
 from utils.exporting.export_settings import ExportSettings
 from utils.exporting.graph_output import GraphOutput, file_metadata
@@ -170,48 +170,20 @@ class _AnchorFreeRows(_RowsHead):
 
     def __init__(self, head: AnchorFreeDetect, frame: FrameSize) -> None:
         super().__init__(head)
+        self.cv2, self.cv3, self.bins = head.cv2, head.cv3, head.BINS
         # cx cy w h out of left, top, right, bottom: half the difference beside the cell's centre, and the sum.
         turned = torch.tensor([[-0.5, 0, 0.5, 0], [0, -0.5, 0, 0.5], [1, 0, 1, 0], [0, 1, 0, 1]])
         means = (turned[:, :, None] * head.numbers).reshape(1, 4, -1)
-        self.levels = nn.ModuleList()
-        for boxes, classes, stride, split in zip(head.cv2, head.cv3, head.strides, head.splits, strict=True):
-            inside = centres_inside(split).view(-1, 2, 1) * stride
-            centres = [_cells(frame, stride * split, 0.0) + one for one in inside]
-            self.levels.append(_AnchorFreeLevel((boxes, classes), means * stride, centres))
+        self.means = nn.ParameterList(means * stride for stride in head.strides)
+        middles = [_cells(frame, stride, 0.5) for stride in head.strides]
+        self.offsets = nn.ParameterList(torch.cat((one, torch.zeros_like(one)))[None] for one in middles)
 
     def _columns(self, level: int, x: Tensor) -> Tensor:
-        columns: Tensor = self.levels[level](x)
-        return columns
-
-
-class _AnchorFreeLevel(nn.Module):
-    """A level's rows, turned. Each cell that a place of its map answers for has last convolutions of its own."""
-
-    def __init__(self, branches: tuple[nn.Module, nn.Module], means: Tensor, centres: Sequence[Tensor]) -> None:
-        """``means`` (1, 4, 4 BINS): from shares to ``cx cy w h``; ``centres`` x, y (2, H W) of each cell, pixels."""
-        super().__init__()
-        layers = [list(branch.children()) for branch in branches]
-        self.inside = nn.ModuleList(nn.Sequential(*each[:-1]) for each in layers)
-        self.boxes, self.classes = (_one_cell_each(_convolution_of(each[-1]), len(centres)) for each in layers)
-        self.means = nn.Parameter(means)
-        self.offsets = nn.ParameterList(torch.cat((one, torch.zeros_like(one)))[None] for one in centres)
-
-    def forward(self, x: Tensor) -> Tensor:
-        count = x.shape[2] * x.shape[3]
-        for_boxes, for_classes = (inside(x) for inside in self.inside)
-        columns = []
-        for boxes, classes, offset in zip(self.boxes, self.classes, self.offsets, strict=True):
-            shares = boxes(for_boxes).reshape(1, 4, -1, count).softmax(dim=2).reshape(1, -1, count)
-            sides = torch.matmul(self.means, shares) + offset
-            probabilities = classes(for_classes).sigmoid().reshape(1, -1, count)
-            columns.append(torch.cat((sides, torch.ones(1, 1, count), probabilities), dim=1))
-        return torch.cat(columns, dim=2)
-
-
-def _one_cell_each(convolution: nn.Conv2d, cells: int) -> nn.ModuleList:
-    """A convolution that answers for several cells, one behind another, as one for each."""
-    places = torch.arange(convolution.out_channels).view(cells, -1)
-    return nn.ModuleList(_some_outputs(convolution, each) for each in places)
+        cells = x.shape[2] * x.shape[3]
+        shares = self.cv2[level](x).reshape(1, 4, self.bins, cells).softmax(dim=2).reshape(1, -1, cells)
+        boxes = torch.matmul(self.means[level], shares) + self.offsets[level]
+        probabilities = self.cv3[level](x).sigmoid().reshape(1, -1, cells)
+        return torch.cat((boxes, torch.ones(1, 1, cells), probabilities), dim=1)
 
 
 def _convolution_of(layer: nn.Module) -> nn.Conv2d:

@@ -60,7 +60,7 @@ class AnchorFreeLoss:
         if self.head.class_count == 1:  # whatever the labels' numbers are: with --single-cls they stay the data set's
             batch = replace(batch, classes=torch.zeros_like(batch.classes))
         shapes = [(int(logits.shape[2]), int(logits.shape[3])) for logits in maps.levels]
-        grid = Grid.of(shapes, self.head.strides, self.head.splits)
+        grid = Grid.of(shapes, self.head.strides)
         logits = torch.cat([each.flatten(1, 3) for each in maps.levels], dim=1).float()  # (B, K, 4 BINS + C)
         class_logits = logits[..., 4 * self.head.BINS :]
         with torch.no_grad():

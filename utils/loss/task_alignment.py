@@ -55,17 +55,13 @@ class Grid(NamedTuple):
     strides: torch.Tensor  # (K, 1) pixels
 
     @classmethod
-    def of(cls, shapes: Sequence[tuple[int, int]], strides: Sequence[int], splits: Sequence[int]) -> Grid:
-        """The grid of levels whose maps have ``shapes`` (rows, columns), of cells of ``strides`` (pixels).
-
-        Each place of a map holds ``split`` x ``split`` cells; the first cells of all places come first.
-        """
+    def of(cls, shapes: Sequence[tuple[int, int]], strides: Sequence[int]) -> Grid:
+        """The grid of levels of ``shapes`` (rows, columns) and ``strides`` (pixels)."""
         centres, sides = [], []
-        for (rows, columns), stride, split in zip(shapes, strides, splits, strict=True):
-            down, across = torch.meshgrid(torch.arange(split * rows), torch.arange(split * columns), indexing="ij")
-            cells = torch.stack((across, down), dim=-1).view(rows, split, columns, split, 2)
-            centres.append((cells.permute(1, 3, 0, 2, 4).reshape(-1, 2) + 0.5) * stride)
-            sides.append(torch.full((len(centres[-1]), 1), float(stride)))
+        for (rows, columns), stride in zip(shapes, strides, strict=True):
+            down, across = torch.meshgrid(torch.arange(rows), torch.arange(columns), indexing="ij")
+            centres.append((torch.stack((across, down), dim=-1).reshape(-1, 2) + 0.5) * stride)
+            sides.append(torch.full((rows * columns, 1), float(stride)))
         return cls(torch.cat(centres), torch.cat(sides))
 
 
