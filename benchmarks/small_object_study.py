@@ -171,7 +171,8 @@ class Study:
         trained = f"{self.steps} steps, batch {recipe.batch_size}, {recipe.optimizer}, `{Path(recipe.hyp).name}`"
         note = (
             f"{len(finished)} runs, {trained}, {recipe.precision}; evaluated in fp32; {hours:.1f} h CPU. Latency: "
-            f"{machine()}, batch 1, fp32, fused, without NMS, all models in turn. Training: CPU time of a run."
+            f"{machine()}, batch 1, fp32, fused, cells above a score of 0.25 decoded, without NMS, in turn. "
+            "Training: CPU time of a run."
         )
         text = markdown(summaries, note)
         write_text(self.folder.folder / "study.md", text)

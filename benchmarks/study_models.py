@@ -20,11 +20,13 @@ from models.yolo import DetectionModel, load_architecture
 from utils.config.hyperparameters import Hyperparameters
 from utils.config.train_flags import TrainConfig
 from utils.runtime.atomic_files import write_text
+from utils.runtime.reused_memory import reuse_freed_memory
 from utils.user_error import UsageError
 
 BASELINES = ("yolov5n", "yolov5s")
 WIDE_AS = "wide-as-"
 LARGE = 640  # pixels
+LEAST_SCORE = 0.25  # of what is decoded, detect.py's default
 WIDTH_STEP = 1 / 128  # the least step of the width multiple that changes a layer: 8 of 1024 channels
 
 
@@ -68,7 +70,7 @@ class ModelCost:
 
     parameters: int
     gflops: float  # 2 x multiply-adds of one image
-    milliseconds: float  # median of one image, CPU, fused, without NMS
+    milliseconds: float  # median of one image, CPU, fused, decoded as detect.py does, without NMS
     large_milliseconds: float  # the same of an image of LARGE x LARGE pixels
 
 
@@ -106,13 +108,16 @@ def _gflops(cfg: str) -> float:
 def model_costs(cfgs: Mapping[str, str], class_count: int, side: int, rounds: int) -> dict[str, ModelCost]:
     """Cost of each model for an image of ``side`` x ``side`` pixels; timed in turn, so that a slow minute hits all.
 
+    Freed memory is kept from now on, as detect.py and val.py do.
+
     Args:
         cfgs: architecture file by model name.
     """
+    reuse_freed_memory(torch.device("cpu"))
     models = {name: DetectionModel(load_architecture(cfg), class_count).eval() for name, cfg in cfgs.items()}
     quick = {name: fused(model).to(memory_format=torch.channels_last) for name, model in models.items()}
     own, large = (
-        alternate_calls({name: partial(model.predict, images) for name, model in quick.items()}, count)
+        alternate_calls({name: partial(model.predict, images, LEAST_SCORE) for name, model in quick.items()}, count)
         for images, count in ((_black(side), rounds), (_black(LARGE), math.ceil(rounds / 3)))
     )
     counts = {name: summarize(model, side, side) for name, model in models.items()}
