@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
@@ -117,8 +116,8 @@ def model_costs(cfgs: Mapping[str, str], class_count: int, side: int, rounds: in
     models = {name: DetectionModel(load_architecture(cfg), class_count).eval() for name, cfg in cfgs.items()}
     quick = {name: fused(model).to(memory_format=torch.channels_last) for name, model in models.items()}
     own, large = (
-        alternate_calls({name: partial(model.predict, images, LEAST_SCORE) for name, model in quick.items()}, count)
-        for images, count in ((_black(side), rounds), (_black(LARGE), math.ceil(rounds / 3)))
+        alternate_calls({name: partial(model.predict, images, LEAST_SCORE) for name, model in quick.items()}, rounds)
+        for images in (_black(side), _black(LARGE))
     )
     counts = {name: summarize(model, side, side) for name, model in models.items()}
     return {
