@@ -271,7 +271,7 @@ class AnchorFreeDetect(DetectionHead):
 
     def rows(self, maps: HeadMaps) -> Tensor:
         """See ``DetectionHead``; the objectness is 1, so that a score is the class's probability."""
-        boxes, probs = self._boxes_and_classes(maps)
+        boxes, _, probs = self.decode(maps)
         sizes = boxes[..., 2:] - boxes[..., :2]
         centres = (boxes[..., :2] + boxes[..., 2:]) / 2
         return torch.cat((centres, sizes, torch.ones_like(sizes[..., :1]), probs), dim=-1)
@@ -279,17 +279,20 @@ class AnchorFreeDetect(DetectionHead):
     def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
         """See ``DetectionHead``; corners are not led over centres and sizes, which would round them."""
         limit = limit_of_logits(maps, least_score)
-        if limit is None:
-            boxes, probs = self._boxes_and_classes(maps)
-            return Predictions(boxes, torch.ones_like(boxes[..., 0]), probs)
-        best = (logits[..., 4 * self.BINS :].amax(dim=-1) for logits in maps.levels)
-        chosen = (ChosenCells.of(logits, own > limit) for logits, own in zip(maps.levels, best, strict=True))
-        return _joined(self._decode_cells(level, cells) for level, cells in enumerate(chosen))
+        levels = zip(maps.levels, self.strides, strict=True)
+        return _joined(self._decode_level(logits, stride, limit) for logits, stride in levels)
 
-    def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
-        """Predictions for some cells of a level."""
-        probs = cells.logits[..., 4 * self.BINS :].float().sigmoid()
-        boxes = self._corners(cells.place + 0.5, self.distances(cells.logits)) * self.strides[level]
+    def _decode_level(self, logits: Tensor, stride: int, limit: float | None) -> Predictions:
+        """Predictions for a level's logits (B, 1, H, W, 4 BINS + C), or for its cells with a class above the limit."""
+        if limit is None:
+            probs = logits[..., 4 * self.BINS :].float().sigmoid()
+            # Flat before distances are made of them: CoreML has tensors of five dimensions at most.
+            logits, places, probs = logits.flatten(1, 3), _cells(probs).flatten(0, 1), probs.flatten(1, 3)
+        else:
+            logits, _, places = ChosenCells.of(logits, logits[..., 4 * self.BINS :].amax(dim=-1) > limit)
+            probs = logits[..., 4 * self.BINS :].float().sigmoid()
+        centres, distances = places + 0.5, self.distances(logits)
+        boxes = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1) * stride
         return Predictions(boxes, torch.ones_like(boxes[..., 0]), probs)
 
     def distances(self, logits: Tensor) -> Tensor:
@@ -297,22 +300,6 @@ class AnchorFreeDetect(DetectionHead):
         sides = logits[..., : 4 * self.BINS].float().reshape(*logits.shape[:-1], 4, self.BINS)
         shares = sides.softmax(dim=-1)
         return (shares * self.numbers.to(shares)).sum(dim=-1)
-
-    def _boxes_and_classes(self, maps: HeadMaps) -> tuple[Tensor, Tensor]:
-        """Corners (B, K, 4) in network pixels and class probabilities (B, K, C), float32."""
-        boxes, probs = [], []
-        for logits, stride in zip(maps.levels, self.strides, strict=True):
-            own = logits[..., 4 * self.BINS :].float().sigmoid()
-            centres = (_cells(own) + 0.5).flatten(0, 1)
-            distances = self.distances(logits.flatten(2, 3))  # CoreML has tensors of five dimensions at most
-            boxes.append((self._corners(centres, distances) * stride).flatten(1, 2))
-            probs.append(own.flatten(1, 3))
-        return torch.cat(boxes, dim=1), torch.cat(probs, dim=1)
-
-    @staticmethod
-    def _corners(centres: Tensor, distances: Tensor) -> Tensor:
-        """Corners (..., 4) of boxes whose sides have these distances (..., 4) from the centres (..., 2)."""
-        return torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1)
 
 
 def _joined(levels: Iterable[Predictions]) -> Predictions:

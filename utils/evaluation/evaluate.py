@@ -90,8 +90,7 @@ class NamedClasses(Protocol):
 class Detector(NamedClasses, Protocol):
     """Anything that finds objects: a model, an exported file."""
 
-    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
-        """See ``DetectionBackend``."""
+    def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions: ...
 
 
 @runtime_checkable
@@ -100,8 +99,7 @@ class RawDetector(Protocol):
 
     def __call__(self, images: torch.Tensor) -> HeadMaps: ...
 
-    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
-        """See ``DetectionHead``."""
+    def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions: ...
 
 
 class DetectionLossFunction(Protocol):
