@@ -51,9 +51,10 @@ class ChosenCells(NamedTuple):
     place: Tensor  # (N, 2) column and row of the place, float32
 
     @classmethod
-    def of(cls, logits: Tensor, passing: Tensor) -> ChosenCells:
-        """Of a level's logits (B, A, H, W, E) those that pass, (B, A, H, W), in any image."""
-        answer, row, column = passing.any(dim=0).nonzero().unbind(dim=1)
+    def of(cls, logits: Tensor, best: Tensor, limit: float) -> ChosenCells:
+        """Of a level's logits (B, A, H, W, E) those whose ``best`` (B, A, H, W) is above the limit in any image."""
+        # In float32: half precision would round the limit too.
+        answer, row, column = (best.float() > limit).any(dim=0).nonzero().unbind(dim=1)
         return cls(logits[:, answer, row, column], answer, torch.stack((column, row), dim=1).float())
 
 
@@ -182,7 +183,7 @@ class Detect(DetectionHead):
         if limit is None:
             return super().decode(maps)
         # A score is no larger than the objectness.
-        chosen = (ChosenCells.of(logits, logits[..., 4] > limit) for logits in maps.levels)
+        chosen = (ChosenCells.of(logits, logits[..., 4], limit) for logits in maps.levels)
         return _joined(self._decode_cells(level, cells) for level, cells in enumerate(chosen))
 
     def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
@@ -289,7 +290,7 @@ class AnchorFreeDetect(DetectionHead):
             # Flat before distances are made of them: CoreML has tensors of five dimensions at most.
             logits, places, probs = logits.flatten(1, 3), _cells(probs).flatten(0, 1), probs.flatten(1, 3)
         else:
-            logits, _, places = ChosenCells.of(logits, logits[..., 4 * self.BINS :].amax(dim=-1) > limit)
+            logits, _, places = ChosenCells.of(logits, logits[..., 4 * self.BINS :].amax(dim=-1), limit)
             probs = logits[..., 4 * self.BINS :].float().sigmoid()
         centres, distances = places + 0.5, self.distances(logits)
         boxes = torch.cat((centres - distances[..., :2], centres + distances[..., 2:]), dim=-1) * stride

@@ -76,6 +76,20 @@ def test_cells_that_pass_in_no_image_are_left_out(head: DetectionHead) -> None:
     assert nothing.class_probs.shape == (2, 0, head.class_count)
 
 
+@pytest.mark.parametrize("head", HEADS, ids=("anchors", "anchor-free", "without convolutions inside"))
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_a_limit_is_not_rounded_to_the_steps_of_half_precision(head: DetectionHead, precision: torch.dtype) -> None:
+    """The steps of bfloat16 at the logit of 0.001, -6.907, are 0.03: the next above it, -6.906, has to pass."""
+    next_above = torch.tensor(-6.90625)
+    assert next_above.sigmoid() > 0.001
+    levels = tuple(torch.full_like(level, 4.0) for level in maps_of(head, 1, 0).levels)
+    scores = 4 if isinstance(head, Detect) else slice(64, None)
+    for level in levels:
+        level[..., scores] = next_above
+    everything = head.decode(HeadMaps(levels)).boxes.shape[1]
+    assert head.decode(HeadMaps(tuple(level.to(precision) for level in levels)), 0.001).boxes.shape[1] == everything
+
+
 @pytest.mark.parametrize("least", [0.0, 1.0])
 def test_every_cell_is_there_without_a_limit(least: float) -> None:
     head = HEADS[0]
