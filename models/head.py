@@ -188,7 +188,9 @@ class Detect(DetectionHead):
 
     def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
         """Predictions for some cells of a level."""
-        out, stride = cells.logits.float().sigmoid(), float(self.strides[level])
+        # With a gap between rows each is computed by itself, as among all cells: the last bits are the same.
+        gapped = torch.empty((*cells.logits.shape[:2], cells.logits.shape[2] + 1), device=cells.logits.device)
+        out, stride = torch.sigmoid(cells.logits.float(), out=gapped[..., :-1]), float(self.strides[level])
         offsets, sizes = boxes_of_cells(out, self.anchors[level].float()[cells.answer] * stride)
         boxes = torch.cat(((offsets + cells.place) * stride, sizes), dim=-1)
         return Predictions(cxcywh_to_xyxy(boxes), out[..., 4], out[..., 5:])
