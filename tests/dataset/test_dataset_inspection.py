@@ -89,7 +89,8 @@ def test_planted_faults_are_found(tmp_path: Path) -> None:
         "train: 2 images (22%) without a label file count as background",
         "1 of 2 val images (50.0%) look the same as a train image",
         "train: 1 label row repeated",
-        "46% of your objects are under 16 px at 640, two cells of the P3 grid: train at 960, or use a P2 model",
+        "46% of your objects are under 16 px at 640, two cells of the P3 grid: train at 960, or use a model for small "
+        "objects",
         "1 class without an object in train: never.",
         "2 classes with fewer than 100 objects in train: dog 1, person 12.",
     ):

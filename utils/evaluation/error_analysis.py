@@ -138,7 +138,7 @@ def advice(analysis: ErrorAnalysis) -> list[str]:
         share = small.objects / whole.objects
         said.append(
             f"small objects ({share:.0%} of all) reach AP50 {small.AP50:.3f} against {whole.AP50:.3f} over all sizes: "
-            "try a larger --imgsz, --slice, or an SPD or p2 model"
+            "try a larger --imgsz, --slice, or a model for them (train.py --cfg yolov5n-small.yaml)"
         )
     return said
 

@@ -228,7 +228,7 @@ def _what_is_small(found: Inspection) -> list[str]:
     if share >= 0.25:
         factor = next((k for k in (1.5, 2, 3, 4) if part.share_below(16 / k) < 0.25), 4)
         better = round(size * factor / 32) * 32
-        ways = [f"train at {better}", "use a P2 model (--cfg yolov5s-spd-p2.yaml)"]
+        ways = [f"train at {better}", "use a model for small objects (--cfg yolov5n-small.yaml)"]
         if longest > 1.5 * size:
             ways.append(f"cut images into windows (--tile {size}) and detect in tiles (--slice {size})")
     said = []
