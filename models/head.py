@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -184,7 +184,7 @@ class Detect(DetectionHead):
             return super().decode(maps)
         # A score is no larger than the objectness.
         chosen = (ChosenCells.of(logits, logits[..., 4], limit) for logits in maps.levels)
-        return _joined(self._decode_cells(level, cells) for level, cells in enumerate(chosen))
+        return Predictions.joined(self._decode_cells(level, cells) for level, cells in enumerate(chosen))
 
     def _decode_cells(self, level: int, cells: ChosenCells) -> Predictions:
         """Predictions for some cells of a level."""
@@ -283,7 +283,7 @@ class AnchorFreeDetect(DetectionHead):
         """See ``DetectionHead``; corners are not led over centres and sizes, which would round them."""
         limit = limit_of_logits(maps, least_score)
         levels = zip(maps.levels, self.strides, strict=True)
-        return _joined(self._decode_level(logits, stride, limit) for logits, stride in levels)
+        return Predictions.joined(self._decode_level(logits, stride, limit) for logits, stride in levels)
 
     def _decode_level(self, logits: Tensor, stride: int, limit: float | None) -> Predictions:
         """Predictions for a level's logits (B, 1, H, W, 4 BINS + C), or for its cells with a class above the limit."""
@@ -303,11 +303,6 @@ class AnchorFreeDetect(DetectionHead):
         sides = logits[..., : 4 * self.BINS].float().reshape(*logits.shape[:-1], 4, self.BINS)
         shares = sides.softmax(dim=-1)
         return (shares * self.numbers.to(shares)).sum(dim=-1)
-
-
-def _joined(levels: Iterable[Predictions]) -> Predictions:
-    """Predictions of all levels, one behind another."""
-    return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*levels, strict=True)))
 
 
 def _branch(channels: tuple[int, int, int], depth: int, act: Activation) -> nn.Sequential:

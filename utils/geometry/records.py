@@ -6,6 +6,7 @@ collated, torch after. Normalized, centre and COCO layouts exist only in files.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cache
 from pathlib import Path
@@ -121,6 +122,11 @@ class Predictions(NamedTuple):
     boxes: torch.Tensor  # (B, K, 4) xyxy, network pixels
     objectness: torch.Tensor  # (B, K) 0-1
     class_probs: torch.Tensor  # (B, K, C) 0-1
+
+    @classmethod
+    def joined(cls, parts: Iterable[Predictions]) -> Predictions:
+        """All predictions of the same images, one part behind another."""
+        return cls(*(torch.cat(own, dim=1) for own in zip(*parts, strict=True)))
 
 
 class LevelTargets(NamedTuple):

@@ -39,8 +39,7 @@ class Ensemble:
 
     def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
         """All predictions of all members; see ``DetectionBackend``."""
-        each = [backend.predict(images, least_score) for backend in self.backends]
-        return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*each, strict=True)))
+        return Predictions.joined(backend.predict(images, least_score) for backend in self.backends)
 
 
 class _View(NamedTuple):
@@ -75,7 +74,7 @@ class AugmentedBackend:
         finest = round(each[-1].objectness.shape[1] * shares[0] / sum(shares))
         each[0] = Predictions(*(part[:, :-coarsest] for part in each[0]))
         each[-1] = Predictions(*(part[:, finest:] for part in each[-1]))
-        return Predictions(*(torch.cat(parts, dim=1) for parts in zip(*each, strict=True)))
+        return Predictions.joined(each)
 
     def _predict_view(self, images: torch.Tensor, view: _View) -> Predictions:
         height, width = images.shape[2:]
