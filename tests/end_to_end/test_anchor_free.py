@@ -33,7 +33,7 @@ head:
   - [-1, 1, nn.Upsample, [None, 2, nearest]]
   - [[-1, 2], 1, Concat, [1]]
   - [-1, 1, C3, [16, False]]
-  - [[6, 3], 1, AnchorFreeDetect, [nc]]
+  - [[6, 3], 1, AnchorFreeDetect, [nc, None, 0]]
 """
 
 

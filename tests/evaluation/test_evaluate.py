@@ -77,8 +77,10 @@ class RoteDetector:
 
     def __init__(self, answers: Sequence[Sequence[Sequence[float]]]) -> None:
         self.answers = answers
+        self.asked: set[float] = set()  # for what scores more than these
 
     def predict(self, images: torch.Tensor, least_score: float = 0.0) -> Predictions:
+        self.asked.add(least_score)
         most = max(len(rows) for rows in self.answers)
         boxes = torch.zeros(len(images), most, 4)
         objectness = torch.zeros(len(images), most)
@@ -97,7 +99,7 @@ class RoteModel(RoteDetector):
         return HeadMaps((images,))
 
     def decode(self, maps: HeadMaps, least_score: float = 0.0) -> Predictions:
-        return self.predict(maps.levels[0])
+        return self.predict(maps.levels[0], least_score)
 
 
 CAR, BOAT = [0, 10, 10, 30, 30], [1, 100, 50, 200, 150]
@@ -110,7 +112,9 @@ def loader_of(images: list[Labels]) -> RoteLoader:
 
 
 def test_perfect_detections() -> None:
-    report = evaluate(RoteDetector(PERFECT), loader_of(TRUTH), QUIET, CPU)
+    detector = RoteDetector(PERFECT)
+    report = evaluate(detector, loader_of(TRUTH), QUIET, CPU)
+    assert detector.asked == {QUIET.suppression.conf_thres}
     assert (report.images, report.objects, report.loss) == (3, 3, None)
     assert report.precision == report.recall == 1
     np.testing.assert_allclose([report.map50, report.map50_95], 0.995)
@@ -175,7 +179,9 @@ def test_loss_is_the_mean_over_batches_and_needs_raw_maps() -> None:
             return LossParts(torch.tensor(float(len(batch.paths))), torch.tensor(0.5), torch.tensor(0.25))
 
     loss = Loss()
-    report = evaluate(RoteModel(PERFECT), loader_of(TRUTH), QUIET, CPU, loss=loss)
+    model = RoteModel(PERFECT)
+    report = evaluate(model, loader_of(TRUTH), QUIET, CPU, loss=loss)
+    assert model.asked == {QUIET.suppression.conf_thres}
     # Batches of 2 and 1 images.
     assert report.loss == {"box": 1.5, "objectness": 0.5, "classification": 0.25}
     np.testing.assert_allclose(report.map50, 0.995)

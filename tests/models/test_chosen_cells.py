@@ -90,6 +90,22 @@ def test_a_limit_is_not_rounded_to_the_steps_of_half_precision(head: DetectionHe
     assert head.decode(HeadMaps(tuple(level.to(precision) for level in levels)), 0.001).boxes.shape[1] == everything
 
 
+def test_the_last_bits_of_a_networks_answers_are_the_same() -> None:
+    torch.manual_seed(0)
+    model = DetectionModel(load_architecture("yolov5n.yaml"), 3).eval().to(memory_format=torch.channels_last)
+    with torch.inference_mode():
+        maps = model(torch.rand(2, 3, 64, 96).contiguous(memory_format=torch.channels_last))
+        maps = HeadMaps(tuple(4 * torch.randn_like(level) for level in maps.levels))  # of the same order in memory
+        everything, chosen = model.decode(maps), model.decode(maps, 0.5)
+    found = 0
+    for image in range(2):
+        rows, own = (one.objectness[image] > 0.5 for one in (everything, chosen))
+        found += int(rows.sum())
+        for part, other in zip(everything, chosen, strict=True):
+            assert torch.equal(part[image, rows], other[image, own])
+    assert 0 < found < everything.objectness.numel()
+
+
 @pytest.mark.parametrize("least", [0.0, 1.0])
 def test_every_cell_is_there_without_a_limit(least: float) -> None:
     head = HEADS[0]
